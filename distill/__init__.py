@@ -1,0 +1,1 @@
+"""Turns large-model judgments into small, fast, trustworthy models for product search."""

@@ -1,0 +1,101 @@
+"""A vote: what one teacher said of one row, or why it said nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+import polars as pl
+
+Outcome = Literal["labeled", "abstained", "refused", "filtered", "invalid", "failed", "unsent"]
+"""Every row × teacher × sample ends in exactly one.
+
+``labeled``: an answer within the label set. ``abstained``: the teacher said that it cannot tell. ``refused``: the
+model declined. ``filtered``: the provider withheld the answer. ``invalid``: an answer that does not fit the
+schema, also after it was asked again. ``failed``: no answer, after retries. ``unsent``: never sent (the budget or the
+run ended first, the teacher was stopped, or a recorded teacher has no reply for the row).
+"""
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
+
+ProbsSource = Literal["decision", "logprob", "samples", "verbal", "none"]
+"""Where a distribution comes from: ``verbal`` was stated by the model in its answer; ``none`` means a bare label."""
+
+
+@dataclass(slots=True)
+class Vote:
+    """One line of ``votes.parquet``.
+
+    Attributes:
+        row_id: The row judged.
+        teacher: The teacher's name in the recipe.
+        family: Models that share ancestry err together; votes are shared out by family.
+        sample: Index of a deliberate repeat, from 0.
+        outcome: How it ended.
+        reason: Why it is not ``labeled``, in words; None where it is.
+        label: The label; None unless ``labeled``.
+        probs: Distribution in the order of the task's labels, summing to one; None where ``probs_source`` is ``none``.
+        probs_source: Where ``probs`` comes from.
+        trace: The reasoning given, None where there is none.
+        clauses: Ids of the guideline's clauses cited; unknown ids are left out.
+        input_tokens: As the provider counted them; None where it did not say.
+        output_tokens: Likewise.
+        cost_usd: What the answer cost when it was bought; None where the price is not known.
+        latency_s: Seconds from sending to the whole answer, when it was bought.
+        from_ledger: Whether it was served from the ledger, so that this run paid nothing for it.
+        key: Hex key of the request whose reply decided the vote; None where nothing was asked.
+        guideline_version: Version of the guideline that was shown; None without one.
+        round: Round of distillation, from 0.
+    """
+
+    row_id: str
+    teacher: str
+    family: str
+    outcome: Outcome
+    sample: int = 0
+    reason: str | None = None
+    label: str | None = None
+    probs: list[float] | None = None
+    probs_source: ProbsSource = "none"
+    trace: str | None = None
+    clauses: list[str] | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    latency_s: float | None = None
+    from_ledger: bool = False
+    key: str | None = None
+    guideline_version: str | None = None
+    round: int = 0
+
+
+VOTE_SCHEMA: dict[str, pl.DataType] = {
+    "row_id": pl.String(),
+    "teacher": pl.String(),
+    "family": pl.String(),
+    "outcome": pl.String(),
+    "sample": pl.Int32(),
+    "reason": pl.String(),
+    "label": pl.String(),
+    "probs": pl.List(pl.Float64()),
+    "probs_source": pl.String(),
+    "trace": pl.String(),
+    "clauses": pl.List(pl.String()),
+    "input_tokens": pl.Int64(),
+    "output_tokens": pl.Int64(),
+    "cost_usd": pl.Float64(),
+    "latency_s": pl.Float64(),
+    "from_ledger": pl.Boolean(),
+    "key": pl.String(),
+    "guideline_version": pl.String(),
+    "round": pl.Int32(),
+}
+"""Columns of ``votes.parquet``, in order."""
+
+_FIELDS = tuple(field.name for field in fields(Vote))
+
+
+def votes_frame(votes: Iterable[Vote]) -> pl.DataFrame:
+    """Lays votes out as a table with the columns of :data:`VOTE_SCHEMA`, one line a vote."""
+    rows = [tuple(getattr(vote, name) for name in _FIELDS) for vote in votes]
+    return pl.DataFrame(rows, schema=dict(zip(_FIELDS, VOTE_SCHEMA.values(), strict=True)), orient="row")

@@ -1,0 +1,1 @@
+"""Who learns: the DCN baseline and the encoder, their losses, training, calibration and prediction."""
