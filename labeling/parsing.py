@@ -1,0 +1,275 @@
+"""What a model wrote, read as an answer."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from distill.labeling.errors import DistillError
+from distill.labeling.task import Task
+from distill.labeling.teacher import AnswerFormat
+from distill.labeling.vote import ProbsSource
+
+
+class AnswerError(DistillError):
+    """A text is not an answer to the task.
+
+    Control flow of the engine: it asks again, and ends the row as ``invalid`` when that does not help.
+
+    Attributes:
+        reason: What is wrong and what was expected, fit to be shown to the model and to a person.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Answer:
+    """A model's answer, read.
+
+    Attributes:
+        label: One of the task's labels; None where the model says that it cannot tell.
+        probs: Distribution in the order of the task's labels, summing to one; None where none was stated or what was
+            stated is no distribution. It is kept as stated also where its largest value is not at ``label``.
+        probs_source: ``verbal`` where ``probs`` is given, else ``none``.
+        trace: The reasoning, None where there is none.
+        clauses: Ids of clauses cited, as the guideline writes them, each once, in the order cited.
+        unknown_clauses: Ids cited that the guideline does not have.
+    """
+
+    label: str | None
+    probs: list[float] | None = None
+    probs_source: ProbsSource = "none"
+    trace: str | None = None
+    clauses: list[str] = field(default_factory=list)
+    unknown_clauses: list[str] = field(default_factory=list)
+
+
+_MISSING: Any = object()
+_TRACE_KEYS = ("trace", "reasoning", "reason", "explanation")
+_ABSTENTIONS = frozenset({"abstain", "abstained", "cannot tell", "can't tell", "cannot decide", "can't decide"})
+_SPACES = re.compile(r"[\s_\-‐-―]+")
+_QUOTES = " \t\r\n\"'`*“”‘’.,;:()[]{}<>"
+_BARE_PREFIX = re.compile(r"^[\s*_#`\"']*(?:final\s+)?(?:label|answer)[\s*_`\"']*[:=]", re.IGNORECASE)
+_TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
+_CLAUSE_ID = re.compile(r"\b[A-Za-z]{1,3}\d{1,3}\b")
+_LENIENT = json.JSONDecoder(strict=False)  # a model's line break inside a string is no reason to lose the answer
+_MAX_CANDIDATES = 64
+_MAX_QUOTED_CHARS = 80
+
+
+def parse_answer(text: str, *, task: Task, answer: AnswerFormat) -> Answer:
+    """Reads a model's text.
+
+    Taken: a JSON object, also within prose, a code fence or after ``<think>…</think>`` (which is the trace when the
+    answer has none), with trailing commas or line breaks inside strings; a bare label as the whole text; labels
+    that differ from the task's in case, spaces, hyphens or underscores. A stated ``confidence`` of c gives c to the
+    label and (1 - c) / (K - 1) to each other label; where ``probs`` is stated too, it wins. Without a label, the
+    most probable one is it (the first of equals). Probabilities that are no distribution are left out.
+
+    Args:
+        text: What the model wrote.
+        task: What was asked.
+        answer: What it was asked to write; named in the error when nothing of the kind is found.
+
+    Raises:
+        AnswerError: There is no JSON object and no bare label, or the label is not of the set.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return _from_object(found, None, task)
+    thought, rest = _split_thinking(text)
+    if found := _find_object(rest):
+        return _from_object(found, thought, task)
+    return Answer(label=_bare_label(rest, task, answer), trace=thought)
+
+
+def _from_object(found: Mapping[str, Any], thought: str | None, task: Task) -> Answer:
+    if "label" not in found and "probs" not in found:
+        found = {str(key).strip().lower(): value for key, value in found.items()}
+    probs = _distribution(found["probs"], task.labels) if "probs" in found else None
+    stated = found.get("label", _MISSING)
+    if stated is _MISSING:
+        if probs is None:
+            raise AnswerError(f"label: missing, got the fields {_shown(list(found))}; {_expected(task)}")
+        label: str | None = task.labels[probs.index(max(probs))]
+    else:
+        label = _label(stated, task)
+    result = Answer(label=label, trace=_trace(found) or thought)
+    if "clauses" in found:
+        _cite(result, found["clauses"], task)
+    if label is not None:
+        if probs is None and "confidence" in found:
+            probs = _spread(found["confidence"], label, task.labels)
+        if probs is not None:
+            result.probs, result.probs_source = probs, "verbal"
+    return result
+
+
+def _split_thinking(text: str) -> tuple[str | None, str]:
+    """Splits ``<think>…</think>`` off; templates that open the thinking themselves leave only its end in the text."""
+    start = text.lstrip()
+    if start.startswith(("{", "```")) or ("</think>" not in text and not start.startswith("<think>")):
+        return None, text
+    thought, _, rest = start.removeprefix("<think>").partition("</think>")
+    return thought.strip() or None, rest
+
+
+def _find_object(text: str) -> dict[str, Any] | None:
+    """Finds the one JSON object in a text that is an answer."""
+    objects = list(_objects(text)) or list(_objects(_TRAILING_COMMA.sub("", text)))
+    answers = [found for found in objects if "label" in found or "probs" in found] or objects[-1:]
+    # A model may write its answer twice. Two answers that differ are none.
+    labels = [found.get("label") for found in answers]
+    if any(label != labels[0] for label in labels):
+        raise AnswerError(f"answer: expected one JSON object, got {len(answers)} that differ, labels {_shown(labels)}")
+    return answers[-1] if answers else None
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    start = text.find("{")
+    for _ in range(_MAX_CANDIDATES):
+        if start < 0:
+            return
+        try:
+            found, end = _LENIENT.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            end = start + 1
+        else:
+            yield found
+        start = text.find("{", end)
+
+
+def _bare_label(text: str, task: Task, answer: AnswerFormat) -> str | None:
+    for form in (text.strip(), _BARE_PREFIX.sub("", text, count=1).strip()):
+        label = _match(form, task.labels)
+        if label is not _MISSING:
+            return label
+    fields = [
+        *(["trace"] if answer.trace else []),
+        "label",
+        *(["clauses"] if answer.clauses and task.guideline else []),
+    ]
+    raise AnswerError(
+        f"answer: expected one JSON object with {', '.join(fields)}, got {_shown(text)}; {_expected(task)}"
+    )
+
+
+def _label(stated: Any, task: Task) -> str | None:
+    if stated is None:
+        return None
+    if isinstance(stated, bool):
+        stated = str(stated).lower()
+    elif isinstance(stated, int | float):
+        stated = str(int(stated)) if stated == stated // 1 else str(stated)
+    label = _match(stated, task.labels) if isinstance(stated, str) else _MISSING
+    if label is _MISSING:
+        raise AnswerError(f"label: got {_shown(stated)}; {_expected(task)}")
+    return label
+
+
+def _match(stated: str, labels: tuple[str, ...]) -> Any:
+    """The label that a text stands for, None where it abstains, ``_MISSING`` where it is neither."""
+    known = _label_forms(labels)
+    if label := known.get(stated):
+        return label
+    form = _normalised(stated)
+    return known.get(form, None if form in _ABSTENTIONS else _MISSING)
+
+
+@lru_cache(maxsize=64)
+def _label_forms(labels: tuple[str, ...]) -> dict[str, str]:
+    """Maps each way to write a label to the label. A form that two labels share stands for neither."""
+    normalised = [_normalised(label) for label in labels]
+    forms = {form: label for form, label in zip(normalised, labels, strict=True) if normalised.count(form) == 1}
+    return forms | {label: label for label in labels}
+
+
+def _normalised(text: str) -> str:
+    return _SPACES.sub(" ", text.strip(_QUOTES)).strip().casefold()
+
+
+def _distribution(stated: Any, labels: tuple[str, ...]) -> list[float] | None:
+    if isinstance(stated, Mapping):
+        known = _label_forms(labels)
+        by_label = dict.fromkeys(labels, 0.0)
+        for name, value in stated.items():
+            label = known.get(name) or known.get(_normalised(str(name)))
+            number = _number(value)
+            if label is None or number is None:
+                return None
+            by_label[label] += number
+        values = list(by_label.values())
+    elif isinstance(stated, list) and len(stated) == len(labels):
+        numbers = [_number(value) for value in stated]
+        if None in numbers:
+            return None
+        values = [number for number in numbers if number is not None]
+    else:
+        return None
+    total = sum(values)
+    if not math.isfinite(total) or total <= 0 or min(values) < 0:
+        return None
+    return [value / total for value in values]
+
+
+def _spread(stated: Any, label: str, labels: tuple[str, ...]) -> list[float] | None:
+    confidence = _number(stated)
+    # Some models answer in percent. From 1 to 10 the scale cannot be known (percent, or out of ten): left out.
+    if confidence is not None and 10 < confidence <= 100:
+        confidence /= 100
+    if confidence is None or not 0 <= confidence <= 1:
+        return None
+    other = (1 - confidence) / (len(labels) - 1)
+    return [confidence if name == label else other for name in labels]
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, float):
+        return value
+    if isinstance(value, bool):
+        return None
+    try:
+        if isinstance(value, str):
+            return float(value[:-1]) / 100 if value.endswith("%") else float(value)
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _trace(found: Mapping[str, Any]) -> str | None:
+    for key in _TRACE_KEYS:
+        if value := found.get(key):
+            if isinstance(value, list):
+                value = "\n".join(map(str, value))
+            return str(value).strip() or None
+    return None
+
+
+def _cite(result: Answer, stated: Any, task: Task) -> None:
+    known = task.guideline.by_id if task.guideline else {}
+    for item in [stated] if isinstance(stated, str) else stated if isinstance(stated, list) else []:
+        for cited in [item] if item in known else _CLAUSE_ID.findall(str(item)):
+            name = cited if cited in known else cited.upper()
+            target = result.clauses if name in known else result.unknown_clauses
+            if name not in target:
+                target.append(name)
+
+
+def _expected(task: Task) -> str:
+    return f"expected one of {', '.join(task.labels)}"
+
+
+def _shown(value: Any) -> str:
+    text = " ".join((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).split())
+    return repr(text if len(text) <= _MAX_QUOTED_CHARS else text[:_MAX_QUOTED_CHARS] + "…")
