@@ -17,7 +17,17 @@ from distill.labeling.task import Task
 
 _MATRIX_METRICS = ("accuracy", "positive_accuracy", "macro_f1", "grade_error")
 _SHARES = {"accuracy", "positive_accuracy"}
-METRICS = ("accuracy", "positive_accuracy", "macro_f1", "auc", "log_loss", "brier", "calibration_error", "grade_error", "ranked_probability")
+METRICS = (
+    "accuracy",
+    "positive_accuracy",
+    "macro_f1",
+    "auc",
+    "log_loss",
+    "brier",
+    "calibration_error",
+    "grade_error",
+    "ranked_probability",
+)
 """Names of all metrics, in the order in which they are shown."""
 
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error", "grade_error", "ranked_probability"})
@@ -170,9 +180,7 @@ def paired_difference(
     return estimate(first.value - second.value, first.draws - second.draws, size, level=config.level)
 
 
-def _all_metrics(
-    scored: Scored, at: Ints, *, task: Task, resamples: Resamples, level: float
-) -> dict[str, Estimate]:
+def _all_metrics(scored: Scored, at: Ints, *, task: Task, resamples: Resamples, level: float) -> dict[str, Estimate]:
     size = Size(len(at), len(np.unique(resamples.codes[at])))
     found = {}
     for name in METRICS:
@@ -228,7 +236,11 @@ def _matrix_draws(scored: Scored, at: Ints, metric: str, *, task: Task, resample
         if metric == "positive_accuracy":
             assert task.positive_index is not None
             return metrics.positive_accuracy(matrix, positive=task.positive_index)
-        of_matrix = {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1, "grade_error": metrics.mean_grade_error}
+        of_matrix = {
+            "accuracy": metrics.accuracy,
+            "macro_f1": metrics.macro_f1,
+            "grade_error": metrics.mean_grade_error,
+        }
         return of_matrix[metric](matrix)
 
     drawn = resamples.sums(cells, rows=at).reshape(-1, labels, labels)
@@ -254,7 +266,9 @@ def _slices(scored: Scored, *, task: Task, config: EvalConfig, resamples: Resamp
         if column not in scored.frame.columns:
             continue
         values = scored.frame[column].cast(pl.String).fill_null("(none)")
-        for value in values.value_counts().sort(["count", column], descending=[True, False])[column][: config.slice_values]:
+        for value in values.value_counts().sort(["count", column], descending=[True, False])[column][
+            : config.slice_values
+        ]:
             at = np.flatnonzero((values == value).to_numpy())
             numbers = _all_metrics(scored, at, task=task, resamples=resamples, level=config.level)
             found.append(SliceScore(column=column, value=value or "(empty)", rows=len(at), metrics=numbers))
@@ -271,7 +285,9 @@ def _reliability(scored: Scored, resamples: Resamples, *, level: float) -> list[
     estimates = ratio_estimates(member * right[:, None], member, resamples, level=level)
     return [
         ReliabilityBin(
-            low=b / bins, high=(b + 1) / bins, correct=estimates[b],
+            low=b / bins,
+            high=(b + 1) / bins,
+            correct=estimates[b],
             confidence=float(np.average(confidence[place == b], weights=scored.weight[place == b])),
         )
         for b in range(bins)
@@ -291,7 +307,8 @@ def _risk_coverage(scored: Scored, *, points: int = 20) -> list[RiskPoint]:
         last = min(int(np.searchsorted(weight, weight[-1] * step / points - 1e-9)), len(order) - 1)
         curve.append(
             RiskPoint(
-                coverage=float(weight[last] / weight[-1]), risk=float(kept[last] / weight[last]),
+                coverage=float(weight[last] / weight[-1]),
+                risk=float(kept[last] / weight[last]),
                 threshold=float(confidence[order[last]]),
             )
         )

@@ -199,7 +199,9 @@ def calibration_bin(confidence: Floats, *, bins: int = CALIBRATION_BINS) -> Ints
     return np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
 
 
-def binned(confidence: Floats, correct: Floats, *, weight: Floats | None = None, bins: int = CALIBRATION_BINS) -> Binned:
+def binned(
+    confidence: Floats, correct: Floats, *, weight: Floats | None = None, bins: int = CALIBRATION_BINS
+) -> Binned:
     """Sums weight, confidence and correctness by :func:`calibration_bin`.
 
     Args:

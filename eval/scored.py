@@ -148,7 +148,9 @@ def label_indices(column: pl.Series, task: Task, where: str) -> Ints:
     Raises:
         DataError: A label is outside the set.
     """
-    codes = column.replace_strict({label: i for i, label in enumerate(task.labels)}, default=None, return_dtype=pl.Int64)
+    codes = column.replace_strict(
+        {label: i for i, label in enumerate(task.labels)}, default=None, return_dtype=pl.Int64
+    )
     if codes.null_count():
         odd = column.filter(codes.is_null())[0]
         raise DataError(f"evaluate: {where} hold the label {odd!r}, which is none of {list(task.labels)}; correct it")

@@ -1,0 +1,247 @@
+"""The ladder: runs or students in the order they were reached, each with its quality and what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from distill.eval.config import EvalConfig
+from distill.eval.evaluation import Evaluation, paired_difference, primary_metric
+from distill.eval.intervals import Estimate
+from distill.eval.scored import TruthSource
+from distill.eval.wording import TRUTH_WORDS, interval, metric_title, quantity, seconds
+from distill.labeling.errors import DataError
+from distill.labeling.task import Task
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Kind = Literal["dcn", "encoder", "causal", "teacher", "labels"]
+"""What stands on a rung: a student by its type, a teacher's own votes, or the merged labels."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What :func:`build_ladder` needs to know of one predictor.
+
+    Attributes:
+        name: As the recipe names it.
+        kind: What it is.
+        trained_on: In words: ``human``, ``labels``, a teacher's name; empty for what is not trained.
+        predictions: ``row_id``, ``label``, ``probs``, for the paired difference to the rung before.
+        evaluation: Its evaluation.
+        parameters: Weights that it has.
+        size_mb: Size on disk.
+        pairs_per_s: Rows predicted a second on the machine that measured it.
+        cost_usd: What the labels that it learned from cost; None where a price is unknown.
+        train_s: Seconds to train.
+    """
+
+    name: str
+    kind: Kind
+    trained_on: str
+    predictions: pl.DataFrame
+    evaluation: Evaluation
+    parameters: int | None = None
+    size_mb: float | None = None
+    pairs_per_s: float | None = None
+    cost_usd: float | None = None
+    train_s: float | None = None
+
+
+class LadderRow(BaseModel):
+    """One rung, as written and read back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str | None = Field(None, description="the run it comes from, where several are compared")
+    name: str
+    kind: Kind
+    trained_on: str
+    metric: str
+    positive: str | None = None
+    quality: Estimate
+    others: dict[str, Estimate]
+    truth_source: TruthSource
+    unanswered: int = 0
+    gain: Estimate | None = Field(None, description="paired difference of the metric to the rung named in gain_over")
+    gain_over: str | None = None
+    parameters: int | None = None
+    size_mb: float | None = None
+    pairs_per_s: float | None = None
+    cost_usd: float | None = None
+    train_s: float | None = None
+
+    @property
+    def is_student(self) -> bool:
+        """Whether it was trained here, as teachers and merged labels were not."""
+        return self.kind not in ("teacher", "labels")
+
+    @property
+    def full_name(self) -> str:
+        """Run and name, where there is a run."""
+        return f"{self.run}: {self.name}" if self.run else self.name
+
+
+class Ladder(BaseModel):
+    """Rungs in the order they were reached."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: list[LadderRow]
+    baseline: float | None = Field(None, description="what answering the commonest label always would score")
+
+    @property
+    def best(self) -> LadderRow | None:
+        """The student of the highest quality; None without one."""
+        students = [row for row in self.rows if row.is_student and row.quality.value is not None]
+        return max(students, key=lambda row: row.quality.value or 0.0, default=None)
+
+    def to_markdown(self) -> str:
+        """The ladder as a Markdown table."""
+        columns, lines = ladder_cells(self)
+        cells = [columns, ["---"] * len(columns), *lines]
+        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells)
+
+    def to_rich(self) -> Table:
+        """The ladder as a table for the terminal."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        columns, lines = ladder_cells(self)
+        table = Table(title="Ladder", caption=self.caption(), caption_justify="left", pad_edge=False)
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index < 2 else "right", overflow="fold")
+        for row, line in zip(self.rows, lines, strict=True):
+            table.add_row(*(escape(cell) for cell in line), style="bold" if row is self.best else None)
+        return table
+
+    def caption(self) -> str:
+        """One sentence that says what the numbers are measured against."""
+        if not self.rows:
+            return "no rungs"
+        sources = sorted({row.truth_source for row in self.rows})
+        quality = self.rows[0].quality
+        said = f"Quality against {' and '.join(TRUTH_WORDS[source] for source in sources)}"
+        said += f", {quality.rows:,} rows in {quality.groups:,} groups; {100 * quality.level:g}% intervals over groups."
+        if self.baseline is not None:
+            said += f" Always answering the commonest label scores {100 * self.baseline:.1f}%."
+        return said
+
+
+def build_ladder(
+    rungs: Sequence[Rung],
+    rows: pl.DataFrame,
+    *,
+    task: Task,
+    config: EvalConfig | None = None,
+    seed: int = 0,
+    split: str | None = "test",
+) -> Ladder:
+    """Puts rungs in a ladder, each student with its paired difference to the student before it.
+
+    Args:
+        rungs: In the order they were reached, all evaluated on the same rows.
+        rows: The rows table that the evaluations read.
+        task: What was asked.
+        config: As given to ``evaluate``.
+        seed: Of the resamples behind the differences.
+        split: As given to ``evaluate``.
+
+    Raises:
+        DataError: Two rungs have one name.
+    """
+    config = config or EvalConfig()
+    metric = primary_metric(task, config)
+    names = [rung.name for rung in rungs]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise DataError(f"ladder: {sorted(repeated)} stand on it twice; name each rung once")
+    lines: list[LadderRow] = []
+    before: Rung | None = None
+    for rung in rungs:
+        student = rung.kind not in ("teacher", "labels")
+        gain = None
+        if student and before is not None:
+            gain = paired_difference(
+                rung.predictions, before.predictions, rows, task=task, config=config, seed=seed, split=split
+            )
+        lines.append(_line(rung, metric, gain=gain, gain_over=before.name if gain and before else None))
+        before = rung if student else before
+    baseline = rungs[0].evaluation.commonest.get(metric) if rungs else None
+    return Ladder(rows=lines, baseline=baseline)
+
+
+def merge_ladders(ladders: Mapping[str, Ladder]) -> Ladder:
+    """Stands the ladders of several runs below each other, for ``distill ladder RUN...``.
+
+    Differences stay within their run: rows of two runs need not be the same.
+
+    Args:
+        ladders: By the run's name, in order.
+    """
+    lines = [row.model_copy(update={"run": run}) for run, ladder in ladders.items() for row in ladder.rows]
+    floors = {ladder.baseline for ladder in ladders.values()}
+    return Ladder(rows=lines, baseline=floors.pop() if len(floors) == 1 else None)
+
+
+def ladder_cells(ladder: Ladder) -> tuple[list[str], list[list[str]]]:
+    """Column titles and cells, as text. The first two columns name the rung; the rest are numbers."""
+    first = ladder.rows[0] if ladder.rows else None
+    mixed = len({(row.metric, row.positive) for row in ladder.rows}) > 1
+    title = "quality" if first is None or mixed else metric_title(
+        first.metric, positive=first.positive, truth_source=first.truth_source
+    )
+    columns = ["student", "trained on", title, "gain", "AUC", "truth", "size", "speed", "training"]
+    lines = []
+    for row in ladder.rows:
+        quality = interval(row.quality, row.metric)
+        if mixed:
+            quality += f" {metric_title(row.metric, positive=row.positive, truth_source=row.truth_source)}"
+        auc = row.others.get("auc")
+        lines.append(
+            [
+                row.full_name + ("" if row.is_student else f" ({row.kind})" if row.kind == "teacher" else ""),
+                row.trained_on or "–",
+                quality,
+                interval(row.gain, row.metric, signed=True) if row.gain else "–",
+                f"{auc.value:.3f}" if auc and auc.value is not None else "–",
+                row.truth_source,
+                _size(row),
+                quantity(row.pairs_per_s, " pairs/s") if row.pairs_per_s else "–",
+                seconds(row.train_s),
+            ]
+        )
+    return columns, lines
+
+
+def _line(rung: Rung, metric: str, *, gain: Estimate | None, gain_over: str | None) -> LadderRow:
+    found = rung.evaluation
+    return LadderRow(
+        name=rung.name,
+        kind=rung.kind,
+        trained_on=rung.trained_on,
+        metric=metric,
+        positive=found.positive,
+        quality=found.metrics[metric],
+        others={name: value for name, value in found.metrics.items() if name != metric},
+        truth_source=found.truth_source,
+        unanswered=found.unanswered,
+        gain=gain,
+        gain_over=gain_over,
+        parameters=rung.parameters,
+        size_mb=rung.size_mb,
+        pairs_per_s=rung.pairs_per_s,
+        cost_usd=rung.cost_usd,
+        train_s=rung.train_s,
+    )
+
+
+def _size(row: LadderRow) -> str:
+    parts = [quantity(row.parameters)] if row.parameters else []
+    if row.size_mb is not None:
+        parts.append(f"{row.size_mb:,.0f} MB" if row.size_mb >= 10 else f"{row.size_mb:.1f} MB")
+    return ", ".join(parts) or "–"
