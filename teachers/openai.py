@@ -1,0 +1,280 @@
+"""A model behind a server that speaks OpenAI's chat completions (vLLM, SGLang, llama.cpp, hosted services)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+from distill.labeling.errors import BadReplyError, ConnectionFailedError, TeacherError, TeacherTimeoutError
+from distill.labeling.teacher import Completion, Finish, Prompt, Reply, Request
+from distill.teachers.config import OpenAITeacherConfig, PriceConfig
+from distill.teachers.openai_errors import Refusal, as_error, is_filtered, one_line, told
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_CONNECT_TIMEOUT_S = 10.0
+_LIST_MODELS_TIMEOUT_S = 3.0
+# Below the five seconds after which uvicorn (vLLM, SGLang) closes an idle connection: one reused as it closes is a lost
+# request.
+_KEEPALIVE_S = 4.0
+
+_MAX_MODELS_NAMED = 8
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_FINISHES: dict[str, Finish] = {"length": "length", "content_filter": "filtered"}
+
+
+class OpenAITeacher:
+    """Asks ``POST {base_url}/chat/completions``, one request a row, over one pool of connections.
+
+    A repeat (``sample`` above 0) is sent with ``seed + sample`` where a seed is given. At temperature 0 most servers
+    answer a repeat alike: give samples a temperature.
+
+    Args:
+        name: Its name in the recipe.
+        config: Its section of the recipe.
+    """
+
+    def __init__(self, name: str, config: OpenAITeacherConfig) -> None:
+        self.name = name
+        self.family = config.family
+        self.answer = config.answer
+        self.max_concurrency = config.max_concurrency
+        self.endpoint = endpoint_of(config.base_url)
+        self._config = config
+        self._session: aiohttp.ClientSession | None = None
+        self._proxy: str | None = None
+        self._models: asyncio.Task[str] | None = None
+        self._secrets = _secrets_of(config)
+
+    def __repr__(self) -> str:
+        """Name, model and address; never the key."""
+        return f"OpenAITeacher({self.name!r}, model={self._config.model!r}, endpoint={self.endpoint!r})"
+
+    def compile(self, prompt: Prompt, *, sample: int) -> Request:
+        """Writes the prompt as a chat completion request. The key, headers and timeout are no part of it."""
+        config = self._config
+        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+        messages += [{"role": role, "content": text} for role, text in prompt.turns]
+        payload: dict[str, Any] = {"model": config.model, "messages": messages, "max_tokens": config.token_limit}
+        if config.temperature is not None:
+            payload["temperature"] = config.temperature
+        if config.seed is not None:
+            payload["seed"] = config.seed + sample
+        if config.structured == "json_schema":
+            schema = {"name": "answer", "strict": True, "schema": prompt.schema}
+            payload["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif config.structured == "json_object":
+            payload["response_format"] = {"type": "json_object"}
+        payload |= config.extra_body
+        payload = {field: value for field, value in payload.items() if value is not None}
+        return Request(endpoint=self.endpoint, payload=payload, sample=sample, row_id=prompt.row_id)
+
+    def read(self, reply: Reply) -> Completion:
+        """Takes the answer out of a chat completion.
+
+        Raises:
+            BadReplyError: The body is not a chat completion: an HTML page, half a JSON, no choices.
+        """
+        parsed = _parse(reply.body)
+        if is_filtered(parsed):
+            return Completion(text="", finish="filtered")
+        message, finish_reason = _first_choice(parsed)
+        if message is None:
+            raise BadReplyError(
+                self._say(
+                    f"expected a chat completion, got {told(reply.body, parsed)}; is base_url an OpenAI-compatible "
+                    "server's (it usually ends in /v1)?"
+                )
+            )
+        text, finish = _text_of(message.get("content")), _FINISHES.get(finish_reason, "stop")
+        if refusal := _text_of(message.get("refusal")):
+            text, finish = text or refusal, "refused"
+        usage = _usage_of(parsed)
+        return Completion(
+            text=text,
+            reasoning=_text_of(message.get("reasoning_content") or message.get("reasoning")) or None,
+            finish=finish,
+            input_tokens=_count(usage, "prompt_tokens"),
+            output_tokens=_count(usage, "completion_tokens"),
+        )
+
+    async def ask(self, request: Request) -> Reply:
+        """Sends one request, once.
+
+        Raises:
+            TeacherError: By kind, as in :mod:`distill.labeling.errors`; the message holds no secret.
+        """
+        import aiohttp
+
+        assert self._session is not None, "open() comes before ask()"
+        data = json.dumps(request.payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        url = _url(self._config.base_url, "/chat/completions")
+        started = time.perf_counter()
+        try:
+            async with self._session.post(url, data=data, proxy=self._proxy, allow_redirects=False) as response:
+                body = (await response.read()).decode("utf-8", "replace")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise self._lost(error) from None
+        latency_s = time.perf_counter() - started
+        if not 200 <= response.status < 300:
+            parsed = _parse(body)
+            if not is_filtered(parsed):
+                raise await self._refused(Refusal(response.status, response.headers, body, parsed))
+        self.read(Reply(body=body))
+        return Reply(body=body, latency_s=latency_s, cost_usd=_cost_usd(body, self._config.price))
+
+    async def open(self) -> None:
+        """Opens the pool of connections. The engine bounds what is in flight; the pool does only where told to."""
+        import aiohttp
+        from multidict import CIMultiDict
+
+        config = self._config
+        headers = CIMultiDict({"Content-Type": "application/json", "User-Agent": "distill"})
+        if config.api_key:
+            headers["Authorization"] = f"Bearer {config.api_key.get_secret_value()}"
+        headers.update({name: value.get_secret_value() for name, value in config.headers.items()})
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=config.max_concurrency or 0, keepalive_timeout=_KEEPALIVE_S),
+            timeout=aiohttp.ClientTimeout(total=config.timeout_s, sock_connect=_CONNECT_TIMEOUT_S),
+            headers=headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        self._proxy = _proxy_for(config.base_url)
+
+    async def close(self) -> None:
+        """Closes the pool of connections."""
+        if self._models is not None:
+            self._models.cancel()
+            self._models = None
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _lost(self, error: Exception) -> TeacherError:
+        """What it means that no whole response came."""
+        import aiohttp
+
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            problem = f"no connection within {min(_CONNECT_TIMEOUT_S, self._config.timeout_s):g} s"
+        elif isinstance(error, TimeoutError):
+            limit = f"no whole answer within {self._config.timeout_s:g} s"
+            return TeacherTimeoutError(self._say(f"{limit}; raise timeout_s, or lower max_tokens or max_concurrency"))
+        elif isinstance(error, aiohttp.ClientPayloadError):
+            problem = "the answer was cut off before its end"
+        else:
+            problem = f"the connection failed, got {one_line(str(error)) or type(error).__name__}"
+        return ConnectionFailedError(self._say(f"{problem}; is the server up, and base_url right?"))
+
+    async def _refused(self, refusal: Refusal) -> TeacherError:
+        served = ""
+        if refusal.status == 404:
+            if self._models is None:
+                self._models = asyncio.create_task(self._served_models())
+            served = await asyncio.shield(self._models)
+        return as_error(refusal, name=self.name, config=self._config, served=served, say=self._say)
+
+    async def _served_models(self) -> str:
+        """Names of the models that the server lists, empty where it lists none; asked once, for a message."""
+        import aiohttp
+
+        assert self._session is not None
+        timeout = aiohttp.ClientTimeout(total=_LIST_MODELS_TIMEOUT_S)
+        url = _url(self._config.base_url, "/models")
+        try:
+            async with self._session.get(url, proxy=self._proxy, allow_redirects=False, timeout=timeout) as response:
+                listed = _parse((await response.read()).decode("utf-8", "replace"))
+        except (aiohttp.ClientError, OSError, ValueError):
+            return ""
+        models = listed.get("data") if isinstance(listed, dict) else None
+        names = [str(model["id"]) for model in models or () if isinstance(model, dict) and "id" in model]
+        return one_line(", ".join(names[:_MAX_MODELS_NAMED]) + (", …" if len(names) > _MAX_MODELS_NAMED else ""))
+
+    def _say(self, problem: str) -> str:
+        for secret in self._secrets:
+            problem = problem.replace(secret, "***")
+        return f"teacher {self.name} ({self.endpoint}): {problem}"
+
+
+def endpoint_of(base_url: str) -> str:
+    """The address in a request's key: no credentials, query, default port or final slash, host in lower case."""
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    netloc = f"[{host}]" if ":" in host else host
+    if parts.port is not None and parts.port != _DEFAULT_PORTS.get(parts.scheme):
+        netloc += f":{parts.port}"
+    return urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
+
+
+def _url(base_url: str, path: str) -> str:
+    """The path goes before the query, which some gateways need (``?api-version=…``)."""
+    parts = urlsplit(base_url)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, parts.query, ""))
+
+
+def _proxy_for(base_url: str) -> str | None:
+    """The proxy that the environment names. Found once: aiohttp's own ``trust_env`` would look for every request."""
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    return None if proxy_bypass(host) else getproxies().get(parts.scheme)
+
+
+def _secrets_of(config: OpenAITeacherConfig) -> list[str]:
+    """What no message may hold. A word of under four characters is no secret, and would garble every message."""
+    values = [*config.headers.values(), *([config.api_key] if config.api_key else [])]
+    words = {word for value in values for word in value.get_secret_value().split() if len(word) >= 4}
+    return sorted(words, key=lambda word: (-len(word), word))
+
+
+def _parse(body: str) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _first_choice(parsed: Any) -> tuple[dict[str, Any] | None, str]:
+    choices = parsed.get("choices") if isinstance(parsed, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        return None, ""
+    return message, str(choice.get("finish_reason"))
+
+
+def _text_of(content: Any) -> str:
+    """Content is a text, None, or a list of parts of which some are text."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _usage_of(parsed: Any) -> dict[str, Any]:
+    usage = parsed.get("usage") if isinstance(parsed, dict) else None
+    return usage if isinstance(usage, dict) else {}
+
+
+def _count(usage: dict[str, Any], field: str) -> int | None:
+    value = usage.get(field)
+    return value if isinstance(value, int) else None
+
+
+def _cost_usd(body: str, price: PriceConfig | None) -> float | None:
+    """Tokens by their prices; None where a price or a count is not known."""
+    if price is None:
+        return None
+    usage = _usage_of(_parse(body))
+    fresh, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if fresh is None or written is None:
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = (_count(details, "cached_tokens") or 0) if isinstance(details, dict) else 0
+    cached_price = price.cached_input_usd_per_mtok
+    if cached_price is None:
+        cached_price = price.input_usd_per_mtok
+    cost = (fresh - cached) * price.input_usd_per_mtok + cached * cached_price + written * price.output_usd_per_mtok
+    return cost / 1e6
