@@ -48,7 +48,7 @@ class RecordedTeacher:
                     f"{where}: column {column!r} is missing, the file has {', '.join(table.columns) or 'none'}; "
                     f"set teachers.{name}.id, reply or columns"
                 )
-        table = table.select(dict.fromkeys(wanted))
+        table = table.select(list(dict.fromkeys(wanted)))
         self._positions = _index(table, config.id, where)
         if columns is None:
             self._reply_at = _raw_replies(table[config.reply])
