@@ -192,8 +192,10 @@ def ladder_cells(ladder: Ladder) -> tuple[list[str], list[list[str]]]:
     """Column titles and cells, as text. The first two columns name the rung; the rest are numbers."""
     first = ladder.rows[0] if ladder.rows else None
     mixed = len({(row.metric, row.positive) for row in ladder.rows}) > 1
-    title = "quality" if first is None or mixed else metric_title(
-        first.metric, positive=first.positive, truth_source=first.truth_source
+    title = (
+        "quality"
+        if first is None or mixed
+        else metric_title(first.metric, positive=first.positive, truth_source=first.truth_source)
     )
     columns = ["student", "trained on", title, "gain", "AUC", "truth", "size", "speed", "training"]
     lines = []
