@@ -1,0 +1,127 @@
+"""Which column of the source means what, settled before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from distill.labeling.data_config import (
+    RESERVED_COLUMNS,
+    SHARES_WITH_GOLD,
+    SHARES_WITHOUT_GOLD,
+    DataConfig,
+    as_names,
+)
+from distill.labeling.errors import DataError
+from distill.labeling.rows_source import closest
+from distill.labeling.task import Task
+
+_SHOWN_SOURCES = 3
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """The columns to read and what becomes of each.
+
+    Attributes:
+        config: The ``data`` section.
+        task: Names the inputs and the labels.
+        seed: Divides groups between splits where those are shares.
+        wanted: Columns in the source, with the recipe keys that want each.
+        inputs: Column in the source by input.
+        ids: Columns in the source that make up the id; empty for a hash of the inputs.
+        groups: Names that make up the group, inputs by our name and other columns by that in the source.
+        extras: Column in the source by further column to carry along.
+        gold: Column in the source, None without one.
+        split: Likewise.
+        weight: Likewise.
+        shares: Share of the groups by split; empty where ``split`` is a column.
+        source: What to call the rows in messages.
+    """
+
+    config: DataConfig
+    task: Task
+    seed: int
+    wanted: Mapping[str, str]
+    inputs: Mapping[str, str]
+    ids: Sequence[str]
+    groups: Sequence[str]
+    extras: Mapping[str, str]
+    gold: str | None
+    split: str | None
+    weight: str | None
+    shares: Mapping[str, float]
+    source: str
+
+    @classmethod
+    def make(cls, config: DataConfig, task: Task, *, seed: int, slices: Sequence[str] = ()) -> RowPlan:
+        """Settles the columns.
+
+        Raises:
+            DataError: The recipe contradicts itself: an input has a reserved name, ``columns`` renames what nothing
+                uses, or ``gold_map`` leads out of the label set.
+        """
+        taken = [name for name in task.inputs if name in RESERVED_COLUMNS]
+        if taken:
+            raise DataError(
+                f"task.inputs: {taken} are names that every table of rows uses itself; give the input another name and "
+                f"say where it comes from, data.columns: {{item_{taken[0]}: {taken[0]}}}"
+            )
+        _check_gold_map(config, task)
+        split = config.split if isinstance(config.split, str) else None
+        groups = as_names(config.group) or [task.inputs[0]]
+        extras = [name for name in dict.fromkeys([*slices, *config.keep]) if name not in (*task.inputs, *RESERVED_COLUMNS)]
+        uses = [("task.inputs", task.inputs), ("data.id", as_names(config.id)), ("data.group", groups)]
+        uses += [("data.gold", as_names(config.gold)), ("data.split", as_names(split))]
+        uses += [("data.weight", as_names(config.weight)), ("eval.slices or data.keep", extras)]
+        _check_columns(config, [name for _, names in uses for name in names])
+
+        def theirs(name: str) -> str:
+            return config.columns.get(name, name)
+
+        roles: dict[str, list[str]] = {}
+        for key, names in uses:
+            for name in names:
+                keys = roles.setdefault(theirs(name), [])
+                keys += [key] if key not in keys else []
+        shown = as_names(config.rows)
+        return cls(
+            config=config,
+            task=task,
+            seed=seed,
+            wanted={name: ", ".join(keys) for name, keys in roles.items()},
+            inputs={name: theirs(name) for name in task.inputs},
+            ids=[theirs(name) for name in as_names(config.id)],
+            groups=[name if name in task.inputs else theirs(name) for name in groups],
+            extras={name: theirs(name) for name in extras},
+            gold=theirs(config.gold) if config.gold else None,
+            split=theirs(split) if split else None,
+            weight=theirs(config.weight) if config.weight else None,
+            shares=_shares(config),
+            source=", ".join(shown[:_SHOWN_SOURCES]) + (" …" if len(shown) > _SHOWN_SOURCES else ""),
+        )
+
+
+def _shares(config: DataConfig) -> Mapping[str, float]:
+    if isinstance(config.split, str):
+        return {}
+    if config.split is not None:
+        return {str(name): share for name, share in config.split.items()}
+    return SHARES_WITH_GOLD if config.gold else SHARES_WITHOUT_GOLD
+
+
+def _check_gold_map(config: DataConfig, task: Task) -> None:
+    outside = {key: label for key, label in (config.gold_map or {}).items() if label not in task.labels}
+    if outside:
+        raise DataError(f"data.gold_map: {outside} lead to none of the task's labels {list(task.labels)}; correct them")
+
+
+def _check_columns(config: DataConfig, used: Sequence[str]) -> None:
+    unused = [name for name in config.columns if name not in used]
+    if unused:
+        close = closest(unused[0], used)
+        hint = f"; did you mean {close!r}?" if close else ""
+        raise DataError(
+            f"data.columns: nothing in the recipe uses {unused}{hint} The left side is the name used in the recipe, the "
+            f"right side that in the file; in use are {sorted(set(used))}"
+        )
