@@ -1,0 +1,44 @@
+"""Fixtures for every folder of tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+
+def _load(path: Path) -> ModuleType:
+    """Loads a file that is no test: the import mode of the tests puts no folder on the path."""
+    name = f"distill_tests_{path.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+@pytest.fixture
+def make_fault_server() -> Iterator[Callable[..., Any]]:
+    """Starts servers that fail as told (``tests/teachers/fault_server.py``) and stops them after the test."""
+    module = _load(Path(__file__).parent / "teachers" / "fault_server.py")
+    servers: list[Any] = []
+
+    def make(**arguments: Any) -> Any:
+        servers.append(module.FaultServer(**arguments))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def fault_server(make_fault_server: Callable[..., Any]) -> Any:
+    """One server that fails as told: ``fault_server.script("500", "429:0.01")``, ``.on("some title", "never")``."""
+    return make_fault_server()
