@@ -1,0 +1,430 @@
+"""The ledger: every reply ever bought, durable before anyone sees it.
+
+One SQLite file in WAL mode with full sync, which any number of processes may read and write at once. Each process
+has one writer thread, which commits whatever has gathered since its last commit, so that many replies share one
+fsync. Replies are keyed by :attr:`~distill.labeling.teacher.Request.key`; the first writer of a key wins.
+
+Failures are never written: what is here is what a provider answered, unparsed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from distill.labeling.errors import LedgerDamagedError, LedgerError, LedgerVersionError, LedgerWriteError
+from distill.labeling.ledger_codec import UnreadableBodyError, pack, unpack
+from distill.labeling.teacher import Reply
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x64_69_73_74  # "dist"
+
+# Rows stand in the order of arrival and only the 16-byte keys are indexed. A table ordered by its random keys would touch a
+# page of its own for every reply written, and leave each page a third empty.
+_SCHEMA = """
+CREATE TABLE lanes (
+    id INTEGER PRIMARY KEY, endpoint TEXT NOT NULL, model TEXT NOT NULL, teacher TEXT NOT NULL,
+    UNIQUE (endpoint, model, teacher)
+);
+CREATE TABLE replies (
+    id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, lane INTEGER NOT NULL REFERENCES lanes (id),
+    created_s INTEGER NOT NULL, latency_ms INTEGER NOT NULL, cost_usd REAL, codec INTEGER NOT NULL, body BLOB NOT NULL
+);
+"""
+_INSERT = "INSERT INTO replies (key, lane, created_s, latency_ms, cost_usd, codec, body) VALUES"
+_COLUMN_COUNT = 7
+_BUSY_TIMEOUT_S = 60.0
+_COMMIT_WITHIN_S = 0.05
+_KEYS_PER_QUERY = 512
+
+
+class Source(NamedTuple):
+    """Where a reply was bought. The ledger writes each source once."""
+
+    endpoint: str
+    model: str
+    teacher: str
+
+
+_Waiter = Future[Reply] | asyncio.Future[Reply]
+
+
+class _Entry(NamedTuple):
+    key: bytes
+    source: Source
+    created_s: int
+    latency_ms: int
+    cost_usd: float | None
+    codec: int
+    body: bytes
+    waiter: _Waiter
+    reply: Reply
+
+
+def _entry(key: bytes, reply: Reply, source: Source, waiter: _Waiter, created_s: int | None = None) -> _Entry:
+    codec, body = pack(reply.body)
+    created_s = int(time.time()) if created_s is None else created_s
+    return _Entry(key, source, created_s, round(reply.latency_s * 1000), reply.cost_usd, codec, body, waiter, reply)
+
+
+class Ledger:
+    """An open ledger.
+
+    Safe to use from any thread. Close it, or use it as a context manager: what is still to be written is written then.
+
+    Args:
+        path: The SQLite file. It and its folders are made where they are missing.
+
+    Raises:
+        LedgerVersionError: A newer distill wrote it.
+        LedgerDamagedError: It is not a ledger, or is damaged.
+        LedgerWriteError: It cannot be made or opened for writing.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        with self._explained():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._reader = self._connect()
+            try:
+                _prepare(self._reader, self.path)
+            except BaseException:
+                self._reader.close()
+                raise
+        self._read_lock = threading.Lock()
+        self._read_pool = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
+        self._queue: deque[_Entry] = deque()
+        self._wake = threading.Condition()
+        self._idle = True
+        self._closed = False
+        self._broken: LedgerError | None = None
+        self._writer: threading.Thread | None = None
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Number of replies held."""
+        with self.reading() as connection:
+            return int(connection.execute("SELECT count(*) FROM replies").fetchone()[0])
+
+    # Reading
+
+    def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Reply]:
+        """Looks replies up.
+
+        Args:
+            keys: 16-byte request keys; any number.
+
+        Returns:
+            The replies held, by key. Keys that are not held are left out.
+
+        Raises:
+            LedgerDamagedError: A page or a stored body is damaged.
+        """
+        found: dict[bytes, Reply] = {}
+        remaining = iter(keys)
+        with self.reading() as connection:
+            while chunk := list(islice(remaining, _KEYS_PER_QUERY)):
+                marks = ",".join("?" * len(chunk))
+                query = f"SELECT key, latency_ms, cost_usd, codec, body FROM replies WHERE key IN ({marks})"
+                for key, latency_ms, cost_usd, codec, body in connection.execute(query, chunk):
+                    found[key] = Reply(self._unpack(key, codec, body), latency_ms / 1000, cost_usd)
+        return found
+
+    async def fetch(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
+        """As :meth:`get_many`, in a thread: a slow disk does not hold up the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._read_pool, self.get_many, keys)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Lends the connection for reading, with SQLite's errors turned into ours."""
+        with self._read_lock, self._explained():
+            yield self._reader
+
+    # Writing
+
+    def put(self, key: bytes, reply: Reply, *, source: Source, created_s: int | None = None) -> Future[Reply]:
+        """Hands a reply to the writer thread.
+
+        Args:
+            key: The request's 16-byte key.
+            reply: What came back.
+            source: Where it was bought.
+            created_s: When it was bought, in seconds since 1970; None is now.
+
+        Returns:
+            A future that is done when the reply is durable. Its value is the reply that the ledger holds: the one given, or
+            the one that another process wrote first. It raises LedgerWriteError where nothing could be written.
+        """
+        waiter: Future[Reply] = Future()
+        self._enqueue(_entry(key, reply, source, waiter, created_s))
+        return waiter
+
+    def put_soon(self, key: bytes, reply: Reply, *, source: Source) -> asyncio.Future[Reply]:
+        """As :meth:`put`, for the running event loop, which is woken once for a whole commit."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._enqueue(_entry(key, reply, source, waiter))
+        return waiter
+
+    def flush(self) -> None:
+        """Waits until everything handed over so far is durable.
+
+        Raises:
+            LedgerWriteError: Something could not be written.
+        """
+        with self._wake:
+            self._wake.wait_for(lambda: self._idle and not self._queue)
+            if self._broken:
+                raise self._broken
+
+    def close(self) -> None:
+        """Writes what is left and lets go of the file. Errors of the last writes stand in their futures."""
+        with self._wake:
+            if self._closed:
+                return
+            self._closed = True
+            self._wake.notify_all()
+        if self._writer:
+            self._writer.join()
+        self._read_pool.shutdown()
+        self._reader.close()
+
+    def _enqueue(self, entry: _Entry) -> None:
+        with self._wake:
+            if self._closed:
+                raise LedgerWriteError(f"ledger {self.path}: it is closed; open it again to write")
+            if self._broken:
+                raise self._broken
+            self._queue.append(entry)
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write, name="ledger-writer", daemon=True)
+                self._writer.start()
+            if self._idle:
+                self._idle = False
+                self._wake.notify_all()
+
+    def _write(self) -> None:
+        connection: sqlite3.Connection | None = None
+        sources: dict[Source, int] = {}
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: bool(self._queue) or self._closed)
+                if not self._queue:
+                    break
+            batch: list[_Entry] = []
+            outcome: dict[bytes, Reply] | LedgerError
+            try:
+                with self._explained():
+                    connection = connection or self._connect()
+                    outcome = self._commit(connection, batch, sources)
+            except LedgerError as error:
+                # Nothing may be used that is not durable, and the next write would fare no better: all waiters are told.
+                with self._wake:
+                    self._broken = outcome = error
+                    batch += self._queue
+                    self._queue.clear()
+            _settle(batch, outcome)
+            with self._wake:
+                if not self._queue:
+                    self._idle = True
+                    self._wake.notify_all()
+        if connection:
+            connection.close()
+
+    def _commit(
+        self, connection: sqlite3.Connection, batch: list[_Entry], sources: dict[Source, int]
+    ) -> dict[bytes, Reply]:
+        """Writes what is queued, until the queue is empty or its oldest entry has waited long enough.
+
+        Returns:
+            The replies that another writer had written first, by key.
+        """
+        winners: dict[bytes, Reply] = {}
+        until = time.monotonic() + _COMMIT_WITHIN_S
+        known = dict(sources)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            while self._queue and time.monotonic() < until:
+                entries = [self._queue.popleft() for _ in range(_chunk_size(len(self._queue)))]
+                batch += entries
+                for source in {entry.source for entry in entries} - known.keys():
+                    known[source] = _source_id(connection, source)
+                written = _insert(connection, entries, known)
+                if written < len(entries):
+                    winners |= self._held(connection, entries)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        sources.update(known)
+        return winners
+
+    def _held(self, connection: sqlite3.Connection, entries: list[_Entry]) -> dict[bytes, Reply]:
+        marks = ",".join("?" * len(entries))
+        query = f"SELECT key, latency_ms, cost_usd, codec, body FROM replies WHERE key IN ({marks})"
+        rows = connection.execute(query, [entry.key for entry in entries]).fetchall()
+        return {row[0]: Reply(self._unpack(row[0], row[3], row[4]), row[1] / 1000, row[2]) for row in rows}
+
+    def _unpack(self, key: bytes, codec: int, body: bytes) -> str:
+        try:
+            return unpack(codec, body)
+        except UnreadableBodyError as error:
+            raise LedgerDamagedError(f"ledger {self.path}: reply {key.hex()}: {error}; {_WAY_OUT}") from None
+
+    # The file
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=32
+        )
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")  # 16 MB: fewer checkpoints, each of them two more fsyncs
+        return connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Lends a connection of its own for a piece of upkeep (import, prune), with SQLite's errors turned into ours."""
+        with self._explained():
+            connection = self._connect()
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _explain(error, self.path) from error
+        except OSError as error:
+            raise LedgerWriteError(f"ledger {self.path}: cannot be opened ({error}); {_CHOOSE_ANOTHER}") from error
+
+
+_CHOOSE_ANOTHER = "check the folder, or name another file by `ledger:` in the recipe or DISTILL_LEDGER"
+_WAY_OUT = (
+    "save what can still be read with `distill ledger export FILE.jsonl`, move the file aside, and read the copy into a "
+    "new one with `distill ledger import FILE.jsonl`"
+)
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Checks that the file is a ledger that this version can use; makes it one where it is new."""
+    version, application = _stamp(connection)
+    if version == SCHEMA_VERSION and application == APPLICATION_ID:
+        return
+    if application not in (0, APPLICATION_ID):
+        raise LedgerDamagedError(f"ledger {path}: it is the database of another program; {_CHOOSE_ANOTHER}")
+    if version > SCHEMA_VERSION:
+        raise LedgerVersionError(
+            f"ledger {path}: written by a newer distill (schema {version}, this one reads up to {SCHEMA_VERSION}); "
+            "upgrade distill, or name another file by `ledger:` in the recipe or DISTILL_LEDGER"
+        )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have made it since.
+        if _stamp(connection) == (0, 0):
+            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                raise LedgerDamagedError(f"ledger {path}: a database, but not a ledger; {_CHOOSE_ANOTHER}")
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _stamp(connection: sqlite3.Connection) -> tuple[int, int]:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    return version, application
+
+
+def _chunk_size(queued: int) -> int:
+    """Largest power of two up to 256 that is queued: a handful of statements serve all sizes and stay prepared."""
+    return min(256, 1 << (queued.bit_length() - 1))
+
+
+def _insert(connection: sqlite3.Connection, entries: list[_Entry], sources: dict[Source, int]) -> int:
+    """Inserts in one statement: SQLite gives the interpreter's lock back once, not once a row.
+
+    Getting the lock again takes up to 5 ms whenever the event loop is busy, so that a row at a time the writer would
+    be the bottleneck.
+    """
+    values = ",".join(["(" + ",".join("?" * _COLUMN_COUNT) + ")"] * len(entries))
+    parameters: list[object] = []
+    for entry in entries:
+        parameters += (entry.key, sources[entry.source], *entry[2:7])
+    return connection.execute(f"{_INSERT} {values} ON CONFLICT (key) DO NOTHING", parameters).rowcount
+
+
+def _source_id(connection: sqlite3.Connection, source: Source) -> int:
+    connection.execute("INSERT OR IGNORE INTO lanes (endpoint, model, teacher) VALUES (?, ?, ?)", source)
+    query = "SELECT id FROM lanes WHERE endpoint = ? AND model = ? AND teacher = ?"
+    return int(connection.execute(query, source).fetchone()[0])
+
+
+def _settle(batch: list[_Entry], outcome: dict[bytes, Reply] | LedgerError) -> None:
+    """Tells the waiters, each event loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Entry]] = {}
+    for entry in batch:
+        if isinstance(entry.waiter, asyncio.Future):
+            by_loop.setdefault(entry.waiter.get_loop(), []).append(entry)
+        else:
+            _resolve([entry], outcome)
+    for loop, entries in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, entries, outcome)
+        except RuntimeError:  # the loop is closed: nobody waits any more, and the replies are safe
+            continue
+
+
+def _resolve(entries: list[_Entry], outcome: dict[bytes, Reply] | LedgerError) -> None:
+    for entry in entries:
+        if entry.waiter.done():  # the waiter was cancelled
+            continue
+        if isinstance(outcome, LedgerError):
+            entry.waiter.set_exception(outcome)
+        else:
+            entry.waiter.set_result(outcome.get(entry.key, entry.reply))
+
+
+def _explain(error: sqlite3.Error, path: Path) -> LedgerError:
+    """Says what an error of SQLite means for the ledger."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        what = "not a database" if code == sqlite3.SQLITE_NOTADB else "damaged"
+        return LedgerDamagedError(f"ledger {path}: {what} ({error}); {_WAY_OUT}")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return LedgerWriteError(
+            f"ledger {path}: another process held it for {_BUSY_TIMEOUT_S:.0f} s ({error}); end that process and run again"
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return LedgerWriteError(f"ledger {path}: cannot be written ({error}); {_CHOOSE_ANOTHER}")
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return LedgerWriteError(
+            f"ledger {path}: an answer could not be made durable ({error}); make room on the disk and run the same "
+            "command again: everything before is kept"
+        )
+    return LedgerError(f"ledger {path}: {error} (SQLite code {code})")
