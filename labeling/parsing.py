@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -180,19 +181,20 @@ def _label(stated: Any, task: Task) -> str | None:
 
 def _match(stated: str, labels: tuple[str, ...]) -> Any:
     """The label that a text stands for, None where it abstains, ``_MISSING`` where it is neither."""
-    known = _label_forms(labels)
-    if label := known.get(stated):
+    if (label := _known(stated, labels)) is not None:
         return label
-    form = _normalised(stated)
-    return known.get(form, None if form in _ABSTENTIONS else _MISSING)
+    return None if _normalised(stated) in _ABSTENTIONS else _MISSING
+
+
+def _known(stated: str, labels: tuple[str, ...]) -> str | None:
+    return stated if stated in labels else _label_forms(labels).get(_normalised(stated))
 
 
 @lru_cache(maxsize=64)
 def _label_forms(labels: tuple[str, ...]) -> dict[str, str]:
-    """Maps each way to write a label to the label. A form that two labels share stands for neither."""
-    normalised = [_normalised(label) for label in labels]
-    forms = {form: label for form, label in zip(normalised, labels, strict=True) if normalised.count(form) == 1}
-    return forms | {label: label for label in labels}
+    """Labels by their normalised form. A form that two labels share stands for neither."""
+    counts = Counter(map(_normalised, labels))
+    return {form: label for label in labels if (form := _normalised(label)) and counts[form] == 1}
 
 
 def _normalised(text: str) -> str:
@@ -201,10 +203,9 @@ def _normalised(text: str) -> str:
 
 def _distribution(stated: Any, labels: tuple[str, ...]) -> list[float] | None:
     if isinstance(stated, Mapping):
-        known = _label_forms(labels)
         by_label = dict.fromkeys(labels, 0.0)
         for name, value in stated.items():
-            label = known.get(name) or known.get(_normalised(str(name)))
+            label = _known(name, labels)
             number = _number(value)
             if label is None or number is None:
                 return None
@@ -259,7 +260,7 @@ def _trace(found: Mapping[str, Any]) -> str | None:
 def _cite(result: Answer, stated: Any, task: Task) -> None:
     known = task.guideline.by_id if task.guideline else {}
     for item in [stated] if isinstance(stated, str) else stated if isinstance(stated, list) else []:
-        for cited in [item] if item in known else _CLAUSE_ID.findall(str(item)):
+        for cited in [item] if isinstance(item, str) and item in known else _CLAUSE_ID.findall(str(item)):
             name = cited if cited in known else cited.upper()
             target = result.clauses if name in known else result.unknown_clauses
             if name not in target:

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from distill.labeling.teacher import AnswerFormat
+from distill.teachers.config import OpenAITeacherConfig, RecordedTeacherConfig, TeacherConfig
+
+ADAPTER: TypeAdapter[TeacherConfig] = TypeAdapter(TeacherConfig)
+OPENAI = {"type": "openai", "base_url": "http://localhost:8000/v1", "model": "m", "family": "qwen"}
+RECORDED = {"type": "recorded", "path": "a.jsonl", "family": "f"}
+
+
+def test_type_decides():
+    assert isinstance(ADAPTER.validate_python(OPENAI), OpenAITeacherConfig)
+    assert isinstance(ADAPTER.validate_python(RECORDED), RecordedTeacherConfig)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"type": "opnai"}, "type"),
+        ({"modle": "m"}, "modle"),
+        ({"family": ""}, "family"),
+        ({"base_url": "localhost:8000"}, "must be an address"),
+        ({"base_url": "http://"}, "must be an address"),
+        ({"base_url": "http://host:99999/v1"}, "must be an address"),
+        ({"base_url": "http://me:hunter2@host/v1"}, "holds credentials"),
+        ({"base_url": "http://host/v1/chat/completions"}, "leave that off"),
+        ({"api_key": "hunter2 hunter2"}, "holds a space"),
+        ({"headers": {"X-A": "hunter2\r\nX-B: 1"}}, "line break"),
+        ({"headers": {"X A": "1"}}, "not allowed"),
+        ({"extra_body": {"messages": []}}, "may not set messages"),
+        ({"probs": "all"}, "probs"),
+        ({"temperature": 3}, "temperature"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"price": {"input_usd_per_mtok": 1}}, "output_usd_per_mtok"),
+    ],
+)
+def test_wrong_sections(changes, words):
+    with pytest.raises(ValidationError) as caught:
+        ADAPTER.validate_python({**OPENAI, **changes})
+    assert words in str(caught.value)
+    assert "hunter2" not in " ".join(problem["msg"] for problem in caught.value.errors())
+    # Pydantic shows the input by the outermost model's setting, so whoever composes these hides it too.
+    if changes.get("type") is None:
+        with pytest.raises(ValidationError) as caught:
+            OpenAITeacherConfig(**{**OPENAI, **changes})
+        assert "hunter2" not in str(caught.value)
+
+
+def test_recorded_sections():
+    mapped = RecordedTeacherConfig(
+        path="a.csv", family="f", id=["query", "sku"], columns={"label": "l"}, label_map={4: "exact"}
+    )
+    assert mapped.id == ("query", "sku")
+    assert mapped.label_map == {"4": "exact"}
+    assert RecordedTeacherConfig(path="a.csv", family="f").id == ("row_id",)
+    with pytest.raises(ValidationError, match="label_map is for parsed tables"):
+        RecordedTeacherConfig(path="a.csv", family="f", label_map={"E": "exact"})
+
+
+def test_a_key_loses_its_line_break_and_an_empty_one_is_none():
+    key = OpenAITeacherConfig(**OPENAI, api_key="sk-1\n").api_key
+    assert key is not None
+    assert key.get_secret_value() == "sk-1"
+    assert OpenAITeacherConfig(**OPENAI, api_key=" ").api_key is None
+
+
+def test_answer_format_and_token_limit():
+    plain = OpenAITeacherConfig(**OPENAI)
+    assert plain.answer == AnswerFormat(trace=False, clauses=True, probs="none")
+    assert plain.token_limit == 512
+    assert OpenAITeacherConfig(**OPENAI, traces=True).token_limit == 1024
+    assert OpenAITeacherConfig(**OPENAI, traces=True, max_tokens=7).token_limit == 7
+
+
+def test_every_field_is_described_for_editors():
+    schema = ADAPTER.json_schema()
+    for model in schema["$defs"].values():
+        for name, field in model["properties"].items():
+            assert field.get("description"), f"{model['title']}.{name}"
+
+
+def test_importing_the_config_is_cheap():
+    code = "import sys, distill.teachers.config; print([m for m in ('aiohttp', 'polars', 'torch') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
