@@ -12,8 +12,9 @@ import polars as pl
 from distill.labeling.bridge import Bridge, Stream
 from distill.labeling.budget import Budget
 from distill.labeling.errors import LedgerError, TeacherError, UsageError
+from distill.labeling.jobs import Floor, Timing
 from distill.labeling.labeling_config import LabelingConfig
-from distill.labeling.lane import Floor, Lane, Timing
+from distill.labeling.lane import Lane
 from distill.labeling.ledger import Ledger
 from distill.labeling.progress import LabelingResult, Progress, snapshot
 from distill.labeling.task import Task

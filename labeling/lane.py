@@ -3,138 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from distill.labeling.budget import Budget
+from distill.labeling.budget import Budget, Purse
 from distill.labeling.errors import DataError, LedgerError, RateLimitError, TeacherError, TeacherTimeoutError
-from distill.labeling.labeling_config import LabelingConfig
-from distill.labeling.ledger import Ledger, Source
+from distill.labeling.jobs import Floor, Job
+from distill.labeling.ledger import Source
 from distill.labeling.limits import Limiter, backoff_s
 from distill.labeling.parsing import AnswerError, parse_answer
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, snapshot
 from distill.labeling.prompt import Prompter
-from distill.labeling.task import Task
-from distill.labeling.teacher import Completion, Prompt, Reply, Request, Teacher
+from distill.labeling.teacher import Completion, Reply, Teacher
 from distill.labeling.vote import Outcome, Vote
 
 _ROWS_PER_STEP = 128
 _LONGEST_PAUSE_S = 900.0
 _MAX_REASON_CHARS = 500
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Clock, sleep and dice of a run, to be replaced in tests."""
-
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    uniform: Callable[[float, float], float] = random.uniform
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One row × sample that a lane is to end in an outcome.
-
-    Attributes:
-        lane: The lane.
-        prompt: The question, with what was wrong with earlier answers.
-        request: The question as the provider sees it.
-        failures: How often this request failed.
-        reasks: How often the teacher was asked again because an answer did not fit.
-        asked: Whether anything was sent for it in this run.
-        so_far: How it ends when it is not sent again: what went wrong last.
-        bought: Whether a reply was bought for it in this run.
-        latency_s: Of the last reply.
-        cost_usd: Summed over its replies, as far as known; tokens likewise.
-        input_tokens: See ``cost_usd``.
-        output_tokens: See ``cost_usd``.
-    """
-
-    lane: Lane
-    prompt: Prompt
-    request: Request
-    failures: int = 0
-    reasks: int = 0
-    asked: bool = False
-    so_far: tuple[Outcome, str] | None = None
-    bought: bool = False
-    latency_s: float | None = None
-    cost_usd: float | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-
-
-@dataclass
-class Floor:
-    """What the lanes of a run share.
-
-    Attributes:
-        task: What is asked.
-        config: How teachers are asked.
-        ledger: Where replies are kept.
-        timing: Clock, sleep and dice.
-        budget: What the run may spend.
-        emit: Takes a finished vote.
-        spawn: Starts a task that ends with the run.
-        lanes: Every lane.
-        pending: Jobs that wait for the same reply, by key; the first asks for it.
-    """
-
-    task: Task
-    config: LabelingConfig
-    ledger: Ledger
-    timing: Timing
-    budget: Budget
-    emit: Callable[[Vote], None]
-    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-    lanes: list[Lane] = field(default_factory=list)
-    pending: dict[bytes, list[Job]] = field(default_factory=dict)
-
-    async def serve(self, jobs: Sequence[Job]) -> None:
-        """Ends jobs whose replies the ledger holds, and queues the others.
-
-        Keys are noted as pending before they are looked up: a reply that arrives in between is not missed.
-        """
-        while jobs:
-            leaders = [job for job in jobs if self._leads(job)]
-            found = await self.ledger.fetch([job.request.key for job in leaders])
-            again: list[Job] = []
-            for job in leaders:
-                reply = found.get(job.request.key)
-                if reply is None:
-                    job.lane.queue_up(job)
-                else:
-                    again += self.deliver(job.request.key, reply)
-            jobs = again
-
-    def deliver(self, key: bytes, reply: Reply, *, buyer: Job | None = None) -> list[Job]:
-        """Gives a durable reply to every job that waits for it.
-
-        Returns:
-            Jobs whose answer did not fit, with the next question to be served.
-        """
-        waiting = self.pending.pop(key)
-        return [job for job in waiting if job.lane.receive(job, reply, bought=job is buyer)]
-
-    def give_up(self, leader: Job, outcome: Outcome, reason: str) -> None:
-        """Ends every job of a lane that waits for a reply which will not come. Another lane's jobs ask for themselves."""
-        for job in self.pending.pop(leader.request.key):
-            if job.lane is leader.lane:
-                job.lane.end(job, outcome, reason)
-            elif self._leads(job):
-                job.lane.queue_up(job)
-
-    def _leads(self, job: Job) -> bool:
-        waiting = self.pending.setdefault(job.request.key, [])
-        waiting.append(job)
-        return len(waiting) == 1
 
 
 class Lane:
@@ -156,7 +44,7 @@ class Lane:
         fixed = None if config.concurrency == "auto" else config.concurrency
         self.limiter = Limiter(fixed=fixed, ceiling=teacher.max_concurrency)
         own_usd = getattr(teacher, "budget_usd", None)
-        self._budget = Budget(own_usd, within=floor.budget, name=f"teachers.{teacher.name}.budget_usd")
+        self._purse = Purse(Budget(own_usd, within=floor.budget, name=f"teachers.{teacher.name}.budget_usd"))
         self._prompter = Prompter(floor.task, teacher.answer)
         self._guideline_version = floor.task.guideline.version if floor.task.guideline else None
         self._queue: deque[Job] = deque()
@@ -165,8 +53,6 @@ class Lane:
         self._open = 0
         self._ended = asyncio.Event()
         self._resuming = False
-        self._prices = (0, 0.0)
-        self._unpriced = False
         stop = config.stop_after_failures
         self._recent: deque[bool] = deque(maxlen=stop.of_last if stop else 1)
         self._speedometer = Speedometer()
@@ -273,29 +159,29 @@ class Lane:
                     await self.floor.serve(again)
             if self._parked or len(self._workers) < self.limiter.limit:
                 self.wake()
-            if self._budget.limited:
+            if self._purse.limited:
                 for lane in self.floor.lanes:
                     lane.wake()
 
     def _take(self) -> Job | None:
         if not self._queue or self.limiter.room(self.floor.timing.clock()) <= 0:
             return None
-        if self._budget.limited:
-            admission = self._budget.admits(self._estimate_usd)
+        if self._purse.limited:
+            admission = self._purse.admits()
             if admission == "stop":
                 self.budget_spent = True
-                self.stop(self._budget.exhausted_text(self._estimate_usd))
+                self.stop(self._purse.exhausted_text())
             if admission != "go":
                 return None
         return self._queue.popleft()
 
     async def _ask(self, job: Job) -> Reply | None:
         """Sends a request and makes its reply durable; deals with whatever happens instead."""
-        timing, estimate_usd = self.floor.timing, self._estimate_usd or 0.0
-        cost_usd = 0.0
+        timing = self.floor.timing
         began_s = timing.clock()
         ticket = self.limiter.take(began_s)
-        self._budget.reserve(estimate_usd)
+        reserved_usd = self._purse.reserve()
+        paid_usd = 0.0
         self.tally.requests_sent += 1
         job.asked = True
         settled = False
@@ -306,7 +192,7 @@ class Lane:
             source = Source(request.endpoint, str(request.payload.get("model", "")), self.teacher.name)
             # The slot is held until the reply is durable: what a kill can lose is never more than what was in flight.
             kept = await self.floor.ledger.put_soon(request.key, reply, source=source)
-            cost_usd = self._price(reply.cost_usd)
+            paid_usd = self._pay(reply.cost_usd)
             settled = True
             self.limiter.answered(latency_s, timing.clock())
             return kept
@@ -320,7 +206,7 @@ class Lane:
         finally:
             if not settled:
                 self.limiter.failed()
-            self._budget.settle(estimate_usd, cost_usd)
+            self._purse.settle(reserved_usd, paid_usd)
         return None
 
     def _failed(self, job: Job, error: TeacherError, ticket: int) -> None:
@@ -353,23 +239,13 @@ class Lane:
         await self.floor.timing.sleep(backoff_s(job.failures - 1, self.floor.timing.uniform))
         self.queue_up(job, first=True)
 
-    def _price(self, cost_usd: float | None) -> float:
+    def _pay(self, cost_usd: float | None) -> float:
+        self._purse.learn(cost_usd or 0.0)
         if cost_usd is None:
             self.tally.unpriced += 1
-            self._unpriced = True
             return 0.0
-        self._learn_price(cost_usd)
         self.tally.cost_usd += cost_usd
         return cost_usd
-
-    def _learn_price(self, cost_usd: float) -> None:
-        count, total_usd = self._prices
-        self._prices = (count + 1, total_usd + cost_usd)
-
-    @property
-    def _estimate_usd(self) -> float | None:
-        count, total_usd = self._prices
-        return total_usd / count if count else 0.0 if self._unpriced else None
 
     # Stopping
 
@@ -429,8 +305,8 @@ class Lane:
             self.tally.output_tokens += completion.output_tokens or 0
         else:
             self.tally.ledger_hits += 1
-            if reply.cost_usd is not None and self._budget.limited:
-                self._learn_price(reply.cost_usd)
+            if reply.cost_usd is not None:
+                self._purse.learn(reply.cost_usd)
 
     def _judge(self, job: Job, completion: Completion) -> Vote | None:
         """Makes a vote of a completion; None where the job is to be asked again."""

@@ -29,8 +29,8 @@ from distill.labeling.teacher import Reply
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x64_69_73_74  # "dist"
 
-# Rows stand in the order of arrival and only the 16-byte keys are indexed. A table ordered by its random keys would touch a
-# page of its own for every reply written, and leave each page a third empty.
+# Rows stand in the order of arrival and only the 16-byte keys are indexed. A table ordered by its random keys would
+# touch a page of its own for every reply written, and leave each page a third empty.
 _SCHEMA = """
 CREATE TABLE lanes (
     id INTEGER PRIMARY KEY, endpoint TEXT NOT NULL, model TEXT NOT NULL, teacher TEXT NOT NULL,
@@ -169,8 +169,9 @@ class Ledger:
             created_s: When it was bought, in seconds since 1970; None is now.
 
         Returns:
-            A future that is done when the reply is durable. Its value is the reply that the ledger holds: the one given, or
-            the one that another process wrote first. It raises LedgerWriteError where nothing could be written.
+            A future that is done when the reply is durable. Its value is the reply that the ledger holds: the one
+            given, or the one that another process wrote first. It raises LedgerWriteError where nothing could be
+            written.
         """
         waiter: Future[Reply] = Future()
         self._enqueue(_entry(key, reply, source, waiter, created_s))
@@ -234,7 +235,7 @@ class Ledger:
                     connection = connection or self._connect()
                     outcome = self._commit(connection, batch, sources)
             except LedgerError as error:
-                # Nothing may be used that is not durable, and the next write would fare no better: all waiters are told.
+                # Nothing may be used that is not durable, and the next write would fare no better: all are told.
                 with self._wake:
                     self._broken = outcome = error
                     batch += self._queue
@@ -300,7 +301,7 @@ class Ledger:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Lends a connection of its own for a piece of upkeep (import, prune), with SQLite's errors turned into ours."""
+        """Lends a connection of its own for a piece of upkeep, with SQLite's errors turned into ours."""
         with self._explained():
             connection = self._connect()
             try:
@@ -320,8 +321,8 @@ class Ledger:
 
 _CHOOSE_ANOTHER = "check the folder, or name another file by `ledger:` in the recipe or DISTILL_LEDGER"
 _WAY_OUT = (
-    "save what can still be read with `distill ledger export FILE.jsonl`, move the file aside, and read the copy into a "
-    "new one with `distill ledger import FILE.jsonl`"
+    "save what can still be read with `distill ledger export FILE.jsonl`, move the file aside, and read the copy "
+    "into a new one with `distill ledger import FILE.jsonl`"
 )
 
 
@@ -418,7 +419,8 @@ def _explain(error: sqlite3.Error, path: Path) -> LedgerError:
         return LedgerDamagedError(f"ledger {path}: {what} ({error}); {_WAY_OUT}")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return LedgerWriteError(
-            f"ledger {path}: another process held it for {_BUSY_TIMEOUT_S:.0f} s ({error}); end that process and run again"
+            f"ledger {path}: another process held it for {_BUSY_TIMEOUT_S:.0f} s ({error}); end that process "
+            "and run again"
         )
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return LedgerWriteError(f"ledger {path}: cannot be written ({error}); {_CHOOSE_ANOTHER}")

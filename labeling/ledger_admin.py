@@ -99,8 +99,8 @@ def ledger_stats(ledger: Ledger) -> LedgerStats:
 def export_ledger(ledger: Ledger, path: Path) -> ExportCounts:
     """Writes every reply to a JSONL file, in the order of arrival.
 
-    A line holds ``key`` (hex), ``endpoint``, ``model``, ``teacher``, ``created_at`` (ISO 8601), ``latency_s``, ``cost_usd`` and
-    ``body``. A damaged ledger gives what can still be read of it.
+    A line holds ``key`` (hex), ``endpoint``, ``model``, ``teacher``, ``created_at`` (ISO 8601), ``latency_s``,
+    ``cost_usd`` and ``body``. A damaged ledger gives what can still be read of it.
 
     Raises:
         LedgerDamagedError: Not even the number of its rows can be read.
@@ -159,9 +159,11 @@ def prune_ledger(ledger: Ledger, *, older_than_days: float, teacher: str | None 
     """
     before = _size_bytes(ledger.path)
     ledger.flush()
-    where, parameters = "created_s <= ?", [int(time.time() - older_than_days * 86_400)]
+    where = "created_s <= ?"
+    parameters: list[object] = [int(time.time() - older_than_days * 86_400)]
     if teacher is not None:
-        where, parameters = f"{where} AND lane IN (SELECT id FROM lanes WHERE teacher = ?)", [*parameters, teacher]  # type: ignore[list-item]
+        where += " AND lane IN (SELECT id FROM lanes WHERE teacher = ?)"
+        parameters.append(teacher)
     with ledger.writing() as connection:
         removed = connection.execute(f"DELETE FROM replies WHERE {where}", parameters).rowcount
         connection.execute("DELETE FROM lanes WHERE id NOT IN (SELECT lane FROM replies)")
@@ -190,7 +192,8 @@ def _records(ledger: Ledger) -> Iterator[dict[str, Any] | None]:
 def _range(ledger: Ledger, start: int, stop: int) -> list[dict[str, Any] | None]:
     query = """
         SELECT key, endpoint, model, teacher, created_s, latency_ms, cost_usd, codec, body
-        FROM replies LEFT JOIN lanes ON lanes.id = replies.lane WHERE replies.id >= ? AND replies.id < ? ORDER BY replies.id
+        FROM replies LEFT JOIN lanes ON lanes.id = replies.lane
+        WHERE replies.id >= ? AND replies.id < ? ORDER BY replies.id
     """
     with ledger.reading() as connection:
         rows = connection.execute(query, (start, stop)).fetchall()
