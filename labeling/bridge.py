@@ -114,7 +114,8 @@ class Stream(Generic[T]):
     def __init__(self, items: Iterable[T], *, readers: int, bridge: Bridge) -> None:
         self._items = items
         self._bridge = bridge
-        self._shared = iter(items) if isinstance(items, Iterator) else None
+        first = iter(items)
+        self._shared = first if first is items else None
         self._waiting: list[list[T]] = [[] for _ in range(readers)]
         self._moved = asyncio.Condition()
         self._ended = False

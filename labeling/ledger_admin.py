@@ -129,6 +129,7 @@ def import_ledger(ledger: Ledger, path: Path) -> ImportCounts:
         DataError: The file is missing, or a line is not a reply; the lines before it are kept.
         LedgerWriteError: The ledger cannot be written.
     """
+    ledger.flush()
     before = len(ledger)
     lines = 0
     try:
@@ -166,7 +167,7 @@ def prune_ledger(ledger: Ledger, *, older_than_days: float, teacher: str | None 
         parameters.append(teacher)
     with ledger.writing() as connection:
         removed = connection.execute(f"DELETE FROM replies WHERE {where}", parameters).rowcount
-        connection.execute("DELETE FROM lanes WHERE id NOT IN (SELECT lane FROM replies)")
+        # Lanes stay: writers, also of other processes, have noted their numbers.
         connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return PruneCounts(removed, len(ledger), max(0, before - _size_bytes(ledger.path)))
