@@ -18,6 +18,9 @@ CUT_MARK = "…[cut]"
 _MAX_ECHO_CHARS = 1000
 """A model that rambled once is not shown more than this of it when it is asked again."""
 
+_MAX_CLAUSES = 4
+_PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
+
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
 # Chat templates turn these into special tokens wherever they stand, so a listing could end the user's turn with one.
@@ -162,18 +165,23 @@ def answer_schema(task: Task, answer: AnswerFormat) -> dict[str, Any]:
     """Writes the JSON schema of an answer, within the subset that strict mode of OpenAI and vLLM accepts.
 
     Fields stand in the order in which they are to be written: reasoning before the label that it leads to, how sure
-    the model is after it.
+    the model is after it. Numbers and lists are bounded: held to an unbounded schema, a small model may write digits or
+    clauses until its tokens run out.
     """
     properties: dict[str, Any] = {}
     if answer.trace:
         properties["trace"] = {"type": "string"}
     properties["label"] = {"type": "string", "enum": list(task.labels)}
     if answer.clauses and (ids := _clause_ids(task)):
-        properties["clauses"] = {"type": "array", "items": {"type": "string", "enum": ids}}
+        properties["clauses"] = {
+            "type": "array",
+            "items": {"type": "string", "enum": ids},
+            "maxItems": _MAX_CLAUSES,
+        }
     if answer.probs == "distribution":
-        properties["probs"] = _closed({label: {"type": "number"} for label in task.labels})
+        properties["probs"] = _closed({label: dict(_PROBABILITY) for label in task.labels})
     elif answer.probs == "confidence":
-        properties["confidence"] = {"type": "number"}
+        properties["confidence"] = dict(_PROBABILITY)
     return _closed(properties)
 
 
@@ -219,7 +227,7 @@ def _answer_text(task: Task, answer: AnswerFormat) -> str:
         "trace": "one to three short sentences that name the evidence in the item and what it means for the label. "
         "Write it before you settle on the label.",
         "label": "one label of the set.",
-        "clauses": "numbers of the clauses that decided, the most decisive first, at most four: "
+        "clauses": f"numbers of the clauses that decided, the most decisive first, at most {_MAX_CLAUSES}: "
         f"of {', '.join(_clause_ids(task))}.",
         "probs": "for each label, the probability that careful judges would settle on it, from 0 to 1, "
         "together 1. Be honest where the item leaves room for doubt.",

@@ -54,10 +54,14 @@ class OpenAITeacherConfig(BaseModel):
     max_tokens: int | None = Field(
         None, ge=1, description=f"longest answer; {_MAX_TOKENS} by default, {_MAX_TOKENS_WITH_TRACES} with traces"
     )
-    seed: int | None = Field(None, description="sent with each request, plus the sample's index; null sends none")
+    seed: int | None = Field(
+        None, description="makes sampling repeatable: each row and sample gets a seed from it; null sends none"
+    )
     timeout_s: float = Field(60.0, gt=0, description="seconds to wait for a whole answer")
-    structured: Literal["json_schema", "json_object", "none"] = Field(
-        "json_schema", description="how the server is held to the format; json_object or none for one that knows less"
+    structured: Literal["json_schema", "json_schema_unbounded", "json_object", "none"] = Field(
+        "json_schema",
+        description="how the server is held to the format; the others are for servers that know less: a schema without "
+        "minimum, maximum and maxItems, any JSON object, nothing but the prompt",
     )
     max_concurrency: int | None = Field(
         None, ge=1, description="the most requests in flight; null lets the engine find out"

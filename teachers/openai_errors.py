@@ -24,6 +24,7 @@ from distill.teachers.config import OpenAITeacherConfig
 _MAX_QUOTED_CHARS = 300
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_KNOWS_LESS = {"json_schema": "json_schema_unbounded", "json_schema_unbounded": "json_object", "json_object": "none"}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -130,9 +131,10 @@ def _unknown_model(got: str, name: str, config: OpenAITeacherConfig, served: str
 
 def _remedy(got: str, config: OpenAITeacherConfig) -> str:
     words = got.lower()
-    if config.structured != "none" and any(word in words for word in ("response_format", "schema", "grammar")):
-        other = "json_object" if config.structured == "json_schema" else "none"
-        return f"where it does not know structured: {config.structured}, try structured: {other}"
+    if config.structured != "none" and any(
+        word in words for word in ("response_format", "schema", "grammar", "maxitems")
+    ):
+        return f"where it does not know structured: {config.structured}, try {_KNOWS_LESS[config.structured]}"
     if "context length" in words or "too long" in words:
         return "lower max_tokens, or shorten the row"
     return "correct what it names (extra_body: {field: null} takes a field out)"

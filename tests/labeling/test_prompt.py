@@ -139,14 +139,20 @@ def test_labels_are_explained_only_where_no_guideline_does():
 @pytest.mark.parametrize("clauses", [False, True])
 @pytest.mark.parametrize("probs", ["none", "confidence", "distribution"])
 def test_schema_is_one_that_strict_mode_takes(trace, clauses, probs):
-    """Strict mode: every object closed, every property required, and only these keywords."""
+    """Strict mode: every object closed, every property required, and of its keywords only these."""
+    allowed = {
+        "object": {"properties", "required", "additionalProperties"},
+        "array": {"items", "maxItems"},
+        "number": {"minimum", "maximum"},
+        "string": {"enum"},
+    }
     schema = answer_schema(TASK, AnswerFormat(trace=trace, clauses=clauses, probs=probs))
     expected = (["trace"] if trace else []) + ["label"] + (["clauses"] if clauses else [])
     expected += {"none": [], "confidence": ["confidence"], "distribution": ["probs"]}[probs]
     assert list(schema["properties"]) == expected
 
     def check(node):
-        assert set(node) <= {"type", "properties", "required", "additionalProperties", "items", "enum"}
+        assert set(node) <= {"type", *allowed[node["type"]]}
         if node["type"] == "object":
             assert node["additionalProperties"] is False
             assert node["required"] == list(node["properties"])

@@ -7,6 +7,7 @@ import traceback
 import pytest
 
 from distill.labeling import errors
+from distill.labeling.guideline import Guideline
 from distill.labeling.parsing import parse_answer
 from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
@@ -114,7 +115,7 @@ def test_what_is_sent(fault_server):
     assert [message["role"] for message in sent["messages"]] == ["system", "user"]
     assert sent["response_format"]["json_schema"]["strict"] is True
     assert list(sent["response_format"]["json_schema"]["schema"]["properties"]) == ["label"]
-    assert (sent["model"], sent["temperature"], sent["seed"], sent["top_k"]) == ("tiny", 0.0, 5, 1)
+    assert (sent["model"], sent["temperature"], sent["top_k"]) == ("tiny", 0.0, 1)
     assert "max_tokens" not in sent
     assert fault_server.headers[0]["Authorization"] == f"Bearer {KEY}"
     assert fault_server.headers[0]["X-Team"] == "search"
@@ -132,6 +133,33 @@ def test_servers_that_know_less(fault_server, structured, sent):
     assert fault_server.requests[0].get("response_format") == sent
 
 
+def test_seeds_differ_by_row_and_sample_and_repeat():
+    one = teacher("http://localhost:8000/v1", seed=5)
+    rows = [{**ROW, "title": f"shoe {number}"} for number in range(20)]
+    seeds = [one.compile(prompt_of(one, row), sample=sample).payload["seed"] for row in rows for sample in range(3)]
+    assert len(set(seeds)) == 60
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert one.compile(prompt_of(one, rows[0]), sample=1).payload["seed"] == seeds[1]
+    assert "seed" not in teacher("http://localhost:8000/v1").compile(prompt_of(one), sample=3).payload
+
+
+def test_a_schema_without_bounds(fault_server):
+    one = teacher(fault_server, structured="json_schema_unbounded", probs="distribution")
+    task = Task(labels=("minimum", "b"), inputs=("query",), guideline=Guideline.parse("- **E1 A.** b\n"))
+    prompt = Prompter(task, one.answer)(ROW)
+    schema = one.compile(prompt, sample=0).payload["response_format"]["json_schema"]["schema"]
+    assert schema["properties"] == {
+        "label": {"type": "string", "enum": ["minimum", "b"]},
+        "clauses": {"type": "array", "items": {"type": "string", "enum": ["E1"]}},
+        "probs": {
+            "type": "object",
+            "properties": {"minimum": {"type": "number"}, "b": {"type": "number"}},
+            "required": ["minimum", "b"],
+            "additionalProperties": False,
+        },
+    }
+
+
 def test_turns_follow_the_question(fault_server):
     one = teacher(fault_server)
     prompt = Prompter(TASK, one.answer).again(prompt_of(one), text="great", problem="label: got 'great'")
@@ -147,7 +175,6 @@ def test_key_of_a_request_is_free_of_secrets_and_changes_with_the_sample():
     assert request.key == plain.compile(prompt_of(plain), sample=0).key
     repeat = keyed.compile(prompt_of(keyed), sample=2)
     assert repeat.key != request.key
-    assert repeat.payload["seed"] == 5
     assert keyed.compile(prompt_of(keyed), sample=2).key == repeat.key
     for text in (repr(keyed), repr(keyed._config), repr(request), keyed._config.model_dump_json()):
         assert KEY not in text
