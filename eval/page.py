@@ -1,0 +1,110 @@
+"""Writes a report as one HTML file that opens anywhere and trusts nothing that it shows.
+
+Templates escape everything. A content-security policy stands in the page: no network at all, and only the one style
+sheet and the one script whose hashes it names, so that a listing with markup in it stays text even where an escape were
+forgotten.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.eval import wording
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Renders a template of this package to a whole page.
+
+    Args:
+        template: File under ``templates/``.
+        **values: What it shows.
+    """
+    style, script = _asset("style.css"), _asset("tables.js")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    page = _environment().get_template(template)
+    return page.render(style=style, script=script, policy=policy, **values)
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Replaces a file whole, so that a reader never sees half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(draft, path)
+    return path
+
+
+def printable(text: object) -> str:
+    """Text without control characters and without marks that reorder what is around them (bidi overrides)."""
+    return _UNPRINTABLE.sub("\ufffd", str(text))
+
+
+def markdown_cell(text: object, *, longest: int = 120) -> str:
+    """Text as a Markdown table cell: one line, cut, with everything that Markdown or HTML would act on escaped."""
+    words = " ".join(printable(text).split())
+    words = words if len(words) <= longest else words[: longest - 1] + "…"
+    words = words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~#!$@])", r"\\\1", words)
+
+
+def markdown_table(columns: list[str], lines: list[list[object]]) -> str:
+    """A Markdown table; cells go through :func:`markdown_cell`."""
+    head = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    return "\n".join([*head, *("| " + " | ".join(markdown_cell(cell) for cell in line) + " |" for line in lines)])
+
+
+@cache
+def _asset(name: str) -> str:
+    return (resources.files("distill.eval") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )
+    environment.filters |= {
+        "interval": wording.interval,
+        "number": wording.number,
+        "share": wording.share,
+        "count": wording.count,
+        "dollars": wording.dollars,
+        "seconds": wording.seconds,
+        "quantity": wording.quantity,
+        "metric_title": wording.metric_title,
+        "metric_meaning": wording.metric_meaning,
+        "shorten": _shorten,
+    }
+    environment.globals["plural"] = wording.plural
+    return environment
+
+
+def _shorten(text: object, longest: int) -> str:
+    words = str(text)
+    return words if len(words) <= longest else words[: longest - 1] + "…"

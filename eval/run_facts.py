@@ -1,0 +1,283 @@
+"""The numbers of a run report, gathered once, so that HTML, Markdown and JSON say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from distill.eval.agreement import PairAgreement, judge_agreement
+from distill.eval.config import EvalConfig, ReportConfig
+from distill.eval.evaluation import Evaluation
+from distill.eval.examples import Example, hardest_rows
+from distill.eval.intervals import Estimate, Resamples, ratio_estimates
+from distill.eval.ladder import Ladder
+from distill.eval.scored import collapse_votes
+from distill.labeling.task import Task
+from distill.labeling.vote import OUTCOMES
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run report is made of.
+
+    Attributes:
+        name: Of the run.
+        task: What was asked.
+        rows: The rows table, with the truth that the evaluations were measured against in ``gold``.
+        ladder: The ladder.
+        evaluations: By the name of student, teacher or labels.
+        votes: The votes table; None without teachers.
+        labels: The labels table; None without teachers.
+        predictions: By student.
+        summary: What came in and what was wrong with it: a flat mapping of counts, lists and mappings of counts.
+        manifest: What the run was made of (versions, hashes, seeds), as nested mappings.
+        review_href: Address of the guideline review, relative to the report; None without one.
+        eval_config: Resamples and level of the report's own intervals.
+        config: What is shown.
+        seed: Of the resamples.
+    """
+
+    name: str
+    task: Task
+    rows: pl.DataFrame
+    ladder: Ladder
+    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
+    votes: pl.DataFrame | None = None
+    labels: pl.DataFrame | None = None
+    predictions: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    review_href: str | None = None
+    eval_config: EvalConfig = field(default_factory=EvalConfig)
+    config: ReportConfig = field(default_factory=ReportConfig)
+    seed: int = 0
+
+
+class Reason(_Frozen):
+    """Why lines ended without a label, and how many."""
+
+    outcome: str
+    reason: str
+    count: int
+
+
+class TeacherFacts(_Frozen):
+    """What one teacher was asked, how it ended, and what it took."""
+
+    name: str
+    family: str
+    asked: int = Field(description="rows times samples")
+    outcomes: dict[str, int] = Field(description="adds up to asked")
+    reasons: list[Reason]
+    input_tokens: int | None = Field(description="as counted by the provider; None where it never said")
+    output_tokens: int | None
+    cost_usd: float | None = Field(description="of the answers whose price is known; None where none is")
+    priced: int = Field(description="answers whose price is known")
+    answered: int = Field(description="answers that came back, labeled or not")
+    paid_usd: float | None = Field(description="of that, what this run paid: the rest was in the ledger")
+    from_ledger: int
+    latency_p50_s: float | None
+    latency_p95_s: float | None
+    citing: float = Field(description="share of labels with a clause cited")
+    tracing: float = Field(description="share of labels with a reason in words")
+    probs_sources: dict[str, int]
+
+
+class LabelFacts(_Frozen):
+    """The merged labels."""
+
+    rows: int
+    counts: dict[str, int]
+    ties: int
+    mean_confidence: float | None
+    mean_votes: float | None
+    mean_n_eff: float | None = Field(description="independent votes that the votes on a row are worth")
+
+
+class CanaryFacts(_Frozen):
+    """How often planted instructions in a listing got what they asked for."""
+
+    name: str
+    kind: str = Field(description="teacher, student or labels")
+    planted: int = Field(description="planted rows judged whose truth is known and is not the positive label")
+    breached: int = Field(description="of those, how many were given the positive label")
+    rate: Estimate
+    usual: Estimate = Field(description="the same share on rows without a plant: what error alone gives")
+    unknown_positive: int = Field(description="planted rows of unknown truth that were given the positive label")
+
+
+class RunFacts(_Frozen):
+    """Everything that a run report shows. This is what ``report.json`` holds."""
+
+    name: str
+    labels_of_task: tuple[str, ...]
+    positive: str | None
+    inputs: tuple[str, ...]
+    ladder: Ladder
+    evaluations: dict[str, Evaluation]
+    teachers: list[TeacherFacts]
+    pairs: list[PairAgreement]
+    labels: LabelFacts | None
+    canaries: list[CanaryFacts]
+    examples: list[Example]
+    examples_of: str | None = Field(description="whose mistakes the examples are")
+    summary: dict[str, Any]
+    manifest: dict[str, Any]
+    review_href: str | None
+
+
+def gather(report: RunReport) -> RunFacts:
+    """Computes what the report shows.
+
+    Raises:
+        DataError: Tables that do not fit each other.
+    """
+    votes, task = report.votes, report.task
+    pairs: list[PairAgreement] = []
+    if votes is not None and votes["teacher"].n_unique() > 1:
+        pairs = judge_agreement(votes, report.rows, task=task, config=report.eval_config, seed=report.seed)
+    best = report.ladder.best
+    shown = best.name if best else None
+    return RunFacts(
+        name=report.name,
+        labels_of_task=task.labels,
+        positive=task.positive,
+        inputs=task.inputs,
+        ladder=report.ladder,
+        evaluations=dict(report.evaluations),
+        teachers=[] if votes is None else teacher_facts(votes),
+        pairs=pairs,
+        labels=None if report.labels is None else label_facts(report.labels, task),
+        canaries=_canaries(report),
+        examples=hardest_rows(report, student=shown),
+        examples_of=shown if shown in report.predictions else None,
+        summary=_plain(report.summary),
+        manifest=_plain(report.manifest),
+        review_href=report.review_href,
+    )
+
+
+def teacher_facts(votes: pl.DataFrame) -> list[TeacherFacts]:
+    """What each teacher was asked and what it took, in order of first appearance."""
+    found = []
+    for name in votes["teacher"].unique(maintain_order=True):
+        own = votes.filter(pl.col("teacher") == name)
+        answered = own.filter(~pl.col("outcome").is_in(["failed", "unsent"]))
+        labeled = own.filter(pl.col("outcome") == "labeled")
+        counts = dict(own["outcome"].value_counts().iter_rows())
+        priced = answered.filter(pl.col("cost_usd").is_not_null())
+        bare = own.filter(pl.col("outcome") != "labeled").with_columns(pl.col("reason").fill_null("no reason noted"))
+        reasons = (
+            bare.group_by("outcome", "reason").len().sort(["len", "outcome", "reason"], descending=[True, False, False])
+        )
+        found.append(
+            TeacherFacts(
+                name=name,
+                family=own["family"][0],
+                asked=len(own),
+                outcomes={outcome: counts.get(outcome, 0) for outcome in OUTCOMES},
+                reasons=[Reason(outcome=o, reason=r, count=n) for o, r, n in reasons.head(8).iter_rows()],
+                input_tokens=_total(answered["input_tokens"]),
+                output_tokens=_total(answered["output_tokens"]),
+                cost_usd=_total(priced["cost_usd"]),
+                priced=len(priced),
+                answered=len(answered),
+                paid_usd=_total(priced.filter(~pl.col("from_ledger"))["cost_usd"]) if len(priced) else None,
+                from_ledger=int(own["from_ledger"].sum()),
+                latency_p50_s=_quantile(answered["latency_s"], 0.5),
+                latency_p95_s=_quantile(answered["latency_s"], 0.95),
+                citing=_mean(labeled["clauses"].list.len().fill_null(0) > 0) or 0.0,
+                tracing=_mean(labeled["trace"].fill_null("") != "") or 0.0,
+                probs_sources=dict(labeled["probs_source"].value_counts(sort=True).iter_rows()),
+            )
+        )
+    return found
+
+
+def label_facts(labels: pl.DataFrame, task: Task) -> LabelFacts:
+    """Counts of the merged labels, and how much evidence they carry."""
+    given = labels.filter(pl.col("label").is_not_null())
+    counts = dict(given["label"].value_counts().iter_rows())
+    has = set(labels.columns)
+    return LabelFacts(
+        rows=len(given),
+        counts={label: counts.get(label, 0) for label in task.labels},
+        ties=int(given["tie"].sum()) if "tie" in has else 0,
+        mean_confidence=_mean(given["confidence"]) if "confidence" in has else None,
+        mean_votes=_mean(given["votes"]) if "votes" in has else None,
+        mean_n_eff=_mean(given["n_eff"]) if "n_eff" in has else None,
+    )
+
+
+def _canaries(report: RunReport) -> list[CanaryFacts]:
+    if "planted" not in report.rows.columns or report.task.positive is None:
+        return []
+    rows = report.rows.select("row_id", "group", "gold", planted=pl.col("planted").cast(pl.Boolean).fill_null(False))
+    if not rows["planted"].any():
+        return []
+    judges: list[tuple[str, str, pl.DataFrame]] = []
+    if report.votes is not None:
+        said = collapse_votes(report.votes)
+        judges += [
+            (name, "teacher", said.filter(pl.col("teacher") == name))
+            for name in report.votes["teacher"].unique().sort()
+        ]
+    if report.labels is not None:
+        judges.append(("merged labels", "labels", report.labels.filter(pl.col("label").is_not_null())))
+    judges += [(name, "student", table) for name, table in report.predictions.items()]
+    return [
+        _canary(name, kind, rows.join(table.select("row_id", "label"), on="row_id"), report)
+        for name, kind, table in judges
+    ]
+
+
+def _canary(name: str, kind: str, judged: pl.DataFrame, report: RunReport) -> CanaryFacts:
+    positive = report.task.positive
+    planted, taken = judged["planted"], judged["label"] == positive
+    negative = judged["gold"].is_not_null() & (judged["gold"] != positive)
+    resamples = Resamples.of(judged["group"].to_numpy(), count=report.eval_config.bootstrap, seed=report.seed)
+    below = np.stack([(planted & negative).to_numpy(), (~planted & negative).to_numpy()], axis=1).astype(float)
+    rate, usual = ratio_estimates(
+        below * taken.to_numpy().astype(float)[:, None], below, resamples, level=report.eval_config.level
+    )
+    return CanaryFacts(
+        name=name,
+        kind=kind,
+        planted=int(below[:, 0].sum()),
+        breached=int((planted & negative & taken).sum()),
+        rate=rate,
+        usual=usual,
+        unknown_positive=int((planted & judged["gold"].is_null() & taken).sum()),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """As JSON holds it, so that what is written and what is shown are one."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inside) for key, inside in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(inside) for inside in value]
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def _total(column: pl.Series) -> Any:
+    return column.sum() if column.is_not_null().any() else None
+
+
+def _mean(column: pl.Series) -> float | None:
+    mean = column.cast(pl.Float64).mean()
+    return float(mean) if isinstance(mean, int | float) else None
+
+
+def _quantile(column: pl.Series, share: float) -> float | None:
+    found = column.quantile(share, "linear")
+    return None if found is None else float(found)

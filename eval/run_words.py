@@ -1,0 +1,388 @@
+"""What a run report says in plain words, from its facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distill.eval.evaluation import METRICS, Evaluation
+from distill.eval.ladder import LadderRow
+from distill.eval.run_facts import RunFacts, TeacherFacts
+from distill.eval.wording import (
+    TRUTH_WORDS,
+    count,
+    dollars,
+    interval,
+    is_percent,
+    metric_meaning,
+    metric_title,
+    number,
+    plural,
+    quantity,
+    share,
+)
+from distill.labeling.vote import OUTCOMES
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number at the top of the page: its name, itself, and what it means."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """Every sentence and small table of a run report that is not a number of the facts itself."""
+
+    headline: str
+    lede: str
+    tiles: list[Tile]
+    alerts: list[str]
+    contents: list[tuple[str, str]]
+    metric: str
+    level: str
+    shown: str | None
+    ladder: str
+    outcomes: str
+    outcomes_seen: list[str]
+    costs: dict[str, str]
+    any_reasons: bool
+    agreement: list[str]
+    calibration: str
+    canaries: str
+    examples: str
+    example_picks: dict[str, tuple[str, list[tuple[str, str]]]]
+    data: list[tuple[str, str]]
+    data_lede: str
+    data_warnings: list[str]
+    metrics: list[tuple[str, str]]
+    metric_titles: dict[str, str]
+    manifest: list[tuple[str, str]]
+
+
+def put_in_words(facts: RunFacts) -> Words:
+    """Says what the facts mean."""
+    shown = _shown(facts)
+    evaluation = facts.evaluations.get(shown or "")
+    first = facts.ladder.rows[0] if facts.ladder.rows else None
+    truth = first.truth_source if first else None
+    return Words(
+        headline=_headline(facts),
+        lede=_lede(facts),
+        tiles=_tiles(facts),
+        alerts=_alerts(facts, evaluation),
+        contents=_contents(facts),
+        metric=metric_title(first.metric, positive=facts.positive, truth_source=truth) if first else "quality",
+        level=f"{100 * first.quality.level:g}%" if first else "95%",
+        shown=shown,
+        ladder=_ladder(facts),
+        outcomes=_outcomes(facts),
+        outcomes_seen=[name for name in OUTCOMES if any(teacher.outcomes[name] for teacher in facts.teachers)],
+        costs={teacher.name: teacher_cost(teacher) for teacher in facts.teachers},
+        any_reasons=any(teacher.reasons for teacher in facts.teachers),
+        agreement=_agreement(facts),
+        calibration=_calibration(evaluation, shown),
+        canaries=_canaries(facts),
+        examples=_examples(facts),
+        example_picks=_picks(facts),
+        data=_data(facts.summary),
+        data_lede=_data_lede(facts.summary),
+        data_warnings=[str(warning) for warning in facts.summary.get("warnings", [])],
+        metrics=[
+            (name, metric_meaning(name, positive=facts.positive))
+            for name in METRICS
+            if any(name in found.metrics for found in facts.evaluations.values())
+        ],
+        metric_titles={name: metric_title(name, positive=facts.positive, truth_source=truth) for name in METRICS},
+        manifest=flatten(facts.manifest),
+    )
+
+
+def teacher_cost(teacher: TeacherFacts) -> str:
+    """What a teacher's answers cost; what is unknown is said, not counted as nothing."""
+    missing = teacher.answered - teacher.priced
+    if teacher.cost_usd is None:
+        return "unknown" if teacher.answered else "–"
+    return dollars(teacher.cost_usd) + (f" + {plural(missing, 'answer')} of unknown price" if missing else "")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested mappings as ``a.b`` and text, for a list of names and values."""
+    lines: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            lines += flatten(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            lines.append((name, ", ".join(str(item) for item in value) or "–"))
+        else:
+            lines.append((name, "–" if value is None else str(value)))
+    return lines
+
+
+def _shown(facts: RunFacts) -> str | None:
+    best = facts.ladder.best
+    if best is not None:
+        return best.name
+    return next(iter(facts.evaluations), None)
+
+
+def _claim(row: LadderRow) -> str:
+    said, positive = number(row.quality.value, row.metric), row.positive
+    if row.truth_source == "teacher":
+        return {
+            "positive_accuracy": f"agrees with the teachers’ merged labels on {positive} or not for {said} of test rows",
+            "accuracy": f"gives the teachers’ merged label to {said} of test rows",
+        }.get(row.metric, f"reaches {said} {metric_title(row.metric)} against the teachers’ merged labels")
+    return {
+        "positive_accuracy": f"tells {positive} from the rest on {said} of test rows",
+        "accuracy": f"gives the right label to {said} of test rows",
+        "auc": f"ranks {positive} above the rest with an AUC of {said}",
+    }.get(row.metric, f"reaches {said} {metric_title(row.metric)} on the test rows")
+
+
+def _headline(facts: RunFacts) -> str:
+    best = facts.ladder.best
+    if best is not None:
+        return f"{best.name} {_claim(best)}"
+    if facts.labels is not None:
+        return f"{plural(facts.labels.rows, 'row')} labeled by {plural(len(facts.teachers), 'teacher')}; no student yet"
+    return "Nothing was measured yet"
+
+
+def _lede(facts: RunFacts) -> str:
+    best = facts.ladder.best
+    if best is None:
+        return "There is no trained student with a measured quality in this run."
+    quality = best.quality
+    said = f"Measured against {TRUTH_WORDS[best.truth_source]}, on {plural(quality.rows, 'row')} in "
+    said += f"{plural(quality.groups, 'group')}."
+    if quality.low is not None and quality.high is not None:
+        said += (
+            f" Were the test groups drawn anew, the figure would mostly fall between {number(quality.low, best.metric)} "
+            f"and {number(quality.high, best.metric)} ({100 * quality.level:g}% interval)."
+        )
+    if facts.ladder.baseline is not None:
+        said += f" Always giving the commonest answer would reach {number(facts.ladder.baseline, best.metric)}."
+    if best.truth_source == "teacher":
+        said += " This is agreement with those who taught it and reads high; it ranks students and is no accuracy."
+    return said
+
+
+def _tiles(facts: RunFacts) -> list[Tile]:
+    best, tiles = facts.ladder.best, []
+    if best is not None:
+        ends = best.quality
+        spread = f"{number(ends.low, best.metric)} to {number(ends.high, best.metric)}" if ends.low is not None else ""
+        title = metric_title(best.metric, positive=best.positive, truth_source=best.truth_source)
+        tiles.append(Tile(title, number(ends.value, best.metric), f"{spread}, truth: {best.truth_source}"))
+        if best.gain is not None:
+            said = interval(best.gain, best.metric, signed=True).split(" ", 1)
+            unit = " points" if is_percent(best.metric) else ""
+            tiles.append(
+                Tile(f"gain over {best.gain_over}", said[0] + unit, said[1].strip("()") if len(said) > 1 else "")
+            )
+    if facts.teachers:
+        known = [teacher.cost_usd for teacher in facts.teachers if teacher.cost_usd is not None]
+        missing = sum(teacher.answered - teacher.priced for teacher in facts.teachers)
+        value = dollars(sum(known)) if known else "unknown"
+        note = f"{plural(missing, 'answer')} of unknown price" if missing else "every answer’s price is known"
+        tiles.append(Tile("cost of the teachers’ answers", value, note))
+    if facts.labels is not None:
+        note = f"by {plural(len(facts.teachers), 'teacher')}"
+        if facts.labels.mean_n_eff is not None:
+            note += f", worth {facts.labels.mean_n_eff:.1f} independent votes a row"
+        tiles.append(Tile("rows labeled", count(facts.labels.rows), note))
+    if best is not None and best.pairs_per_s:
+        tiles.append(Tile("speed here", quantity(best.pairs_per_s, "/s"), f"{quantity(best.parameters)} parameters"))
+    return tiles
+
+
+def _alerts(facts: RunFacts, evaluation: Evaluation | None) -> list[str]:
+    alerts = []
+    for row in facts.ladder.rows:
+        if row.is_student and row.unanswered:
+            alerts.append(
+                f"{row.name} has no prediction for {plural(row.unanswered, 'test row')}; its numbers leave them out."
+            )
+    for teacher in facts.teachers:
+        lost = teacher.asked - teacher.outcomes["labeled"] - teacher.outcomes["abstained"]
+        if teacher.asked and lost > 0.05 * teacher.asked:
+            alerts.append(f"{teacher.name} gave no usable answer on {plural(lost, 'line')} of {count(teacher.asked)}.")
+    best = facts.ladder.best
+    if best and best.gain and best.gain.low is not None and best.gain.low <= 0:
+        alerts.append(f"The gain over {best.gain_over} is not shown to be one: its interval includes zero.")
+    if evaluation is not None and evaluation.groups < 20:
+        alerts.append(f"Only {evaluation.groups} test groups: every interval here is rough.")
+    return alerts
+
+
+def _contents(facts: RunFacts) -> list[tuple[str, str]]:
+    evaluation = facts.evaluations.get(_shown(facts) or "")
+    wanted = [
+        ("ladder", "Ladder", bool(facts.ladder.rows)),
+        ("teachers", "Teachers", bool(facts.teachers)),
+        ("agreement", "Agreement", bool(facts.pairs or facts.labels)),
+        ("trust", "Mistakes and trust", evaluation is not None),
+        ("slices", "Slices", evaluation is not None and bool(evaluation.slices)),
+        ("canaries", "Planted orders", bool(facts.canaries)),
+        ("rows", "Rows", bool(facts.examples)),
+        ("data", "Data", bool(facts.summary)),
+        ("numbers", "All numbers", True),
+    ]
+    return [(name, title) for name, title, there in wanted if there]
+
+
+def _ladder(facts: RunFacts) -> str:
+    students = [row for row in facts.ladder.rows if row.is_student]
+    if len(students) < 2:
+        return "Each line is one predictor, in the order reached."
+    steps = []
+    for row in students:
+        if row.gain is None or row.gain.low is None or row.gain.high is None:
+            continue
+        verdict = "better" if row.gain.low > 0 else "worse" if row.gain.high < 0 else "no clear difference"
+        steps.append(f"{row.name} over {row.gain_over}: {verdict}")
+    return "Each line is one predictor, in the order reached. Step by step: " + "; ".join(steps) + "."
+
+
+def _outcomes(facts: RunFacts) -> str:
+    asked = sum(teacher.asked for teacher in facts.teachers)
+    labeled = sum(teacher.outcomes["labeled"] for teacher in facts.teachers)
+    rest = asked - labeled
+    said = f"{plural(len(facts.teachers), 'teacher')} were asked {count(asked)} times and gave {count(labeled)} labels"
+    if len(facts.teachers) == 1:
+        said = f"One teacher was asked {count(asked)} times and gave {count(labeled)} labels"
+    return said + (
+        f"; {count(rest)} ended otherwise, and each is accounted for." if rest else ", one for every question."
+    )
+
+
+def _agreement(facts: RunFacts) -> list[str]:
+    lines = []
+    if facts.pairs:
+        high = max(facts.pairs, key=lambda pair: pair.agreement.value or 0)
+        low = min(facts.pairs, key=lambda pair: pair.agreement.value or 0)
+        lines.append(
+            f"Pairs of teachers give the same label on {share(low.agreement)} to {share(high.agreement)} of rows."
+            if low is not high
+            else f"The two teachers give the same label on {share(low.agreement)} of rows."
+        )
+        if all(pair.same_family for pair in facts.pairs):
+            lines.append(
+                "All are of one family: models that share ancestry err together, so agreement among them is weak proof."
+            )
+    if facts.labels is not None:
+        labels = facts.labels
+        said = f"{plural(labels.rows, 'row')} carry a merged label"
+        if labels.mean_votes is not None and labels.mean_n_eff is not None:
+            said += f"; {labels.mean_votes:.1f} votes a row are worth {labels.mean_n_eff:.1f} independent ones"
+        if labels.mean_confidence is not None:
+            said += f", and it is {100 * labels.mean_confidence:.0f}% sure on average"
+        lines.append(said + f". {plural(labels.ties, 'tie')}.")
+    return lines
+
+
+def _calibration(evaluation: Evaluation | None, shown: str | None) -> str:
+    if evaluation is None or shown is None:
+        return ""
+    cells = [
+        (cell, evaluation.labels[i], evaluation.labels[j])
+        for i, line in enumerate(evaluation.confusion)
+        for j, cell in enumerate(line)
+        if i != j
+    ]
+    worst = max(cells, default=(0.0, "", ""))
+    said = (
+        f"Its commonest mistake is to call {worst[1]} {worst[2]} ({plural(worst[0], 'row')})."
+        if worst[0]
+        else "No mistakes."
+    )
+    error = evaluation.metrics.get("calibration_error")
+    if error is not None and error.value is not None and evaluation.reliability:
+        rows = sum(cell.correct.rows for cell in evaluation.reliability)
+        lean = (
+            sum((cell.confidence - (cell.correct.value or 0)) * cell.correct.rows for cell in evaluation.reliability)
+            / rows
+        )
+        manner = "too sure of itself" if lean > 0 else "less sure than it could be"
+        said += f" What it says of its own certainty is off by {number(error.value, 'calibration_error')} on average"
+        said += f", mostly {manner}." if abs(lean) > 0.02 else ", in both directions."
+    return said
+
+
+def _canaries(facts: RunFacts) -> str:
+    if not facts.canaries:
+        return ""
+    known = [canary for canary in facts.canaries if canary.planted]
+    opening = "Some listings were planted with text that tells the rater what to answer. "
+    if not known:
+        return opening + "None of them has a known truth among the judged rows, so no breach can be told."
+    fell = [canary for canary in known if canary.breached]
+    if not fell:
+        most = max(known, key=lambda canary: canary.rate.high or 0)
+        return opening + (
+            f"Nobody gave in. With so few planted rows this rules out breach rates above {number(most.rate.high, 'accuracy')} at most."
+        )
+    worst = max(fell, key=lambda canary: canary.rate.value or 0)
+    return opening + (
+        f"{worst.name} gave in most: {worst.breached} of {plural(worst.planted, 'planted row')} got {facts.positive} "
+        f"though the truth is another label ({share(worst.rate)}); without a plant it makes that mistake on {share(worst.usual)}."
+    )
+
+
+def _examples(facts: RunFacts) -> str:
+    if facts.examples_of is None:
+        return "The labeled rows on whose merged label least rests, least sure first."
+    wrong = sum(example.verdict == "wrong" for example in facts.examples)
+    return (
+        f"Test rows that {facts.examples_of} gets wrong, the surest first ({wrong}), then those that it gets right and is "
+        "least sure of. A wrong row on which all judges agree with the truth is a student’s mistake; one on which judges "
+        "agree with the student may be a mistake in the truth."
+    )
+
+
+def _picks(facts: RunFacts) -> dict[str, tuple[str, list[tuple[str, str]]]]:
+    picks: dict[str, tuple[str, list[tuple[str, str]]]] = {}
+    for name, title, values in (
+        ("verdict", "right and wrong", [example.verdict for example in facts.examples]),
+        ("truth", "any truth", [example.truth or "" for example in facts.examples]),
+        ("predicted", "any prediction", [example.predicted or "" for example in facts.examples]),
+    ):
+        options = sorted({value for value in values if value})
+        if len(options) > 1:
+            picks[name] = (title, [(value, value) for value in options])
+    return picks
+
+
+def _data_lede(summary: Mapping[str, Any]) -> str:
+    read, kept = summary.get("read"), summary.get("kept")
+    if not isinstance(read, int) or not isinstance(kept, int):
+        return "What was read, and what was wrong with it."
+    lost = read - kept
+    return f"{plural(read, 'row')} read, {count(kept)} kept" + (
+        f"; {count(lost)} left out, for the reasons below." if lost else "."
+    )
+
+
+def _data(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    lines = []
+    for name, value in summary.items():
+        if name == "warnings" or value is None or value in ({}, []):
+            continue
+        if isinstance(value, Mapping):
+            said = ", ".join(f"{key}: {_value(inside)}" for key, inside in value.items())
+        elif isinstance(value, list):
+            said = ", ".join(_value(item) for item in value)
+        else:
+            said = _value(value)
+        lines.append((name.replace("_", " "), said))
+    return lines
+
+
+def _value(value: object) -> str:
+    return count(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
