@@ -1,1 +1,65 @@
-"""Turns large-model judgments into small, fast, trustworthy models for product search."""
+"""Turns large-model judgments into small, fast, trustworthy models for product search.
+
+The names below are the public API; each loads what it needs when it is first used, so that ``import distill``
+costs little.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distill.api import aggregate, evaluate, label, load_student, review, train
+    from distill.labeling.errors import DistillError
+    from distill.labeling.guideline import Guideline
+    from distill.labeling.task import Task
+    from distill.recipe import Recipe, load_recipe
+    from distill.runner import run
+    from distill.runs import Run
+
+__all__ = [
+    "DistillError",
+    "Guideline",
+    "Recipe",
+    "Run",
+    "Task",
+    "aggregate",
+    "evaluate",
+    "label",
+    "load_recipe",
+    "load_student",
+    "review",
+    "run",
+    "train",
+]
+
+_HOME = {
+    "DistillError": "distill.labeling.errors",
+    "Guideline": "distill.labeling.guideline",
+    "Recipe": "distill.recipe",
+    "Run": "distill.runs",
+    "Task": "distill.labeling.task",
+    "aggregate": "distill.api",
+    "evaluate": "distill.api",
+    "label": "distill.api",
+    "load_recipe": "distill.recipe",
+    "load_student": "distill.api",
+    "review": "distill.api",
+    "run": "distill.runner",
+    "train": "distill.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("distill")
+    if name not in _HOME:
+        raise AttributeError(f"module 'distill' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

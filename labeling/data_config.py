@@ -47,6 +47,11 @@ class DataConfig(BaseModel):
     gold_map: dict[str, str] | None = Field(
         None, description="what the gold column says: which of the task's labels that is"
     )
+    gold_source: Literal["human", "author"] = Field(
+        "human",
+        description="who gave the gold labels: human for people who judged the rows, author for whoever wrote the rows to "
+        "have these labels; every quality figure names it",
+    )
     split: str | dict[Split, float] | None = Field(
         None,
         description="a column, or shares by hash of the group such as {pool: 0.7, audit: 0.1, test: 0.2}; by default those "

@@ -1,0 +1,278 @@
+"""The command line. Results go to stdout, progress and errors to stderr.
+
+Exit codes: 0 done; 1 a run failed; 2 the recipe or the command cannot be used as it is; 3 the budget is spent;
+130 interrupted. Every heavy import happens inside the command that needs it, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from distill.runner import StageName
+    from distill.runs import Run
+
+app = typer.Typer(
+    name="distill",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Turns large-model judgments into small, fast, trustworthy models for product search.",
+    epilog="Start with: distill run quickstart",
+)
+ledger_app = typer.Typer(no_args_is_help=True, help="Look after the ledger: every answer ever paid for.")
+app.add_typer(ledger_app, name="ledger")
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="a recipe's YAML file, or the name of one that ships")
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="change one value of the recipe")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="the run folder; runs/<name> where none is given")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="use about this many rows, in whole groups")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+LedgerOption = Annotated[
+    Path | None, typer.Option("--ledger", help="its file; $DISTILL_LEDGER or .distill/ledger.sqlite")
+]
+
+
+def main() -> None:
+    """Entry point of the ``distill`` command."""
+    from distill.labeling.errors import DistillError
+
+    try:
+        app(standalone_mode=True)
+    except DistillError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted: what was answered is kept; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+@app.command(epilog="Example: distill init shop && cd shop && distill check recipe.yaml")
+def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="made where it is missing")]) -> None:
+    """Copy a starter recipe, guideline and sample rows into DIR."""
+    from distill.starter import copy_starter
+
+    for path in copy_starter(folder):
+        print(path)
+
+
+@app.command(epilog="Example: distill recipes copy quickstart my.yaml")
+def recipes(
+    action: Annotated[str, typer.Argument(help="list, show or copy")] = "list",
+    name: Annotated[str | None, typer.Argument(help="which recipe")] = None,
+    to: Annotated[Path | None, typer.Argument(help="where to copy it")] = None,
+) -> None:
+    """List, show or copy the recipes that ship."""
+    from distill.starter import copy_recipe, describe_recipes, show_recipe
+
+    if action == "list":
+        for line in describe_recipes():
+            print(line)
+    elif action == "show":
+        print(show_recipe(name), end="")
+    elif action == "copy":
+        for path in copy_recipe(name, to):
+            print(path)
+    else:
+        raise typer.BadParameter(f"got {action!r}; one of list, show, copy", param_hint="ACTION")
+
+
+@app.command(epilog="Example: distill check recipes/quickstart.yaml --set seed=8")
+def check(recipe: RecipeArgument, overrides: SetOption = None) -> None:
+    """Check a recipe: keys, types, files, names. No network, nothing is run."""
+    from distill.recipe import load_recipe
+
+    checked = load_recipe(recipe, overrides or ())
+    teachers, students = ", ".join(checked.teachers) or "none", ", ".join(checked.students) or "none"
+    print(f"{recipe}: fine. Teachers: {teachers}. Students: {students}.")
+
+
+@app.command(epilog="Example: distill plan recipe.yaml --json")
+def plan(
+    recipe: RecipeArgument, overrides: SetOption = None, limit: LimitOption = None, as_json: JsonOption = False
+) -> None:
+    """Say what would be asked, what the ledger already holds, and cost and time with an interval."""
+    from distill.plan import make_plan
+    from distill.recipe import load_recipe
+
+    planned = make_plan(load_recipe(recipe, overrides or ()), limit=limit)
+    print(json.dumps(planned.to_dict(), indent=1) if as_json else planned.to_text())
+
+
+@app.command(epilog="Example: distill run recipes/quickstart.yaml --out runs/first")
+def run(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    out: OutOption = None,
+    limit: LimitOption = None,
+    until: Annotated[str, typer.Option(help="last stage: data, label, aggregate, train, eval or report")] = "report",
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe, or go on where an earlier run of it stopped."""
+    from distill.runner import STAGE_NAMES
+
+    if until not in STAGE_NAMES:
+        raise typer.BadParameter(f"got {until!r}; one of {', '.join(STAGE_NAMES)}", param_hint="--until")
+    _run(recipe, overrides, out, limit, until=until, as_json=as_json)
+
+
+def _stage_command(name: StageName, help_text: str) -> Callable[..., None]:
+    def command(
+        recipe: RecipeArgument,
+        overrides: SetOption = None,
+        out: OutOption = None,
+        limit: LimitOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        _run(recipe, overrides, out, limit, until=name, as_json=as_json)
+
+    command.__doc__ = f"{help_text}\n\nStages before it run where something that they read has changed."
+    return app.command(name=name, epilog=f"Example: distill {name} recipe.yaml --out runs/mine")(command)
+
+
+_stage_command("label", "Ask the teachers, as far as votes.parquet.")
+_stage_command("aggregate", "Merge the votes, as far as labels.parquet.")
+_stage_command("train", "Train the students and predict the test rows.")
+_stage_command("eval", "Measure students, teachers and labels, as far as the ladder.")
+_stage_command("report", "Write the run report and the guideline review.")
+
+
+@app.command(epilog="Example: distill review runs/quickstart --out review.html")
+def review(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    out: Annotated[Path | None, typer.Option(help="the HTML file; review.html in the run folder")] = None,
+) -> None:
+    """Write the guideline review of a run: where judges disagree, and which clause is to blame."""
+    from distill.runs import Run
+
+    print(Run(source).write_review(out))
+
+
+@app.command(epilog="Example: distill predict runs/quickstart/students/merged new.csv --out predicted.parquet")
+def predict(
+    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="a student's folder")],
+    rows: Annotated[
+        Path, typer.Argument(metavar="ROWS", help="csv, jsonl or parquet with the student's input columns")
+    ],
+    out: Annotated[Path | None, typer.Option(help="parquet, csv or jsonl; without it, JSON lines on stdout")] = None,
+    id_columns: Annotated[
+        list[str] | None, typer.Option("--id", help="column that names a row; may be repeated")
+    ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option("--column", metavar="INPUT=COLUMN", help="where the file has another name")
+    ] = None,
+) -> None:
+    """Label rows with a student: a label, a probability per label, and its confidence."""
+    from distill.predict import predict_file
+
+    done = predict_file(student, rows, out=out, id_columns=id_columns or (), columns=columns or ())
+    if out is not None:
+        print(out)
+    print(done.sentence(), file=sys.stderr)
+
+
+@app.command(epilog="Example: distill ladder runs/a runs/b")
+def ladder(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, in the order to compare")],
+    as_json: JsonOption = False,
+) -> None:
+    """Compare students over runs: quality with its interval and truth source, size, speed."""
+    from distill.runs import joined_ladder
+
+    joined = joined_ladder(runs)
+    print(joined.to_json() if as_json else joined.to_text())
+
+
+@ledger_app.command("stats")
+def ledger_stats(ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
+    """Say what the ledger holds, by teacher."""
+    from distill.ledger_commands import stats
+
+    print(stats(ledger, as_json=as_json))
+
+
+@ledger_app.command("export")
+def ledger_export(to: Annotated[Path, typer.Argument(metavar="FILE")], ledger: LedgerOption = None) -> None:
+    """Write every reply as JSON lines."""
+    from distill.ledger_commands import export
+
+    print(export(ledger, to))
+
+
+@ledger_app.command("import")
+def ledger_import(source: Annotated[Path, typer.Argument(metavar="FILE")], ledger: LedgerOption = None) -> None:
+    """Take in replies that another ledger exported; those already held are left as they are."""
+    from distill.ledger_commands import import_
+
+    print(import_(ledger, source))
+
+
+@ledger_app.command("prune")
+def ledger_prune(
+    older_than_days: Annotated[float, typer.Option(min=0, help="forget replies bought longer ago than this")],
+    ledger: LedgerOption = None,
+) -> None:
+    """Forget old replies. Asking for them again costs again."""
+    from distill.ledger_commands import prune
+
+    print(prune(ledger, older_than_days=older_than_days))
+
+
+@app.command(epilog="Example: distill doctor recipe.yaml")
+def doctor(
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="also reach its servers")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is installed, what is reachable, and which accelerator there is."""
+    from distill.doctor import examine
+
+    report = examine(recipe)
+    print(json.dumps(report.to_dict(), indent=1) if as_json else report.to_text())
+    if not report.healthy:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: distill schema > distill.schema.json")
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from distill.recipe import Recipe
+
+    print(json.dumps(Recipe.model_json_schema(), indent=1))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    print(installed("distill"))
+
+
+def _run(
+    recipe: str, overrides: list[str] | None, out: Path | None, limit: int | None, *, until: Any, as_json: bool
+) -> None:
+    from distill.progress import TerminalProgress
+    from distill.runner import run as run_recipe
+
+    with TerminalProgress(sys.stderr) as progress:
+        finished = run_recipe(recipe, out=out, limit=limit, until=until, overrides=overrides or (), progress=progress)
+    print(json.dumps(finished.to_dict(), indent=1, default=str) if as_json else _told(finished))
+
+
+def _told(finished: Run) -> str:
+    lines = [finished.ladder.to_text()] if finished.has_ladder else []
+    lines += [f"run folder       {finished.path}"]
+    lines += [f"{name:<16} {path}" for name, path in finished.reports.items()]
+    return "\n".join(lines)

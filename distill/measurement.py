@@ -1,0 +1,100 @@
+"""Measures what a run made: students, teachers and merged labels on the test rows, and the ladder of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from distill.eval.evaluation import evaluate
+from distill.eval.ladder import Ladder, Rung, build_ladder
+from distill.eval.scored import TruthSource, predictions_from_votes, rows_with_merged_truth
+from distill.recipe import Recipe
+from distill.run_folder import RunFolder, write_json
+from distill.session import Ended, Session
+from distill.students.config import HUMAN, LABELS, StudentConfig
+
+
+def measure_run(session: Session) -> Ended:
+    """Writes ``evaluations.json`` and ``ladder.json``.
+
+    Against gold where test rows have it. Where none has, against the merged labels: that is agreement with the
+    teachers, it ranks students and does not grade them, and every figure says so.
+    """
+    folder, task, recipe = session.folder, session.task, session.recipe
+    rows = pl.read_parquet(folder.rows)
+    labels = pl.read_parquet(folder.labels) if recipe.teachers else None
+    truth, rows = _truth(rows, labels, recipe)
+    if truth is None:
+        write_json(folder.evaluations, {})
+        write_json(folder.ladder, Ladder(rows=[]).model_dump(mode="json"))
+        return Ended("nothing to measure against: no test row has a gold label or a merged one")
+    votes = pl.read_parquet(folder.votes) if recipe.teachers else None
+    rungs = []
+    for name, kind, trained_on, predictions in _predictors(session, rows, labels=labels, votes=votes, truth=truth):
+        found = evaluate(predictions, rows, task=task, truth_source=truth, config=recipe.eval, seed=recipe.seed)
+        student = recipe.students.get(name)
+        made = _made_of(folder, name) if student else {}
+        cost = _label_cost(student, votes) if student else None
+        rungs.append(Rung(name, kind, trained_on, predictions, found, cost_usd=cost, **made))
+        session.progress.step("measured", done=len(rungs), total=None, note=name)
+    ladder = build_ladder(rungs, rows, task=task, config=recipe.eval, seed=recipe.seed)
+    write_json(folder.evaluations, {rung.name: rung.evaluation.model_dump(mode="json") for rung in rungs})
+    write_json(folder.ladder, ladder.model_dump(mode="json"))
+    size = ladder.rows[0].quality if ladder.rows else None
+    said = f"{len(rungs)} judged on {size.rows:,} test rows of {size.groups:,} groups" if size else "nobody to measure"
+    return Ended(f"{said}; truth: {truth}", facts={"truth_source": truth, "rungs": len(rungs)})
+
+
+def _truth(rows: pl.DataFrame, labels: pl.DataFrame | None, recipe: Recipe) -> tuple[TruthSource | None, pl.DataFrame]:
+    tested = pl.col("split") == "test"
+    if rows.filter(tested)["gold"].is_not_null().any():
+        assert recipe.data is not None
+        return recipe.data.gold_source, rows
+    if labels is not None:
+        merged = rows_with_merged_truth(rows, labels)
+        if merged.filter(tested)["gold"].is_not_null().any():
+            return "teacher", merged
+    return None, rows
+
+
+def _predictors(
+    session: Session, rows: pl.DataFrame, *, labels: pl.DataFrame | None, votes: pl.DataFrame | None, truth: TruthSource
+) -> Iterator[tuple[str, str, str, pl.DataFrame]]:
+    """Students in the recipe's order; then, for reference, the teachers and labels that answered test rows."""
+    recipe, test = session.recipe, rows.filter(pl.col("split") == "test")
+    for name, config in recipe.students.items():
+        yield name, config.type, " + ".join(config.train_on), pl.read_parquet(session.folder.predictions(name))
+    if truth == "teacher" or votes is None or labels is None:
+        return
+    for name in recipe.teachers:
+        said = predictions_from_votes(votes, name, rows=test)
+        if len(said):
+            yield name, "teacher", "", said
+    merged = labels.join(test.select("row_id"), on="row_id", how="semi").filter(pl.col("label").is_not_null())
+    if len(merged) and len(recipe.teachers) > 1:
+        yield "merged labels", "labels", "", merged.select("row_id", "label", "probs")
+
+
+def _made_of(folder: RunFolder, name: str) -> dict[str, float]:
+    """Size and speed, from what the stages noted."""
+    made: dict[str, float] = {"size_mb": _size_mb(folder.student(name))}
+    for stage, facts in ((f"train:{name}", ("parameters", "train_s")), (f"predict:{name}", ("pairs_per_s",))):
+        record = folder.stage(stage)
+        made |= {fact: record.facts[fact] for fact in facts if record and fact in record.facts}
+    return made
+
+
+def _size_mb(path: Path) -> float:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
+
+
+def _label_cost(student: StudentConfig, votes: pl.DataFrame | None) -> float | None:
+    """What the labels that it learned from cost; None where people gave them, or a price is not known."""
+    if votes is None or HUMAN in student.train_on:
+        return None
+    bought = votes if LABELS in student.train_on else votes.filter(pl.col("teacher").is_in(student.train_on))
+    if bought.is_empty() or bought["cost_usd"].is_null().any():
+        return None
+    return float(bought["cost_usd"].sum())

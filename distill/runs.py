@@ -1,0 +1,175 @@
+"""A run that is there: its tables, its ladder, its reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from distill.labeling.errors import RunFolderError
+from distill.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from distill.eval.evaluation import Evaluation
+    from distill.eval.ladder import Ladder
+    from distill.eval.review import Review
+    from distill.labeling.task import Task
+    from distill.recipe import Recipe
+    from distill.students.student import Student
+
+
+class Run:
+    """Reads a run folder. Tables are polars.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        RunFolderError: No run wrote there.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.folder = RunFolder(Path(path))
+        self.path = self.folder.path
+        if not self.folder.manifest:
+            raise RunFolderError(
+                f"{self.path}: not a run folder, it has no manifest.json; give one that `distill run` made"
+            )
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, students={self.students})"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the run was made of: versions, hashes, seeds."""
+        return self.folder.manifest
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as it was resolved for this run."""
+        from distill.recipe import load_recipe
+
+        return load_recipe(self.folder.recipe)
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        """Every row that was used."""
+        return self._table(self.folder.rows)
+
+    @property
+    def votes(self) -> pl.DataFrame:
+        """A line for every row × teacher × sample that was asked for, whatever its outcome."""
+        return self._table(self.folder.votes)
+
+    @property
+    def labels(self) -> pl.DataFrame:
+        """The votes merged."""
+        return self._table(self.folder.labels)
+
+    @property
+    def students(self) -> list[str]:
+        """Names of the students that are trained."""
+        folder = self.path / "students"
+        done = (
+            [path.name for path in folder.iterdir() if self.folder.stage(f"train:{path.name}")]
+            if folder.is_dir()
+            else []
+        )
+        order = {key: index for index, key in enumerate(self.folder.stages)}
+        return sorted(done, key=lambda name: order[f"train:{name}"])
+
+    def predictions(self, student: str) -> pl.DataFrame:
+        """One student's predictions on the test rows."""
+        return self._table(self.folder.predictions(student))
+
+    def student(self, name: str) -> Student:
+        """A trained student, ready to predict."""
+        from distill.students.student import load_student
+
+        return load_student(self.folder.student(name))
+
+    @property
+    def has_ladder(self) -> bool:
+        """Whether the run got as far as being measured."""
+        return self.folder.ladder.exists()
+
+    @property
+    def ladder(self) -> Ladder:
+        """Students in order, with quality, interval, truth source, size and speed."""
+        from distill.eval.ladder import Ladder
+
+        self._need(self.folder.ladder, "eval")
+        return Ladder.model_validate_json(self.folder.ladder.read_text(encoding="utf-8"))
+
+    @property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """Every measurement, by the name of who was measured."""
+        from distill.eval.evaluation import Evaluation
+
+        self._need(self.folder.evaluations, "eval")
+        raw = json.loads(self.folder.evaluations.read_text(encoding="utf-8"))
+        return {name: Evaluation.model_validate(value) for name, value in raw.items()}
+
+    @property
+    def reports(self) -> dict[str, Path]:
+        """The reports that were written, by what they are."""
+        named = {"run report": self.folder.report, "guideline review": self.folder.review}
+        return {name: path for name, path in named.items() if path.exists()}
+
+    def review(self) -> Review:
+        """Where judges disagree, and which clause is to blame.
+
+        Raises:
+            DataError: No row was labeled by two judges.
+        """
+        from distill.eval.review import review
+
+        recipe = self.recipe
+        labels = self.labels if self.folder.labels.exists() else None
+        return review(
+            self.votes, self.rows, task=self._task(recipe), labels=labels, config=recipe.eval, seed=recipe.seed
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a program wants to know of the run."""
+        label = self.folder.stage("label")
+        return {
+            "folder": str(self.path),
+            "outcomes": label.facts.get("outcomes") if label else None,
+            "cost_usd": label.facts.get("cost_usd") if label else None,
+            "students": self.students,
+            "ladder": self.ladder.model_dump(mode="json")["rows"] if self.has_ladder else [],
+            "reports": {name: str(path) for name, path in self.reports.items()},
+        }
+
+    def _task(self, recipe: Recipe) -> Task:
+        from distill.labeling.task import Task
+
+        assert recipe.task is not None, "a run's recipe has a task"
+        return Task.from_config(recipe.task)
+
+    def _table(self, path: Path) -> pl.DataFrame:
+        self._need(path, "run")
+        return pl.read_parquet(path)
+
+    def _need(self, path: Path, command: str) -> None:
+        if not path.exists():
+            recipe = self.folder.recipe
+            raise RunFolderError(f"{path}: not there yet; run: distill {command} {recipe} --out {self.path}")
+
+
+def joined_ladder(runs: Sequence[Path]) -> Ladder:
+    """The ladders of several runs, one below the other.
+
+    Raises:
+        RunFolderError: One of them is no run folder, or was not measured.
+    """
+    from distill.eval.ladder import merge_ladders
+
+    found = {str(path): Run(path).ladder for path in runs}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    return merge_ladders(found)

@@ -1,0 +1,363 @@
+"""The stages of a run: rows, votes, labels, students with their predictions, measurements, reports.
+
+Each says what it reads, and leaves its tables in the run folder.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from distill.labeling.errors import BudgetError, DataError, DistillError, TeacherError
+from distill.recipe import Recipe
+from distill.run_folder import path_digest, table_digest, write_json
+from distill.secrets import with_secrets
+from distill.session import Ended, Session
+from distill.students.config import HUMAN, LABELS
+
+if TYPE_CHECKING:
+    from distill.labeling.progress import LabelingResult
+    from distill.labeling.progress import Progress as LabelingProgress
+    from distill.labeling.rows import RowsSummary
+    from distill.labeling.teacher import Teacher
+    from distill.students.config import StudentConfig
+    from distill.students.fit import FitProgress
+
+BATCH_ROWS = 5_000
+_DECISIVE = ("row_id", "teacher", "family", "outcome", "sample", "label", "probs", "probs_source", "trace", "clauses")
+"""Columns of a vote that labels follow from. The others (latency, cost, served from the ledger) differ between an
+interrupted and an uninterrupted run, and nothing may be done again because of them."""
+
+
+def ledger_path(recipe_ledger: Path | None = None) -> Path:
+    """Where the ledger is: the recipe's word, ``$DISTILL_LEDGER``, or ``.distill/ledger.sqlite`` here."""
+    return recipe_ledger or Path(os.environ.get("DISTILL_LEDGER") or ".distill/ledger.sqlite")
+
+
+def read_rows(session: Session) -> None:
+    """Reads the source into ``rows.parquet``; what cannot be used is listed beside it."""
+    from distill.labeling.rows import load_rows, problems_path
+
+    config, folder, slices = session.recipe.data, session.folder, session.recipe.eval.slices
+    assert config is not None
+    sources = [config.rows] if isinstance(config.rows, str) else list(config.rows)
+    digests = [source if source.startswith("hf://") else path_digest(Path(source)) for source in sources]
+
+    def work() -> Ended:
+        summary = load_rows(
+            config, task=session.task, out=folder.rows, seed=session.recipe.seed, slices=slices, limit=session.limit
+        )
+        write_json(folder.rows_summary, summary.to_dict())
+        for warning in summary.warnings:
+            session.progress.warn(warning)
+        return Ended(_said_of_rows(summary))
+
+    settings = config.model_dump(mode="json", exclude={"rows"})
+    session.stage(
+        "data",
+        reads=[digests, settings, session.task.labels, session.task.inputs, session.recipe.seed, slices, session.limit],
+        outputs=[folder.rows, folder.rows_summary, problems_path(folder.rows)],
+        work=work,
+    )
+
+
+def label(session: Session) -> None:
+    """Asks every teacher about every row of the splits named, into ``votes.parquet``."""
+    recipe, folder, task = session.recipe, session.folder, session.task
+    if not recipe.teachers:
+        return
+    settings = {name: config.model_dump(mode="json") for name, config in recipe.teachers.items()}
+    for values in settings.values():
+        if values.get("path"):
+            values["path"] = path_digest(Path(values["path"]))
+    asked = [task.labels, task.inputs, task.instructions, task.guideline and task.guideline.sha256]
+    session.stage(
+        "label",
+        reads=[path_digest(folder.rows), asked, settings, recipe.labeling.model_dump(mode="json")],
+        outputs=[folder.votes, folder.failures],
+        work=lambda: _ask(session),
+    )
+
+
+def merge_votes(session: Session) -> None:
+    """Merges the votes into ``labels.parquet``."""
+    from distill.labeling.aggregate import aggregate
+
+    recipe, folder, task = session.recipe, session.folder, session.task
+    if not recipe.teachers:
+        return
+
+    def work() -> Ended:
+        votes = pl.read_parquet(folder.votes)
+        labels = aggregate(votes, labels=task.labels, method=recipe.aggregate.type, ordered=task.ordered)
+        write_table(labels, folder.labels)
+        merged = labels.filter(pl.col("label").is_not_null())
+        facts = {"rows": len(labels), "labeled": len(merged), "ties": int(merged["tie"].sum())}
+        facts |= {"n_eff": _mean(merged["n_eff"]), "confidence": _mean(merged["confidence"])}
+        return Ended(
+            f"{len(merged):,} of {len(labels):,} rows labeled; votes count as {facts['n_eff']:.2f} independent ones "
+            f"a row; {facts['ties']:,} ties",
+            facts=facts,
+        )
+
+    session.stage(
+        "aggregate",
+        reads=[_votes_digest(folder.votes), recipe.aggregate.model_dump(mode="json"), task.labels, task.ordered],
+        outputs=[folder.labels],
+        work=work,
+    )
+
+
+def train(session: Session) -> None:
+    """Trains each student and has it predict the test rows."""
+    for name, config in session.recipe.students.items():
+        _train_one(session, name, config)
+        _predict_one(session, name)
+
+
+def measure(session: Session) -> None:
+    """Measures students, teachers and labels against gold, into ``evaluations.json`` and ``ladder.json``."""
+    from distill.measurement import measure_run
+
+    folder = session.folder
+    session.stage(
+        "eval",
+        reads=[
+            path_digest(folder.rows),
+            _votes_digest(folder.votes) if session.recipe.teachers else None,
+            {key: mark for key, mark in session.marks.items() if key.startswith(("predict:", "aggregate"))},
+            session.recipe.eval.model_dump(mode="json"),
+            session.task.positive,
+            session.task.labels,
+            session.recipe.seed,
+        ],
+        outputs=[folder.evaluations, folder.ladder],
+        work=lambda: measure_run(session),
+    )
+
+
+def write_reports(session: Session) -> None:
+    """Writes the run report and, where there are votes, the guideline review."""
+    from distill.reporting import write_run_reports
+
+    folder = session.folder
+    outputs = [folder.report] + ([folder.review] if session.recipe.teachers else [])
+    session.stage(
+        "report",
+        reads=[session.marks, session.recipe.report.model_dump(mode="json")],
+        outputs=outputs,
+        work=lambda: write_run_reports(session),
+    )
+
+
+def _said_of_rows(summary: RowsSummary) -> str:
+    splits = ", ".join(f"{count:,} {name}" for name, count in summary.splits.items())
+    said = f"{summary.kept:,} rows of {sum(summary.groups.values()):,} groups ({splits})"
+    if summary.unusable:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in summary.problems.items())
+        said += f"; {summary.unusable:,} cannot be used ({kinds}), listed in {summary.problems_path}"
+    if summary.merged:
+        said += f"; {summary.merged:,} repeats merged"
+    return said
+
+
+def _ask(session: Session) -> Ended:
+    from distill.labeling.engine import ask_teachers
+    from distill.labeling.ledger import Ledger
+
+    folder, config = session.folder, session.recipe.labeling
+    rows = pl.scan_parquet(folder.rows).filter(pl.col("split").is_in(config.splits))
+    total = int(rows.select(pl.len()).collect().item())
+    if total == 0:
+        raise DataError(f"{folder.rows}: no row in the splits {list(config.splits)}; check labeling.splits, data.split")
+    parts = folder.path / "votes.parts"
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir()
+    numbers = itertools.count()
+    with Ledger(ledger_path(session.recipe.ledger)) as ledger:
+        result = ask_teachers(
+            rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True),
+            task=session.task,
+            teachers=build_teachers(session.recipe),
+            ledger=ledger,
+            config=config,
+            on_votes=lambda votes: votes.write_parquet(parts / f"{next(numbers):09d}.parquet"),
+            on_progress=lambda state: _show_labeling(session, state),
+        )
+    _write_votes(session, parts)
+    shutil.rmtree(parts)
+    return _labeling_ended(result)
+
+
+def _write_votes(session: Session, parts: Path) -> None:
+    """Puts votes in the order of the rows: they arrive in the order of the answers, which no two runs share."""
+    folder, teachers = session.folder, list(session.recipe.teachers)
+    order = pl.scan_parquet(folder.rows).select("row_id").with_row_index("_row")
+    votes = (
+        pl.scan_parquet(parts / "*.parquet")
+        .join(order, on="row_id", how="left")
+        .with_columns(pl.col("teacher").replace_strict(teachers, range(len(teachers))).alias("_teacher"))
+        .sort("_row", "_teacher", "sample")
+        .drop("_row", "_teacher")
+    )
+    write_table(votes, folder.votes)
+    failures = pl.scan_parquet(folder.votes).filter(pl.col("outcome") != "labeled")
+    failures.select("row_id", "teacher", "sample", "outcome", "reason").sink_ndjson(folder.failures)
+
+
+def _labeling_ended(result: LabelingResult) -> Ended:
+    outcomes = result.outcomes
+    facts = {
+        "outcomes": dict(outcomes),
+        "requests_sent": result.requests_sent,
+        "ledger_hits": result.ledger_hits,
+        "cost_usd": result.cost_usd,
+        "unpriced": sum(tally.unpriced for tally in result.teachers.values()),
+        "stopped": {name: tally.stopped for name, tally in result.teachers.items() if tally.stopped},
+        "elapsed_s": round(result.elapsed_s, 3),
+    }
+    said = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
+    said += f"; {result.requests_sent:,} requests sent, {result.ledger_hits:,} answers from the ledger"
+    error: DistillError | None = None
+    stops = [f"{name}: {reason}" for name, reason in facts["stopped"].items()]
+    if result.stopped == "budget":
+        error = BudgetError("; ".join(stops) or "labeling.budget_usd: spent; raise it and run the same command again")
+    elif not outcomes["labeled"]:
+        told = "; ".join(stops) or "see failures.jsonl in the run folder for the reason of each row"
+        error = TeacherError(f"labeling: no teacher labeled any row ({said}): {told}")
+    settled = not outcomes["failed"] and not stops and result.stopped is None
+    return Ended(said, facts=facts, final=settled, error=error)
+
+
+def _show_labeling(session: Session, state: LabelingProgress) -> None:
+    for teacher in state.teachers:
+        tally = teacher.tally
+        notes = [f"{teacher.rows_per_s:,.0f} rows/s"]
+        if tally.input_tokens or tally.output_tokens:
+            notes.append(f"{tally.input_tokens + tally.output_tokens:,} tokens")
+        if tally.cost_usd:
+            notes.append(f"${tally.cost_usd:,.4f}")
+        if tally.ledger_hits:
+            notes.append(f"{tally.ledger_hits:,} from the ledger")
+        notes += [f"{count:,} × {name}" for name, count in tally.retries.most_common(2)]
+        if teacher.paused_s:
+            notes.append(f"waiting {teacher.paused_s:.0f} s for the server")
+        session.progress.step(teacher.name, done=tally.done, total=teacher.total, note=" · ".join(notes))
+
+
+def _train_one(session: Session, name: str, config: StudentConfig) -> None:
+    from distill.students.fit import fit_student
+    from distill.students.training_set import training_set
+
+    folder, task = session.folder, session.task
+    from_teachers = [source for source in config.train_on if source not in (HUMAN, LABELS)]
+    base = getattr(config, "base", None)
+
+    def work() -> Ended:
+        rows = pl.read_parquet(folder.rows)
+        training = training_set(
+            rows,
+            train_on=config.train_on,
+            labels=pl.read_parquet(folder.labels) if LABELS in config.train_on else None,
+            votes=pl.read_parquet(folder.votes) if from_teachers else None,
+            task=task,
+            validation_share=config.validation,
+            seed=session.recipe.seed,
+        )
+        audit = rows.filter((pl.col("split") == "audit") & pl.col("gold").is_not_null())
+        fitted = fit_student(
+            config,
+            training,
+            task=task,
+            out=folder.student(name),
+            seed=session.recipe.seed,
+            calibration=audit if len(audit) else None,
+            on_progress=lambda state: _show_training(session, name, state),
+        )
+        facts = {"parameters": fitted.parameters, "train_s": round(fitted.seconds, 3), "rows": training.counts}
+        return Ended(f"{fitted.parameters:,} parameters on {len(training.train):,} rows", facts=facts)
+
+    session.stage(
+        f"train:{name}",
+        reads=[
+            path_digest(folder.rows),
+            session.marks.get("aggregate") if LABELS in config.train_on else None,
+            _votes_digest(folder.votes) if from_teachers else None,
+            config.model_dump(mode="json"),
+            path_digest(Path(base) / "config.json") if base and (Path(base) / "config.json").is_file() else None,
+            [task.labels, task.inputs, task.positive],
+            session.recipe.seed,
+        ],
+        outputs=[folder.student(name)],
+        work=work,
+    )
+
+
+def _predict_one(session: Session, name: str) -> None:
+    from distill.students.student import load_student
+
+    folder = session.folder
+
+    def work() -> Ended:
+        rows = pl.read_parquet(folder.rows).filter(pl.col("split") == "test")
+        student = load_student(folder.student(name))
+        began = time.perf_counter()
+        predictions = student.predict(rows)
+        seconds = max(time.perf_counter() - began, 1e-9)
+        write_table(predictions, folder.predictions(name))
+        return Ended(
+            f"{len(rows):,} test rows, {len(rows) / seconds:,.0f} pairs/s", facts={"pairs_per_s": len(rows) / seconds}
+        )
+
+    session.stage(
+        f"predict:{name}",
+        reads=[session.marks[f"train:{name}"], path_digest(folder.rows)],
+        outputs=[folder.predictions(name)],
+        work=work,
+    )
+
+
+def _show_training(session: Session, name: str, state: FitProgress) -> None:
+    note = f"loss {state.loss:.3f} · {state.examples_per_s:,.0f} pairs/s" if state.loss is not None else ""
+    session.progress.step(name, done=state.step, total=state.total_steps, note=note)
+
+
+def _votes_digest(path: Path) -> str:
+    """Digest of what votes say, whatever they cost and however long they took."""
+    return table_digest(pl.scan_parquet(path).select(_DECISIVE))
+
+
+def _mean(column: pl.Series) -> float:
+    mean = column.mean()
+    return float(mean) if isinstance(mean, int | float) else 0.0
+
+
+def build_teachers(recipe: Recipe) -> list[Teacher]:
+    """The recipe's teachers, with their secrets read from the environment.
+
+    Raises:
+        RecipeError: A variable that a secret names is not set.
+        DataError: A recorded teacher's file cannot be used.
+    """
+    from distill.teachers.registry import build_teacher
+
+    return [
+        build_teacher(name, with_secrets(config, where=f"teachers.{name}")) for name, config in recipe.teachers.items()
+    ]
+
+
+def write_table(table: pl.DataFrame | pl.LazyFrame, path: Path) -> None:
+    """Replaces a parquet table whole, so that a kill leaves the old one or the new one."""
+    draft = path.with_name(f".{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(table, pl.LazyFrame):
+        table.sink_parquet(draft)
+    else:
+        table.write_parquet(draft)
+    os.replace(draft, path)

@@ -1,0 +1,33 @@
+import distill
+
+
+def test_the_names_of_the_library_are_these():
+    assert sorted(distill.__all__) == [
+        "DistillError",
+        "Guideline",
+        "Recipe",
+        "Run",
+        "Task",
+        "aggregate",
+        "evaluate",
+        "label",
+        "load_recipe",
+        "load_student",
+        "review",
+        "run",
+        "train",
+    ]
+    for name in distill.__all__:
+        assert callable(getattr(distill, name)), name
+
+
+def test_every_public_name_is_documented():
+    for name in distill.__all__:
+        assert (getattr(distill, name).__doc__ or "").strip(), name
+
+
+def test_running_a_recipe_does_not_hide_the_function_of_the_same_name():
+    import distill.runner  # noqa: F401
+    import distill.runs  # noqa: F401
+
+    assert callable(distill.run)
