@@ -25,8 +25,8 @@ LABELS = ("exact", "substitute", "complement", "irrelevant")
 class ScriptedTeacher:
     """Answers ``exact``, except where a script says otherwise.
 
-    A script is a list of steps for the requests whose text contains a word, one step a request: an exception is raised, a
-    text is the model's answer, a pair is the finish and the answer. After its steps all is well.
+    A script is a list of steps for the requests about an item, one step a request: an exception is raised, a text is
+    the model's answer, a pair is the finish and the answer. After its steps all is well.
     """
 
     def __init__(self, name: str = "judge", *, family: str = "f", max_concurrency: int | None = None) -> None:
