@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 from pydantic import TypeAdapter, ValidationError
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from distill.students.student import Student
     from distill.teachers.config import TeacherConfig
 
-    Rows = pl.DataFrame | pl.LazyFrame | datasets.Dataset
-    TaskLike = Task | TaskConfig | Mapping[str, Any]
-    TeacherLike = Teacher | TeacherConfig | Mapping[str, Any]
+    Rows: TypeAlias = pl.DataFrame | pl.LazyFrame | datasets.Dataset
+    TaskLike: TypeAlias = Task | TaskConfig | Mapping[str, Any]
+    TeacherLike: TypeAlias = Teacher | TeacherConfig | Mapping[str, Any]
 
 __all__ = ["aggregate", "evaluate", "label", "load_student", "read_rows", "review", "train"]
 
@@ -125,7 +125,8 @@ def aggregate(
     """Merges votes into labels.
 
     Args:
-        votes: ``row_id``, ``teacher``, ``label``; and ``family``, ``probs``, ``outcome``, ``trace``, ``clauses`` where known.
+        votes: ``row_id``, ``teacher``, ``label``; where known, ``family``, ``probs``, ``outcome``, ``trace``,
+            ``clauses``.
         labels: The label set, in the order of ``probs``. Where votes have no ``probs``, the labels found, in order.
         method: ``family_vote`` or ``majority``.
         ordered: Whether the labels are grades.

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from distill.eval.ladder import Ladder
     from distill.runner import StageName
-    from distill.runs import Run
 
 app = typer.Typer(
     name="distill",
@@ -40,6 +40,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JS
 LedgerOption = Annotated[
     Path | None, typer.Option("--ledger", help="its file; $DISTILL_LEDGER or .distill/ledger.sqlite")
 ]
+
+_PIPE_COLUMNS = 160
 
 
 def main() -> None:
@@ -157,7 +159,8 @@ def review(
     """Write the guideline review of a run: where judges disagree, and which clause is to blame."""
     from distill.runs import Run
 
-    print(Run(source).write_review(out))
+    for path in Run(source).write_review(out):
+        print(path)
 
 
 @app.command(epilog="Example: distill predict runs/quickstart/students/merged new.csv --out predicted.parquet")
@@ -192,7 +195,10 @@ def ladder(
     from distill.runs import joined_ladder
 
     joined = joined_ladder(runs)
-    print(joined.to_json() if as_json else joined.to_text())
+    if as_json:
+        print(joined.model_dump_json(indent=1))
+    else:
+        _print_ladder(joined)
 
 
 @ledger_app.command("stats")
@@ -268,11 +274,19 @@ def _run(
 
     with TerminalProgress(sys.stderr) as progress:
         finished = run_recipe(recipe, out=out, limit=limit, until=until, overrides=overrides or (), progress=progress)
-    print(json.dumps(finished.to_dict(), indent=1, default=str) if as_json else _told(finished))
+    if as_json:
+        print(json.dumps(finished.to_dict(), indent=1, default=str))
+        return
+    if finished.has_ladder and until in ("eval", "report"):
+        _print_ladder(finished.ladder)
+    for name, path in finished.reports.items() if until == "report" else ():
+        print(f"{name:<18} {path}")
+    print(f"{'run folder':<18} {finished.path}")
 
 
-def _told(finished: Run) -> str:
-    lines = [finished.ladder.to_text()] if finished.has_ladder else []
-    lines += [f"run folder       {finished.path}"]
-    lines += [f"{name:<16} {path}" for name, path in finished.reports.items()]
-    return "\n".join(lines)
+def _print_ladder(ladder: Ladder) -> None:
+    from rich.console import Console
+
+    console = Console()
+    # A file or a pipe has no width; a table that is folded to 80 columns helps nobody there.
+    (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(ladder.to_rich())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from distill.eval.evaluation import evaluate
-from distill.eval.ladder import Ladder, Rung, build_ladder
+from distill.eval.ladder import Kind, Ladder, Rung, build_ladder
 from distill.eval.scored import TruthSource, predictions_from_votes, rows_with_merged_truth
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder, write_json
@@ -25,10 +26,10 @@ def measure_run(session: Session) -> Ended:
     folder, task, recipe = session.folder, session.task, session.recipe
     rows = pl.read_parquet(folder.rows)
     labels = pl.read_parquet(folder.labels) if recipe.teachers else None
-    truth, rows = _truth(rows, labels, recipe)
+    truth, rows = rows_with_truth(rows, labels, recipe)
     if truth is None:
         write_json(folder.evaluations, {})
-        write_json(folder.ladder, Ladder(rows=[]).model_dump(mode="json"))
+        write_json(folder.ladder, Ladder(rows=[], baseline=None).model_dump(mode="json"))
         return Ended("nothing to measure against: no test row has a gold label or a merged one")
     votes = pl.read_parquet(folder.votes) if recipe.teachers else None
     rungs = []
@@ -47,7 +48,13 @@ def measure_run(session: Session) -> Ended:
     return Ended(f"{said}; truth: {truth}", facts={"truth_source": truth, "rungs": len(rungs)})
 
 
-def _truth(rows: pl.DataFrame, labels: pl.DataFrame | None, recipe: Recipe) -> tuple[TruthSource | None, pl.DataFrame]:
+def rows_with_truth(
+    rows: pl.DataFrame, labels: pl.DataFrame | None, recipe: Recipe
+) -> tuple[TruthSource | None, pl.DataFrame]:
+    """The rows with what they are measured against in ``gold``, and who gave it.
+
+    Gold where any test row has it; else the merged labels, whose truth source is ``teacher``; else None.
+    """
     tested = pl.col("split") == "test"
     if rows.filter(tested)["gold"].is_not_null().any():
         assert recipe.data is not None
@@ -61,7 +68,7 @@ def _truth(rows: pl.DataFrame, labels: pl.DataFrame | None, recipe: Recipe) -> t
 
 def _predictors(
     session: Session, rows: pl.DataFrame, *, labels: pl.DataFrame | None, votes: pl.DataFrame | None, truth: TruthSource
-) -> Iterator[tuple[str, str, str, pl.DataFrame]]:
+) -> Iterator[tuple[str, Kind, str, pl.DataFrame]]:
     """Students in the recipe's order; then, for reference, the teachers and labels that answered test rows."""
     recipe, test = session.recipe, rows.filter(pl.col("split") == "test")
     for name, config in recipe.students.items():
@@ -77,9 +84,9 @@ def _predictors(
         yield "merged labels", "labels", "", merged.select("row_id", "label", "probs")
 
 
-def _made_of(folder: RunFolder, name: str) -> dict[str, float]:
+def _made_of(folder: RunFolder, name: str) -> dict[str, Any]:
     """Size and speed, from what the stages noted."""
-    made: dict[str, float] = {"size_mb": _size_mb(folder.student(name))}
+    made: dict[str, Any] = {"size_mb": _size_mb(folder.student(name))}
     for stage, facts in ((f"train:{name}", ("parameters", "train_s")), (f"predict:{name}", ("pairs_per_s",))):
         record = folder.stage(stage)
         made |= {fact: record.facts[fact] for fact in facts if record and fact in record.facts}

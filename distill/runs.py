@@ -133,6 +133,21 @@ class Run:
             self.votes, self.rows, task=self._task(recipe), labels=labels, config=recipe.eval, seed=recipe.seed
         )
 
+    def write_review(self, out: Path | None = None) -> list[Path]:
+        """Writes the guideline review as HTML, with the same numbers as Markdown and JSON beside it.
+
+        Args:
+            out: The HTML file; ``review.html`` in the run folder where none is given.
+
+        Raises:
+            DataError: No row was labeled by two judges.
+        """
+        from distill.eval.review_report import write_review_report
+
+        recipe = self.recipe
+        path = out or self.folder.review
+        return write_review_report(path, self.review(), name=recipe.name, task=self._task(recipe), config=recipe.report)
+
     def to_dict(self) -> dict[str, Any]:
         """What a program wants to know of the run."""
         label = self.folder.stage("label")

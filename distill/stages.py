@@ -9,6 +9,8 @@ import itertools
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,13 +100,12 @@ def merge_votes(session: Session) -> None:
         labels = aggregate(votes, labels=task.labels, method=recipe.aggregate.type, ordered=task.ordered)
         write_table(labels, folder.labels)
         merged = labels.filter(pl.col("label").is_not_null())
-        facts = {"rows": len(labels), "labeled": len(merged), "ties": int(merged["tie"].sum())}
-        facts |= {"n_eff": _mean(merged["n_eff"]), "confidence": _mean(merged["confidence"])}
-        return Ended(
-            f"{len(merged):,} of {len(labels):,} rows labeled; votes count as {facts['n_eff']:.2f} independent ones "
-            f"a row; {facts['ties']:,} ties",
-            facts=facts,
+        n_eff, ties = _mean(merged["n_eff"]), int(merged["tie"].sum())
+        said = (
+            f"{len(merged):,} of {len(labels):,} rows labeled; their votes are worth {n_eff:.2f} independent ones a row"
         )
+        facts = {"rows": len(labels), "labeled": len(merged), "ties": ties, "n_eff": n_eff}
+        return Ended(f"{said}; {ties:,} ties", facts={**facts, "confidence": _mean(merged["confidence"])})
 
     session.stage(
         "aggregate",
@@ -156,6 +157,16 @@ def write_reports(session: Session) -> None:
     )
 
 
+@dataclass(frozen=True)
+class _Batches:
+    """Rows a batch at a time, as often as asked for, so that each teacher goes through them at its own pace."""
+
+    rows: pl.LazyFrame
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        return iter(self.rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True))
+
+
 def _said_of_rows(summary: RowsSummary) -> str:
     splits = ", ".join(f"{count:,} {name}" for name, count in summary.splits.items())
     said = f"{summary.kept:,} rows of {sum(summary.groups.values()):,} groups ({splits})"
@@ -182,13 +193,13 @@ def _ask(session: Session) -> Ended:
     numbers = itertools.count()
     with Ledger(ledger_path(session.recipe.ledger)) as ledger:
         result = ask_teachers(
-            rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True),
+            _Batches(rows),
             task=session.task,
             teachers=build_teachers(session.recipe),
             ledger=ledger,
             config=config,
             on_votes=lambda votes: votes.write_parquet(parts / f"{next(numbers):09d}.parquet"),
-            on_progress=lambda state: _show_labeling(session, state),
+            on_progress=lambda state: _show_labeling(session, state, total=total * config.samples),
         )
     _write_votes(session, parts)
     shutil.rmtree(parts)
@@ -213,19 +224,20 @@ def _write_votes(session: Session, parts: Path) -> None:
 
 def _labeling_ended(result: LabelingResult) -> Ended:
     outcomes = result.outcomes
+    stopped = {name: tally.stopped for name, tally in result.teachers.items() if tally.stopped}
     facts = {
         "outcomes": dict(outcomes),
         "requests_sent": result.requests_sent,
         "ledger_hits": result.ledger_hits,
         "cost_usd": result.cost_usd,
         "unpriced": sum(tally.unpriced for tally in result.teachers.values()),
-        "stopped": {name: tally.stopped for name, tally in result.teachers.items() if tally.stopped},
+        "stopped": stopped,
         "elapsed_s": round(result.elapsed_s, 3),
     }
     said = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
     said += f"; {result.requests_sent:,} requests sent, {result.ledger_hits:,} answers from the ledger"
     error: DistillError | None = None
-    stops = [f"{name}: {reason}" for name, reason in facts["stopped"].items()]
+    stops = [f"{name}: {reason}" for name, reason in stopped.items()]
     if result.stopped == "budget":
         error = BudgetError("; ".join(stops) or "labeling.budget_usd: spent; raise it and run the same command again")
     elif not outcomes["labeled"]:
@@ -235,7 +247,7 @@ def _labeling_ended(result: LabelingResult) -> Ended:
     return Ended(said, facts=facts, final=settled, error=error)
 
 
-def _show_labeling(session: Session, state: LabelingProgress) -> None:
+def _show_labeling(session: Session, state: LabelingProgress, *, total: int) -> None:
     for teacher in state.teachers:
         tally = teacher.tally
         notes = [f"{teacher.rows_per_s:,.0f} rows/s"]
@@ -248,7 +260,7 @@ def _show_labeling(session: Session, state: LabelingProgress) -> None:
         notes += [f"{count:,} × {name}" for name, count in tally.retries.most_common(2)]
         if teacher.paused_s:
             notes.append(f"waiting {teacher.paused_s:.0f} s for the server")
-        session.progress.step(teacher.name, done=tally.done, total=teacher.total, note=" · ".join(notes))
+        session.progress.step(teacher.name, done=tally.done, total=total, note=" · ".join(notes))
 
 
 def _train_one(session: Session, name: str, config: StudentConfig) -> None:

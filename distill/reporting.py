@@ -1,0 +1,65 @@
+"""Gathers what a run wrote into its two reports."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import polars as pl
+
+from distill.eval.evaluation import Evaluation
+from distill.eval.ladder import Ladder
+from distill.eval.review import review
+from distill.eval.review_report import write_review_report
+from distill.eval.run_facts import RunReport
+from distill.eval.run_report import write_run_report
+from distill.labeling.errors import DataError
+from distill.measurement import rows_with_truth
+from distill.session import Ended, Session
+
+
+def write_run_reports(session: Session) -> Ended:
+    """Writes the run report and, where two judges labeled the same rows, the guideline review."""
+    folder, recipe, task = session.folder, session.recipe, session.task
+    votes = pl.read_parquet(folder.votes) if recipe.teachers else None
+    labels = pl.read_parquet(folder.labels) if recipe.teachers else None
+    rows = pl.read_parquet(folder.rows)
+    written = []
+    if votes is not None:
+        try:
+            found = review(votes, rows, task=task, labels=labels, config=recipe.eval, seed=recipe.seed)
+        except DataError as error:
+            session.progress.warn(f"no guideline review: {error}")
+        else:
+            written += write_review_report(folder.review, found, name=recipe.name, task=task, config=recipe.report)
+    _, with_truth = rows_with_truth(rows, labels, recipe)
+    evaluations = json.loads(folder.evaluations.read_text(encoding="utf-8"))
+    report = RunReport(
+        name=recipe.name,
+        task=task,
+        rows=with_truth,
+        ladder=Ladder.model_validate_json(folder.ladder.read_text(encoding="utf-8")),
+        evaluations={name: Evaluation.model_validate(value) for name, value in evaluations.items()},
+        votes=votes,
+        labels=labels,
+        predictions={name: pl.read_parquet(folder.predictions(name)) for name in recipe.students},
+        summary=json.loads(folder.rows_summary.read_text(encoding="utf-8")),
+        manifest=_made_of(session),
+        review_href=os.path.relpath(folder.review, folder.path) if written else None,
+        eval_config=recipe.eval,
+        config=recipe.report,
+        seed=recipe.seed,
+    )
+    written = [*write_run_report(folder.report, report), *written]
+    return Ended(", ".join(path.name for path in written))
+
+
+def _made_of(session: Session) -> dict[str, Any]:
+    """The manifest, with the stages and the recipe."""
+    stages = {}
+    for key in session.folder.stages:
+        record = session.folder.stage(key)
+        if record is not None and key in session.marks:
+            stages[key] = {"seconds": record.seconds, **record.facts}
+    return {**session.folder.manifest, "stages": stages, "recipe": session.recipe.document()}
