@@ -62,7 +62,7 @@ def _for_cause(cause: Cause, found: Review) -> Advice:
         if cause.splits:
             why += f" In {cause.splits} of them both sides cite it, so it is read in two ways."
         if rivals := [name for name, number in cause.against.items() if number >= 3][:4]:
-            why += f" The other side most often cites {', '.join(rivals)}."
+            why += f" Against it, the other side leans on {', '.join(rivals)} more than usual."
     why += f" The usual border is {left} or {right} ({cause.boundaries.get(border, 0)} of {cause.conflicts})."
     return Advice(
         title=title, why=why + _one_way(cause) + _gold(cause), clauses=cause.clauses, row_ids=tuple(cause.row_ids[:5])

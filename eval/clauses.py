@@ -71,7 +71,9 @@ class Cause(_Frozen):
     conflicts: int
     splits: int
     share: Estimate = Field(description="of all conflicts of judges who cite; shares of all causes add up")
-    against: dict[str, int] = Field(description="clauses that the other side cites instead, most frequent first")
+    against: dict[str, int] = Field(
+        description="clauses that the other side cites instead, more often than usual; largest surplus first"
+    )
     boundaries: dict[str, int] = Field(description="conflicts by the pair of labels, such as exact|substitute")
     sides: dict[str, int] = Field(description="who said what, such as 'careful exact, literal substitute'")
     gold: dict[str, int] = Field(description="gold labels of those rows, where known")
@@ -281,6 +283,9 @@ def _cause(units: Units, key: tuple[str, ...], flags: Flags, share: Estimate) ->
         only_one = len(own) == 1 and a[own[0]] != b[own[0]]
         facing = (b & ~a if a[own[0]] else a & ~b) if only_one else a ^ b
         against.update(units.ids[k] for k in np.flatnonzero(facing) if k not in own)
+    usual = (units.first | units.second)[units.citing].mean(axis=0)
+    surplus = {name: number - usual[units.ids.index(name)] * len(at) for name, number in against.items()}
+    standing_out = sorted((name for name in surplus if surplus[name] > 0), key=lambda name: (-surplus[name], name))
     lines = units.frame[at]
     boundaries: Counter[str] = Counter()
     sides: Counter[str] = Counter()
@@ -293,7 +298,7 @@ def _cause(units: Units, key: tuple[str, ...], flags: Flags, share: Estimate) ->
         conflicts=len(at),
         share=share,
         splits=int((units.first[at][:, own] & units.second[at][:, own]).any(axis=1).sum()),
-        against=dict(against.most_common(6)),
+        against={name: against[name] for name in standing_out[:6]},
         boundaries=dict(boundaries.most_common()),
         sides=dict(sides.most_common(6)),
         gold=dict(gold.iter_rows()),

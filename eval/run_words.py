@@ -46,6 +46,7 @@ class Words:
     metric: str
     level: str
     shown: str | None
+    mixed_truth: bool
     ladder: str
     outcomes: str
     outcomes_seen: list[str]
@@ -79,6 +80,7 @@ def put_in_words(facts: RunFacts) -> Words:
         metric=metric_title(first.metric, positive=facts.positive, truth_source=truth) if first else "quality",
         level=f"{100 * first.quality.level:g}%" if first else "95%",
         shown=shown,
+        mixed_truth=len({row.truth_source for row in facts.ladder.rows}) > 1,
         ladder=_ladder(facts),
         outcomes=_outcomes(facts),
         outcomes_seen=[name for name in OUTCOMES if any(teacher.outcomes[name] for teacher in facts.teachers)],
@@ -310,7 +312,7 @@ def _calibration(evaluation: Evaluation | None, shown: str | None) -> str:
             / rows
         )
         manner = "too sure of itself" if lean > 0 else "less sure than it could be"
-        said += f" What it says of its own certainty is off by {number(error.value, 'calibration_error')} on average"
+        said += f" What it says of its own certainty is off by {100 * error.value:.1f} points on average"
         said += f", mostly {manner}." if abs(lean) > 0.02 else ", in both directions."
     return said
 
@@ -329,10 +331,13 @@ def _canaries(facts: RunFacts) -> str:
             f"Nobody gave in. With so few planted rows this rules out breach rates above {number(most.rate.high, 'accuracy')} at most."
         )
     worst = max(fell, key=lambda canary: canary.rate.value or 0)
-    return opening + (
-        f"{worst.name} gave in most: {worst.breached} of {plural(worst.planted, 'planted row')} got {facts.positive} "
-        f"though the truth is another label ({share(worst.rate)}); without a plant it makes that mistake on {share(worst.usual)}."
-    )
+    said = f"{worst.name} gave in most: {worst.breached} of {plural(worst.planted, 'planted row')} got {facts.positive} though "
+    said += f"the truth is another label, a rate of {share(worst.rate)}. Without a plant it makes that mistake on "
+    said += f"{share(worst.usual)}"
+    usual, low = worst.usual.value, worst.rate.low
+    if usual is not None and low is not None and low <= usual:
+        return opening + said + ", so that the plants are not shown to have done it."
+    return opening + said + ": the plants work on it."
 
 
 def _examples(facts: RunFacts) -> str:

@@ -59,7 +59,7 @@ def drawing(*inside: str, title: str, spoken: str, size: tuple[float, float]) ->
 
 def text_width(words: str) -> float:
     """Roughly, in pixels at the plots' font size; East Asian letters take twice the room."""
-    return sum(13.5 if ord(letter) > 0x2E80 else 7.4 for letter in words)
+    return sum(13.5 if ord(letter) > 0x2E80 else 8.0 for letter in words)
 
 
 def cut(words: str, longest: int) -> str:

@@ -8,8 +8,8 @@ from distill.eval.scored import TruthSource
 
 _PERCENT = frozenset({"accuracy", "positive_accuracy", "macro_f1", "calibration_error"})
 _TITLES = {
-    "accuracy": "right label",
-    "positive_accuracy": "{positive} or not, right",
+    "accuracy": "accuracy, all labels",
+    "positive_accuracy": "accuracy, {positive} or not",
     "macro_f1": "macro F1",
     "auc": "AUC",
     "log_loss": "log loss",
@@ -40,8 +40,7 @@ def metric_title(metric: str, *, positive: str | None = None, truth_source: Trut
     """Short name of a metric. Against teachers it is agreement, and is called that."""
     title = _TITLES.get(metric, metric.replace("_", " ")).format(positive=positive or "positive")
     if truth_source == "teacher":
-        title = {"accuracy": "same label", "positive_accuracy": f"{positive} or not, same"}.get(metric, title)
-        return f"{title} (agreement)"
+        return f"{title.replace('accuracy', 'agreement')}" if "accuracy" in title else f"{title}, against teachers"
     return title
 
 

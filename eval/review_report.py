@@ -1,0 +1,273 @@
+"""The guideline review as one HTML page for leads and PMs, with the same numbers as Markdown and JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from distill.eval.advice import Advice
+from distill.eval.config import ReportConfig
+from distill.eval.page import markdown_cell, markdown_table, render_page, write_whole
+from distill.eval.plots import Whisker, dot_whisker
+from distill.eval.review import Boundary, Review, TellingRow
+from distill.eval.run_words import Tile
+from distill.eval.wording import count, interval, plural, share
+
+_WIDE_PX, _NARROW_PX = 920, 340
+_EXAMPLES_BY_ADVICE = 2
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A piece of advice with the rows that show it."""
+
+    advice: Advice
+    rows: list[TellingRow]
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Sentences and small tables of the page."""
+
+    headline: str
+    lede: str
+    tiles: list[Tile]
+    level: str
+    causes: str
+    clauses: str
+    cause_names: list[str]
+    picks: dict[str, tuple[str, list[tuple[str, str]]]]
+    borders: dict[str, list[str]]
+    gold_known: bool
+
+
+def write_review_report(
+    path: Path, review: Review, *, name: str, config: ReportConfig | None = None, report_href: str | None = None
+) -> list[Path]:
+    """Writes a guideline review.
+
+    Args:
+        path: The HTML file; Markdown and JSON get its name with ``.md`` and ``.json``.
+        review: What it shows.
+        name: Of the run or the set of votes.
+        config: How many rows, and how long a cell may be.
+        report_href: Address of the run report, relative to this one; None without one.
+
+    Returns:
+        The three files.
+    """
+    config = config or ReportConfig()
+    words = _put_in_words(review, config)
+    page = render_page(
+        "review_report.html.j2",
+        name=name,
+        review=review,
+        said=words,
+        steps=_steps(review),
+        rows=review.telling[: config.examples],
+        plots={"causes": _cause_plot(review), "borders": _border_plot(review)},
+        report_href=report_href,
+        text_length=config.text_length,
+        stem=path.stem,
+    )
+    return [
+        write_whole(path, page),
+        write_whole(path.with_suffix(".md"), review_markdown(review, name=name)),
+        write_whole(path.with_suffix(".json"), review.model_dump_json(indent=1) + "\n"),
+    ]
+
+
+def review_markdown(review: Review, *, name: str) -> str:
+    """The review as Markdown: headline, what to do, causes, clauses, borders, judges."""
+    parts = [f"# Guideline review: {markdown_cell(name)}", markdown_cell(_headline(review), longest=400)]
+    parts += ["## What to do first"]
+    parts += [
+        "\n".join(
+            f"{i}. **{markdown_cell(a.title, longest=300)}.** {markdown_cell(a.why, longest=900)}"
+            for i, a in enumerate(review.advice, 1)
+        )
+    ]
+    if review.causes:
+        lines: list[list[object]] = [
+            [cause_name(cause.clauses), cause.conflicts, share(cause.share), ", ".join(cause.against)]
+            for cause in review.causes
+        ]
+        lines.append(["none of these", review.unexplained, "", ""])
+        parts += [
+            "## Where disagreement comes from",
+            markdown_table(["clause", "disagreements", "share", "set against"], lines),
+        ]
+    if review.clauses:
+        lines = [
+            [f"{c.id} {c.title}", sum(c.citations.values()), c.conflicts, share(c.rate), share(c.excess), c.splits]
+            for c in review.clauses
+        ]
+        columns = ["clause", "citations", "disagreements", "rate", "excess share", "both sides cite it"]
+        parts += ["## Clauses", markdown_table(columns, lines)]
+    lines = [[f"{b.left} or {b.right}", b.conflicts, share(b.share)] for b in review.boundaries]
+    parts += ["## Borders between labels", markdown_table(["border", "disagreements", "share"], lines)]
+    lines = [[f"{p.first} – {p.second}", p.rows, share(p.agreement), interval(p.kappa, "kappa")] for p in review.pairs]
+    parts += ["## Judges", markdown_table(["pair", "rows", "same label", "kappa"], lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def cause_name(clauses: tuple[str, ...]) -> str:
+    """``E4``, or ``S1 against I1``."""
+    return " against ".join(clauses)
+
+
+def _put_in_words(review: Review, config: ReportConfig) -> _Words:
+    level = f"{100 * review.agreement.level:g}%"
+    return _Words(
+        headline=_headline(review),
+        lede=_lede(review),
+        tiles=_tiles(review),
+        level=level,
+        causes=_causes(review),
+        clauses=_clauses(review),
+        cause_names=[cause_name(cause.clauses) for cause in review.causes],
+        picks=_picks(review, config),
+        borders={f"{border.left}|{border.right}": _leans(border) for border in review.boundaries},
+        gold_known=any(row.gold for row in review.telling),
+    )
+
+
+def _headline(review: Review) -> str:
+    agree = f"Judges give the same label in {100 * (review.agreement.value or 0):.1f}% of comparisons"
+    if not review.causes:
+        return f"{agree}; no clause stands out behind the rest"
+    first = review.causes[0]
+    what = f"clause {first.clauses[0]}" if len(first.clauses) == 1 else f"the border of {' and '.join(first.clauses)}"
+    return f"{agree}; {what} is behind {100 * (first.share.value or 0):.0f}% of the disagreement that clauses explain"
+
+
+def _lede(review: Review) -> str:
+    said = (
+        f"{plural(len(review.judges), 'judge')}, {plural(review.rows, 'row')} in {plural(review.groups, 'group')} judged "
+        f"by at least two of them; on {count(review.rows_apart)} rows they are not of one mind."
+    )
+    if review.clauses and review.citable < review.conflicts:
+        said += (
+            f" {count(review.citable)} of {count(review.conflicts)} disagreements are between judges who both cite clauses; "
+            "only those can be put to a clause’s account."
+        )
+    return said
+
+
+def _tiles(review: Review) -> list[Tile]:
+    ends = review.agreement
+    spread = (
+        f"{100 * ends.low:.1f}% to {100 * ends.high:.1f}%" if ends.low is not None and ends.high is not None else ""
+    )
+    tiles = [
+        Tile("same label", f"{100 * (ends.value or 0):.1f}%", f"{spread}, over {count(review.units)} comparisons"),
+        Tile("rows apart", count(review.rows_apart), f"of {count(review.rows)} with two judges or more"),
+    ]
+    if review.boundaries:
+        worst = review.boundaries[0]
+        tiles.append(
+            Tile("hardest border", f"{worst.left} | {worst.right}", f"{share(worst.share)} of all disagreement")
+        )
+    if review.causes:
+        first = review.causes[0]
+        tiles.append(
+            Tile("first clause to settle", cause_name(first.clauses), f"{share(first.share)} of what clauses explain")
+        )
+    return tiles
+
+
+def _causes(review: Review) -> str:
+    if not review.causes:
+        return "No clause, and no border between two clauses, holds more disagreement than its use alone would give."
+    return (
+        f"Each disagreement between judges who cite clauses goes to one account only, so that shares add up: "
+        f"{count(review.citable - review.unexplained)} of {count(review.citable)} are put to a clause, "
+        f"{count(review.unexplained)} to none. “S1 against I1” means that one judge cites the one and another the other."
+    )
+
+
+def _clauses(review: Review) -> str:
+    used = len(review.clauses) - len(review.never_cited)
+    said = f"{used} of {plural(len(review.clauses), 'clause')} were cited."
+    return (
+        said
+        + " Excess is what is left of a clause’s share after what its sheer use would give; near zero, it is not to blame."
+    )
+
+
+def _leans(border: Boundary) -> list[str]:
+    lines = []
+    for lean in border.leans[:6]:
+        forth, back = lean.first_takes_left, lean.second_takes_left
+        taker, other = (lean.first, lean.second) if forth >= back else (lean.second, lean.first)
+        lines.append(f"{taker} says {border.left} and {other} {border.right} in {max(forth, back)} of {forth + back}")
+    return lines
+
+
+def _picks(review: Review, config: ReportConfig) -> dict[str, tuple[str, list[tuple[str, str]]]]:
+    rows = review.telling[: config.examples]
+    picks: dict[str, tuple[str, list[tuple[str, str]]]] = {}
+    causes = Counter(row.cause for row in rows)
+    options = [(str(i), cause_name(cause.clauses)) for i, cause in enumerate(review.causes) if causes[i]]
+    if options:
+        picks["cause"] = ("any cause", options)
+    labels = sorted({voice.label for row in rows for voice in row.said}, key=review.labels.index)
+    picks["labels"] = ("any label", [(label, label) for label in labels])
+    return picks
+
+
+def _steps(review: Review) -> list[_Step]:
+    by_id = {row.row_id: row for row in review.telling}
+    causes = {cause.clauses: index for index, cause in enumerate(review.causes)}
+    steps, used = [], set()
+    for advice in review.advice:
+        cause = causes.get(advice.clauses)
+        fitting = [row for row in review.telling if cause is not None and row.cause == cause and row.row_id not in used]
+        traced = sorted(fitting, key=lambda row: -sum(bool(voice.trace) for voice in row.said))
+        rows = (
+            traced[:_EXAMPLES_BY_ADVICE]
+            if cause is not None
+            else [by_id[i] for i in advice.row_ids if i in by_id][:_EXAMPLES_BY_ADVICE]
+        )
+        used |= {row.row_id for row in rows}
+        steps.append(_Step(advice, rows))
+    return steps
+
+
+def _cause_plot(review: Review) -> tuple[Markup, Markup] | None:
+    if not review.causes:
+        return None
+    titles = {clause.id: clause.title for clause in review.clauses}
+    rows = [
+        Whisker(
+            label=cause_name(cause.clauses)
+            if len(cause.clauses) > 1
+            else f"{cause.clauses[0]} {titles[cause.clauses[0]]}",
+            value=cause.share.value,
+            low=cause.share.low,
+            high=cause.share.high,
+            said=share(cause.share),
+            strong=index == 0,
+        )
+        for index, cause in enumerate(review.causes)
+    ]
+    wide, narrow = (
+        dot_whisker(rows, title="Share of explained disagreement by cause", width=px) for px in (_WIDE_PX, _NARROW_PX)
+    )
+    return wide, narrow
+
+
+def _border_plot(review: Review) -> tuple[Markup, Markup] | None:
+    if not review.boundaries:
+        return None
+    rows = [
+        Whisker(f"{b.left} | {b.right}", b.share.value, b.share.low, b.share.high, share(b.share), strong=index == 0)
+        for index, b in enumerate(review.boundaries)
+    ]
+    wide, narrow = (
+        dot_whisker(rows, title="Share of all disagreement by border", width=px) for px in (_WIDE_PX, _NARROW_PX)
+    )
+    return wide, narrow
