@@ -33,10 +33,10 @@ _FINISHES: dict[str, Finish] = {"length": "length", "content_filter": "filtered"
 class OpenAITeacher:
     """Asks ``POST {base_url}/chat/completions``, one request a row, over one pool of connections.
 
-    The ``seed`` sent is drawn from the recipe's seed, the row and the sample's index. One and the same seed for every row
-    would draw every row's answer with the same random numbers: measured on vLLM with a random model at temperature 1,
-    50 of 50 rows then got the same label. At temperature 0 a repeat (``sample`` above 0) is mostly answered
-    alike: give samples a temperature.
+    The ``seed`` sent is drawn from the recipe's seed, the row and the sample's index. One and the same seed for every
+    row would draw every row's answer with the same random numbers: measured on vLLM with a random model at
+    temperature 1, 50 of 50 rows then got the same label. At temperature 0 a repeat (``sample`` above 0) is mostly
+    answered alike: give samples a temperature.
 
     Args:
         name: Its name in the recipe.
