@@ -31,8 +31,8 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rows: str | list[str] = Field(
-        description="a file, a folder, a glob (csv, tsv, jsonl, parquet; .gz, .bz2, .xz and .zst are read too), a list of "
-        "those, a folder saved by datasets, or hf://owner/set[:config][/split]"
+        description="a file, a folder, a glob (csv, tsv, jsonl, parquet; .gz, .bz2, .xz and .zst are read too), a list "
+        "of those, a folder saved by datasets, or hf://owner/set[:config][/split]"
     )
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = Field(
         "auto", description="auto goes by the file's ending; for csv the separator is found among , ; tab and |"
@@ -49,13 +49,13 @@ class DataConfig(BaseModel):
     )
     gold_source: Literal["human", "author"] = Field(
         "human",
-        description="who gave the gold labels: human for people who judged the rows, author for whoever wrote the rows to "
-        "have these labels; every quality figure names it",
+        description="who gave the gold labels: human for people who judged the rows, author for whoever wrote the rows "
+        "to have these labels; every quality figure names it",
     )
     split: str | dict[Split, float] | None = Field(
         None,
-        description="a column, or shares by hash of the group such as {pool: 0.7, audit: 0.1, test: 0.2}; by default those "
-        "shares, or {pool: 0.5, train: 0.2, audit: 0.1, test: 0.2} where there is a gold column",
+        description="a column, or shares by hash of the group such as {pool: 0.7, audit: 0.1, test: 0.2}; by default "
+        "those shares, or {pool: 0.5, train: 0.2, audit: 0.1, test: 0.2} where there is a gold column",
     )
     split_map: dict[str, Split] | None = Field(
         None, description="what the split column says: pool, train, audit or test, such as {validation: audit}"

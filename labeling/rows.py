@@ -28,7 +28,7 @@ from distill.labeling.task import Task
 if TYPE_CHECKING:
     import datasets
 
-_ROW_GROUP_ROWS = 100_000
+_ROW_GROUP_ROWS = 50_000
 _LIMIT_READS_ROWS = 20_000
 _LIMIT_READS_TIMES = 50
 _SHOWN_GROUPS = 3
@@ -84,7 +84,7 @@ class RowsSummary:
 
 
 def problems_path(out: Path) -> Path:
-    """Where the rows that cannot be used are listed: next to the table, ``rows_problems.jsonl`` for ``rows.parquet``."""
+    """Where the rows that cannot be used are listed: ``rows_problems.jsonl`` next to ``rows.parquet``."""
     return out.with_name(f"{out.stem}_problems.jsonl")
 
 
@@ -266,7 +266,8 @@ class _Staged:
         groups = dict(rows.group_by("split").agg(pl.col("group").n_unique()).iter_rows())
         gold = dict(rows.group_by("gold").len().iter_rows())
         gold_splits = dict(rows.filter(pl.col("gold") >= 0).group_by("split").len().iter_rows())
-        largest = pl.scan_parquet(out, glob=False).group_by("group").len().sort(["len", "group"], descending=[True, False])
+        largest = pl.scan_parquet(out, glob=False).group_by("group").len()
+        largest = largest.sort(["len", "group"], descending=[True, False]).head(_LARGEST_GROUPS)
         splits = {name: by_split[code] for code, name in enumerate(SPLITS) if code in by_split}
         return RowsSummary(
             path=out,
@@ -279,8 +280,8 @@ class _Staged:
             duplicate_content=resolved.duplicate_content,
             splits=splits,
             groups={name: groups[code] for code, name in enumerate(SPLITS) if code in groups},
-            largest_groups=dict(largest.head(_LARGEST_GROUPS).collect(engine="streaming").iter_rows()),
-            gold={name: gold.get(code, 0) for code, name in enumerate(self._plan.task.labels)} if self._plan.gold else {},
+            largest_groups=dict(largest.collect(engine="streaming").iter_rows()),
+            gold={name: gold[code] for code, name in enumerate(self._plan.task.labels) if code in gold},
             gold_splits={name: gold_splits[code] for code, name in enumerate(SPLITS) if code in gold_splits},
             problems=dict(sorted(log.problems.items())),
             cleaned=dict(sorted(self._findings.cleaned.items())),
@@ -293,5 +294,6 @@ def _warnings(plan: RowPlan, splits: dict[str, int], groups: Counter[int]) -> li
     if not empty:
         return []
     return [
-        f"no rows fell into {', '.join(empty)}: there are only {groups.total()} groups; give more rows, or data.split as a column"
+        f"no rows fell into {', '.join(empty)}: there are only {groups.total()} groups; give more rows, or let "
+        "data.split name a column"
     ]

@@ -11,12 +11,16 @@ from typing import NamedTuple
 
 import polars as pl
 
-_INLINE = "a|abbr|acronym|b|bdi|bdo|big|cite|code|dfn|em|font|i|ins|kbd|mark|q|s|samp|small|span|strike|strong|sub|sup|tt|u|var|wbr"
+_INLINE = (
+    "a|abbr|acronym|b|bdi|bdo|big|cite|code|dfn|em|font|i|ins|kbd|mark|q|s|samp|small|span|strike|strong|sub|sup|tt|u|"
+    "var|wbr"
+)
 _BLOCK = (
-    "address|area|article|aside|audio|base|blockquote|body|br|button|canvas|caption|center|col|colgroup|dd|del|details|dialog|dir|"
-    "div|dl|dt|embed|fieldset|figcaption|figure|footer|form|frame|frameset|h[1-6]|head|header|hgroup|hr|html|iframe|img|input|"
-    "label|legend|li|link|main|map|menu|meta|nav|noscript|object|ol|optgroup|option|output|p|param|picture|pre|progress|script|"
-    "section|select|source|style|summary|svg|table|tbody|td|template|textarea|tfoot|th|thead|time|title|tr|track|ul|video"
+    "address|area|article|aside|audio|base|blockquote|body|br|button|canvas|caption|center|col|colgroup|dd|del|details|"
+    "dialog|dir|div|dl|dt|embed|fieldset|figcaption|figure|footer|form|frame|frameset|h[1-6]|head|header|hgroup|hr|html|"
+    "iframe|img|input|label|legend|li|link|main|map|menu|meta|nav|noscript|object|ol|optgroup|option|output|p|param|"
+    "picture|pre|progress|script|section|select|source|style|summary|svg|table|tbody|td|template|textarea|tfoot|th|thead|"
+    "time|title|tr|track|ul|video"
 )
 # An element's name alone is not enough to call something a tag: in "0<p and q>0" there is none, so attributes must
 # hold an equals sign.
@@ -28,7 +32,9 @@ _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]
 
 # Control characters that are not white space, and invisible ones that reorder or hide text. The joiners U+200C and
 # U+200D stay: Persian, Hindi and emoji need them.
-_INVISIBLE = "[\\x00-\\x08\\x0e-\\x1b\\x7f-\\x84\\x86-\\x9f\\u00ad\\u200b\\u200e\\u200f\\u202a-\\u202e\\u2060-\\u2064\\u2066-\\u2069\\ufeff]"
+_INVISIBLE = (
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+)
 _BROKEN_SPACE = r"^\s|\s$|\s\s|[^\S ]|[\x1c-\x1f]"
 _SPACE = r"[\s\x1c-\x1f]+"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -127,7 +133,8 @@ def to_text(values: pl.Series) -> pl.Series:
     if dtype.is_float():
         values = values.fill_nan(None)
         whole = values.is_finite() & (values == values.round(0)) & (values.abs() < _LARGEST_PLAIN_FLOAT)
-        return values.cast(pl.Int64, strict=False).cast(pl.String).zip_with(whole.fill_null(False), values.cast(pl.String))
+        as_integers = values.cast(pl.Int64, strict=False).cast(pl.String)
+        return as_integers.zip_with(whole.fill_null(False), values.cast(pl.String))
     if dtype.is_nested() or dtype == pl.Object:
         return text_series([plain_text(value) for value in values.to_list()])
     if dtype == pl.Binary:

@@ -70,7 +70,8 @@ class RowPlan:
         _check_gold_map(config, task)
         split = config.split if isinstance(config.split, str) else None
         groups = as_names(config.group) or [task.inputs[0]]
-        extras = [name for name in dict.fromkeys([*slices, *config.keep]) if name not in (*task.inputs, *RESERVED_COLUMNS)]
+        there = (*task.inputs, *RESERVED_COLUMNS)
+        extras = [name for name in dict.fromkeys([*slices, *config.keep]) if name not in there]
         uses = [("task.inputs", task.inputs), ("data.id", as_names(config.id)), ("data.group", groups)]
         uses += [("data.gold", as_names(config.gold)), ("data.split", as_names(split))]
         uses += [("data.weight", as_names(config.weight)), ("eval.slices or data.keep", extras)]
@@ -122,6 +123,6 @@ def _check_columns(config: DataConfig, used: Sequence[str]) -> None:
         close = closest(unused[0], used)
         hint = f"; did you mean {close!r}?" if close else ""
         raise DataError(
-            f"data.columns: nothing in the recipe uses {unused}{hint} The left side is the name used in the recipe, the "
-            f"right side that in the file; in use are {sorted(set(used))}"
+            f"data.columns: nothing in the recipe uses {unused}{hint}; the left side is the name used in the recipe, "
+            f"the right side that in the file; in use are {sorted(set(used))}"
         )

@@ -127,7 +127,8 @@ def _joined(columns: Sequence[pl.Series]) -> pl.Series:
     """One column of several; bars inside a part are escaped, so that ``a|b`` + ``c`` is not ``a`` + ``b|c``."""
     if len(columns) == 1:
         return columns[0]
-    escaped = [part.str.replace_all("\\", "\\\\", literal=True).str.replace_all("|", "\\|", literal=True) for part in columns]
+    escaped = [part.str.replace_all("\\", "\\\\", literal=True) for part in columns]
+    escaped = [part.str.replace_all("|", "\\|", literal=True) for part in escaped]
     return pl.select(pl.concat_str(escaped, separator="|")).to_series()
 
 

@@ -82,7 +82,8 @@ def require_columns(source: str, available: Collection[str], wanted: Wanted) -> 
     raise DataError(
         f"{source}: {len(missing)} column(s) missing:\n"
         + "\n".join(lines)
-        + f"\n  the columns there are: {there}\n  rename in the recipe, or map names with data.columns: {{ours: theirs}}"
+        + f"\n  the columns there are: {there}"
+        + "\n  rename in the recipe, or map names with data.columns: {ours: theirs}"
     )
 
 

@@ -2,138 +2,33 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
-import io
 import json
 import re
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import polars as pl
 
-from distill.labeling.errors import DataError, MissingDependencyError
+from distill.labeling.errors import DataError
 from distill.labeling.rows_clean import plain_text, text_series
+from distill.labeling.rows_encoding import find_encoding, open_text, show_marked, undecodable
 from distill.labeling.rows_source import BATCH_CHARS, BATCH_ROWS, Batches, RawBatch, Unreadable, Wanted, require_columns
 
 _SEPARATORS = (",", "\t", ";", "|")
-_SNIFFED_BYTES = 262_144
-_SEARCHED_BYTES = 64 * 1024 * 1024
 _JSON_CHUNK_CHARS = 1_048_576
 _MAX_JSON_VALUE_CHARS = 64 * 1024 * 1024
-# A quote that is never closed would swallow the rest of the file; a record beyond this is read as a broken line instead.
+# A quote that is never closed would swallow the rest of the file; a record beyond this is taken for a broken line.
 _MAX_RECORD_LINES = 500
 _MAX_RECORD_CHARS = 4_000_000
 _SHOWN_CHARS = 500
 _BETWEEN_ITEMS = re.compile(r"[\s,]*")
-_UNDECODABLE = re.compile("[\udc00-\udcff]")
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-# What shops' exports come in. The detector knows many more, which on short text win by accident.
-_CANDIDATES = ["cp949", "cp932", "gb18030", "big5", "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256"]
-
-
-def _mark_bytes(error: UnicodeError) -> tuple[str, int]:
-    """Decodes what cannot be decoded to U+DC00 + byte, so that the row can be told apart and shown."""
-    if not isinstance(error, UnicodeDecodeError):
-        raise error
-    return "".join(chr(0xDC00 + byte) for byte in error.object[error.start : error.end]), error.end
-
-
-codecs.register_error("distill.mark_bytes", _mark_bytes)
 
 
 class _RecordTooLongError(Exception):
     """A quoted cell does not end within the bounds of a record."""
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """Opens a file, decompressing by its ending (.gz, .bz2, .xz, .zst).
-
-    Raises:
-        MissingDependencyError: For .zst, without pyarrow.
-    """
-    ending = path.suffix.lower()
-    if ending == ".gz":
-        import gzip
-
-        return gzip.open(path, "rb")
-    if ending == ".bz2":
-        import bz2
-
-        return bz2.open(path, "rb")
-    if ending == ".xz":
-        import lzma
-
-        return lzma.open(path, "rb")
-    if ending == ".zst":
-        try:
-            import pyarrow
-        except ImportError:
-            raise MissingDependencyError("pyarrow", needed_for=str(path), install="pip install pyarrow") from None
-        return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
-    return path.open("rb")
-
-
-def open_text(path: Path, *, encoding: str | None) -> IO[str]:
-    """Opens a text file; what cannot be decoded is marked in the text rather than raised.
-
-    Args:
-        path: The file, compressed or not.
-        encoding: Its encoding; None to find out.
-    """
-    found = encoding or find_encoding(path)
-    if found.lower().replace("_", "-") in ("utf-8", "utf8"):
-        found = "utf-8-sig"
-    return io.TextIOWrapper(open_bytes(path), encoding=found, errors="distill.mark_bytes", newline="")
-
-
-def find_encoding(path: Path) -> str:
-    """Finds the encoding of a text file from its byte order mark, or from the first part that is not plain ASCII.
-
-    A file that is UTF-8 but for a few lines is UTF-8: those lines become problems.
-    """
-    with open_bytes(path) as stream:
-        head = stream.read(_SNIFFED_BYTES)
-        for mark, name in _BYTE_ORDER_MARKS:
-            if head.startswith(mark):
-                return name
-        read = len(head)
-        while head.isascii() and b"\0" not in head and read < _SEARCHED_BYTES:
-            head = stream.read(_SNIFFED_BYTES)
-            read += len(head)
-            if not head:
-                return "utf-8"
-        head += stream.readline(_SNIFFED_BYTES)
-    if head.count(b"\0") > len(head) // 5:
-        return "utf-16-le" if head[1::2].count(b"\0") > head[0::2].count(b"\0") else "utf-16-be"
-    lines = [line for line in head.split(b"\n")[1 if read > _SNIFFED_BYTES else 0 :] if not line.isascii()]
-    broken = [line for line in lines if not _is_utf8(line)]
-    if not broken or len(broken) <= max(1, len(lines) // 10) < len(lines):
-        return "utf-8"
-    return _guess_encoding(b"\n".join(lines))
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _guess_encoding(sample: bytes) -> str:
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(sample, cp_isolation=_CANDIDATES, enable_fallback=False).best()
-    return best.encoding if best else "utf-8"
 
 
 def read_csv(path: Path, wanted: Wanted, *, encoding: str | None, separator: str | None) -> Batches:
@@ -160,7 +55,7 @@ def read_csv(path: Path, wanted: Wanted, *, encoding: str | None, separator: str
         require_columns(str(path), header, wanted)
         for name in wanted:
             if header.count(name) > 1:
-                raise DataError(f"{path}:1: the header names {name!r} {header.count(name)} times; give each its own name")
+                raise DataError(f"{path}:1: the header names {name!r} {header.count(name)} times; give each its own")
         records = _records(lines, separator, width=len(header))
         at = [header.index(name) for name in wanted]
         while items := _take_records(records):
@@ -223,7 +118,8 @@ def _read_header(lines: _Lines, wanted: Wanted, separator: str | None) -> tuple[
             lines.start_record()
             continue
         options = [separator] if separator else _SEPARATORS
-        headers = [([name.strip() for name in next(csv.reader([line], delimiter=option))], option) for option in options]
+        cells = [next(csv.reader([line], delimiter=option)) for option in options]
+        headers = [([name.strip() for name in names], option) for names, option in zip(cells, options, strict=True)]
         return max(headers, key=lambda item: (len(set(item[0]) & set(wanted)), len(item[0])))
     return [], separator or ","
 
@@ -241,9 +137,8 @@ def _records(lines: _Lines, separator: str, *, width: int) -> Iterator[_Record]:
             error, cells = f"a quote is not closed within {_MAX_RECORD_LINES} lines", []
         except csv.Error as found:
             error, cells = str(found), []
-        if not error and not any(cells):
-            if len(cells) <= 1:
-                continue
+        if not error and len(cells) <= 1 and not any(cell.strip() for cell in cells):
+            continue
         while len(cells) > width and not cells[-1]:
             cells.pop()
         if error or len(cells) != width:
@@ -282,11 +177,11 @@ def _take_records(records: Iterator[_Record]) -> list[_Record]:
 
 
 def _csv_batch(path: Path, records: Sequence[_Record], at: dict[str, int]) -> RawBatch:
-    undecodable = _undecodable(["".join(record.cells) for record in records])
+    broken = undecodable(["".join(record.cells) for record in records])
     good: list[_Record] = []
     unreadable: list[Unreadable] = []
     for index, record in enumerate(records):
-        if index in undecodable:
+        if index in broken:
             unreadable.append(_undecodable_row(record.number, " | ".join(record.cells)))
         elif record.kind:
             unreadable.append(Unreadable(record.number, record.kind, record.detail, _shown(record.cells[0])))
@@ -350,7 +245,7 @@ def _array_items(path: Path, stream: IO[str]) -> Iterator[tuple[int, str]]:
             if not more or len(buffer) - position > _MAX_JSON_VALUE_CHARS:
                 raise DataError(
                     f"{path}: not valid JSON after item {number} of the array, near "
-                    f"{_shown(buffer[position : position + 80])!r}; write one object a line, so that only bad lines are lost"
+                    f"{_shown(buffer[position : position + 80])!r}; write one object a line, to lose only bad ones"
                 ) from None
             buffer, position = buffer[position:] + more, 0
             continue
@@ -375,12 +270,12 @@ def _take_texts(items: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, st
 def _json_batch(
     path: Path, taken: Sequence[tuple[int, str]], wanted: Wanted, *, unit: str
 ) -> tuple[RawBatch, set[str]]:
-    undecodable = _undecodable([text for _, text in taken])
+    broken = undecodable([text for _, text in taken])
     numbers: list[int] = []
     values: list[dict[str, object]] = []
     unreadable: list[Unreadable] = []
     for index, (number, text) in enumerate(taken):
-        if index in undecodable:
+        if index in broken:
             unreadable.append(_undecodable_row(number, text))
             continue
         value, kind, detail = _parse(text)
@@ -390,9 +285,7 @@ def _json_batch(
             numbers.append(number)
             values.append(value)
     keys = set().union(*values) if values else set()
-    columns = {
-        name: text_series([plain_text(value.get(name)) for value in values]) for name in wanted if name in keys
-    }
+    columns = {name: text_series([plain_text(value.get(name)) for value in values]) for name in wanted if name in keys}
     frame = pl.DataFrame(columns) if columns else pl.DataFrame({"": [None] * len(numbers)})
     return RawBatch(str(path), unit, numbers, frame, unreadable), keys
 
@@ -411,19 +304,9 @@ def _parse(text: str) -> tuple[dict[str, object], str, str]:
     return value, "", ""
 
 
-def _undecodable(texts: Sequence[str]) -> set[int]:
-    """Indices of the texts that hold marked bytes. One pass over the whole tells the usual case: none."""
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        return {index for index, text in enumerate(texts) if _UNDECODABLE.search(text)}
-    return set()
-
-
 def _undecodable_row(number: int, text: str) -> Unreadable:
-    marked = Counter(_UNDECODABLE.findall(text))
-    shown = _UNDECODABLE.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", text)
-    detail = f"{marked.total()} byte(s) that are no text in this encoding; set data.encoding if it is another"
+    shown, count = show_marked(text)
+    detail = f"{count} byte(s) that are no text in this encoding; set data.encoding if it is another"
     return Unreadable(number, "undecodable", detail, _shown(shown))
 
 
