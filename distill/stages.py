@@ -203,7 +203,7 @@ def _ask(session: Session) -> Ended:
         )
     _write_votes(session, parts)
     shutil.rmtree(parts)
-    return _labeling_ended(result)
+    return _labeling_ended(result, failures=folder.failures)
 
 
 def _write_votes(session: Session, parts: Path) -> None:
@@ -222,7 +222,7 @@ def _write_votes(session: Session, parts: Path) -> None:
     failures.select("row_id", "teacher", "sample", "outcome", "reason").sink_ndjson(folder.failures)
 
 
-def _labeling_ended(result: LabelingResult) -> Ended:
+def _labeling_ended(result: LabelingResult, *, failures: Path) -> Ended:
     outcomes = result.outcomes
     stopped = {name: tally.stopped for name, tally in result.teachers.items() if tally.stopped}
     facts = {
@@ -241,10 +241,15 @@ def _labeling_ended(result: LabelingResult) -> Ended:
     if result.stopped == "budget":
         error = BudgetError("; ".join(stops) or "labeling.budget_usd: spent; raise it and run the same command again")
     elif not outcomes["labeled"]:
-        told = "; ".join(stops) or "see failures.jsonl in the run folder for the reason of each row"
-        error = TeacherError(f"labeling: no teacher labeled any row ({said}): {told}")
+        told = "; ".join(stops) or _commonest_reason(failures)
+        error = TeacherError(f"labeling: no teacher labeled any row ({said}): {told}; every reason is in {failures}")
     settled = not outcomes["failed"] and not stops and result.stopped is None
     return Ended(said, facts=facts, final=settled, error=error)
+
+
+def _commonest_reason(failures: Path) -> str:
+    reasons = pl.scan_ndjson(failures).group_by("reason").len().sort("len", "reason", descending=[True, False])
+    return str(reasons.head(1).collect()["reason"].item())
 
 
 def _show_labeling(session: Session, state: LabelingProgress, *, total: int) -> None:
