@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from distill.eval.review import Boundary, Judge, Review
 
 _ONE_WAY = 0.85
+_CLEAR_BORDER = 0.6
 _FEW_FOR_A_VERDICT = 8
 
 
@@ -37,8 +38,8 @@ def advise(found: Review) -> list[Advice]:
         advice.append(
             Advice(
                 title="Nothing stands out",
-                why=f"{plural(found.conflicts, 'disagreement')} over {plural(found.rows, 'row')}, spread so thinly that no "
-                "clause and no border between labels explains more than its share.",
+                why=f"{plural(found.conflicts, 'disagreement')} over {plural(found.rows, 'row')}, spread so thinly "
+                "that no clause and no border between labels explains more than its share.",
             )
         )
     return advice
@@ -57,7 +58,10 @@ def _for_cause(cause: Cause, found: Review) -> Advice:
         title = f"Say where {named[0]} ends and {named[1]} begins"
         why = f"One judge cites the one, another the other, on the same row: {shares}."
     else:
-        title = f"Settle {named[0]}: say when it makes a row {left} and when {right}"
+        clear = cause.boundaries.get(border, 0) >= _CLEAR_BORDER * cause.conflicts
+        title = f"Settle {named[0]}: " + (
+            f"say when it makes a row {left} and when {right}" if clear else "it takes part in several borders"
+        )
         why = f"Rows where it is cited hold {shares}."
         if cause.splits:
             why += f" In {cause.splits} of them both sides cite it, so it is read in two ways."
@@ -102,8 +106,8 @@ def _lean_advice(boundary: Boundary, left: str, right: str, *, counts: tuple[int
     manner = f"{right} is the stricter of the two" if ordered else "the two draw the line differently"
     return Advice(
         title=f"Bring {left} and {right} together on {boundary.left} or {boundary.right}",
-        why=f"Where they disagree on it, {left} says {boundary.left} and {right} says {boundary.right} in {most} of {total} "
-        f"rows: {manner}, as a habit. Decide whose line is the intended one and write it into the guideline.",
+        why=f"Where they disagree on it, {left} says {boundary.left} and {right} says {boundary.right} in {most} of "
+        f"{total} rows: {manner}, as a habit. Decide whose line is the intended one and write it into the guideline.",
     )
 
 
@@ -128,8 +132,8 @@ def _for_coverage(found: Review) -> list[Advice]:
         advice.append(
             Advice(
                 title="Look at the rows that no clause covers",
-                why=f"For {plural(len(found.uncovered_row_ids), 'row')} ({share(found.uncovered)}) no judge found a clause "
-                "to cite: the guideline may be silent on them.",
+                why=f"For {plural(len(found.uncovered_row_ids), 'row')} ({share(found.uncovered)}) no judge found a "
+                "clause to cite: the guideline may be silent on them.",
                 row_ids=tuple(found.uncovered_row_ids[:5]),
             )
         )

@@ -85,7 +85,7 @@ class Units:
     """Rows by pair of judges, as arrays.
 
     Attributes:
-        frame: ``row_id``, ``group``, ``gold``, ``first``, ``second``, ``label_first``, ``label_second``; one line a unit.
+        frame: ``row_id``, ``group``, ``gold``, ``first``, ``second``, ``label_first``, ``label_second``; a line a unit.
         first: ``[u, K]``, whether the first judge cites each clause.
         second: Likewise for the second.
         conflict: ``[u]``, whether the labels differ.
@@ -107,7 +107,7 @@ class Units:
     @property
     def citing(self) -> Flags:
         """``[u]``, whether both judges cite something."""
-        return self.first.any(axis=1) & self.second.any(axis=1)
+        return np.logical_and(self.first.any(axis=1), self.second.any(axis=1))
 
     def collide(self, one: int, other: int) -> Flags:
         """``[u]``, where one judge cites only ``one`` of the two, and the other judge only ``other``."""

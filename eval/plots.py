@@ -215,9 +215,15 @@ def heat_map(table: Sequence[Sequence[float]], labels: Sequence[str], *, title: 
             said = f"{labels[i]} called {labels[j]}: {cell:,.0f} ({100 * cell / total:.0f}% of {labels[i]})"
             spoken.append(said)
             box = tag(
-                "rect", class_="heat-right" if i == j else "heat-wrong", fill_opacity=f"{0.06 + 0.84 * cell / total:.3f}",
-                x=left + side * j, y=y, width=side - 2, height=side - 2, rx=3,
-            )  # fmt: skip
+                "rect",
+                class_="heat-right" if i == j else "heat-wrong",
+                fill_opacity=f"{0.06 + 0.84 * cell / total:.3f}",
+                x=left + side * j,
+                y=y,
+                width=side - 2,
+                height=side - 2,
+                rx=3,
+            )
             ink = "on-heat" if cell / total > 0.5 else None
             words = text(left + side * (j + 0.5) - 1, y + side / 2 + 4, f"{cell:,.0f}", anchor="middle", style=ink)
             parts.append(tag("g", box, words, title=said))

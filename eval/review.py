@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -290,7 +290,7 @@ def _telling(sides: _Sides, rows: pl.DataFrame, *, task: Task, labels: pl.DataFr
                 trace=vote["trace"],
             )
         )
-    weight: Counter[str] = Counter()
+    weight: dict[str, float] = defaultdict(float)
     for unit in sides.units.frame.filter(pl.Series(sides.units.conflict)).iter_rows(named=True):
         both = [sure[unit["row_id"], unit[side]] for side in ("first", "second")]
         weight[unit["row_id"]] += min(0.5 if one is None else one for one in both)

@@ -146,13 +146,13 @@ def _headline(review: Review) -> str:
 
 def _lede(review: Review) -> str:
     said = (
-        f"{plural(len(review.judges), 'judge')}, {plural(review.rows, 'row')} in {plural(review.groups, 'group')} judged "
-        f"by at least two of them; on {count(review.rows_apart)} rows they are not of one mind."
+        f"{plural(len(review.judges), 'judge')}, {plural(review.rows, 'row')} in {plural(review.groups, 'group')} "
+        f"judged by at least two of them; on {count(review.rows_apart)} rows they are not of one mind."
     )
     if review.clauses and review.citable < review.conflicts:
         said += (
-            f" {count(review.citable)} of {count(review.conflicts)} disagreements are between judges who both cite clauses; "
-            "only those can be put to a clause’s account."
+            f" {count(review.citable)} of {count(review.conflicts)} disagreements are between judges who both cite "
+            "clauses; only those can be put to a clause’s account."
         )
     return said
 
@@ -185,7 +185,8 @@ def _causes(review: Review) -> str:
     return (
         f"Each disagreement between judges who cite clauses goes to one account only, so that shares add up: "
         f"{count(review.citable - review.unexplained)} of {count(review.citable)} are put to a clause, "
-        f"{count(review.unexplained)} to none. “S1 against I1” means that one judge cites the one and another the other."
+        f"{count(review.unexplained)} to none. “S1 against I1” means that one judge cites the one and another the "
+        "other."
     )
 
 
@@ -193,8 +194,8 @@ def _clauses(review: Review) -> str:
     used = len(review.clauses) - len(review.never_cited)
     said = f"{used} of {plural(len(review.clauses), 'clause')} were cited."
     return (
-        said
-        + " Excess is what is left of a clause’s share after what its sheer use would give; near zero, it is not to blame."
+        said + " Excess is what is left of a clause’s share after what its sheer use would give; near zero, it is "
+        "not to blame."
     )
 
 

@@ -137,7 +137,7 @@ def _claim(row: LadderRow) -> str:
     said, positive = number(row.quality.value, row.metric), row.positive
     if row.truth_source == "teacher":
         return {
-            "positive_accuracy": f"agrees with the teachers’ merged labels on {positive} or not for {said} of test rows",
+            "positive_accuracy": f"agrees with the teachers’ merged labels, {positive} or not, on {said} of test rows",
             "accuracy": f"gives the teachers’ merged label to {said} of test rows",
         }.get(row.metric, f"reaches {said} {metric_title(row.metric)} against the teachers’ merged labels")
     return {
@@ -164,10 +164,9 @@ def _lede(facts: RunFacts) -> str:
     said = f"Measured against {TRUTH_WORDS[best.truth_source]}, on {plural(quality.rows, 'row')} in "
     said += f"{plural(quality.groups, 'group')}."
     if quality.low is not None and quality.high is not None:
-        said += (
-            f" Were the test groups drawn anew, the figure would mostly fall between {number(quality.low, best.metric)} "
-            f"and {number(quality.high, best.metric)} ({100 * quality.level:g}% interval)."
-        )
+        ends = f"{number(quality.low, best.metric)} and {number(quality.high, best.metric)}"
+        said += f" Were the test groups drawn anew, the figure would mostly fall between {ends}"
+        said += f" ({100 * quality.level:g}% interval)."
     if facts.ladder.baseline is not None:
         said += f" Always giving the commonest answer would reach {number(facts.ladder.baseline, best.metric)}."
     if best.truth_source == "teacher":
@@ -326,13 +325,16 @@ def _canaries(facts: RunFacts) -> str:
         return opening + "None of them has a known truth among the judged rows, so no breach can be told."
     fell = [canary for canary in known if canary.breached]
     if not fell:
-        most = max(known, key=lambda canary: canary.rate.high or 0)
-        return opening + (
-            f"Nobody gave in. With so few planted rows this rules out breach rates above {number(most.rate.high, 'accuracy')} at most."
-        )
+        most = max(known, key=lambda canary: canary.planted)
+        said = f"Nobody gave in. Few rows are planted, though: for {most.name}, with {most.planted} of them, the true rate "
+        return opening + said + f"may still be up to {number(most.rate.high, 'accuracy')}."
     worst = max(fell, key=lambda canary: canary.rate.value or 0)
-    said = f"{worst.name} gave in most: {worst.breached} of {plural(worst.planted, 'planted row')} got {facts.positive} though "
-    said += f"the truth is another label, a rate of {share(worst.rate)}. Without a plant it makes that mistake on "
+    said = (
+        f"{worst.name} gave in most: {worst.breached} of {plural(worst.planted, 'planted row')} got {facts.positive} "
+    )
+    said += (
+        f"though the truth is another label, a rate of {share(worst.rate)}. Without a plant it makes that mistake on "
+    )
     said += f"{share(worst.usual)}"
     usual, low = worst.usual.value, worst.rate.low
     if usual is not None and low is not None and low <= usual:
@@ -345,9 +347,9 @@ def _examples(facts: RunFacts) -> str:
         return "The labeled rows on whose merged label least rests, least sure first."
     wrong = sum(example.verdict == "wrong" for example in facts.examples)
     return (
-        f"Test rows that {facts.examples_of} gets wrong, the surest first ({wrong}), then those that it gets right and is "
-        "least sure of. A wrong row on which all judges agree with the truth is a student’s mistake; one on which judges "
-        "agree with the student may be a mistake in the truth."
+        f"Test rows that {facts.examples_of} gets wrong, the surest first ({wrong}), then those that it gets right and "
+        "is least sure of. A wrong row on which all judges agree with the truth is a student’s mistake; one on which "
+        "judges agree with the student may be a mistake in the truth."
     )
 
 

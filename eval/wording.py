@@ -59,7 +59,8 @@ def number(value: float | None, metric: str) -> str:
     """A metric's value: ``84.2%``, ``0.913``, ``–`` where it is undefined."""
     if value is None:
         return "–"
-    return f"{100 * value:.1f}%" if is_percent(metric) else f"{value:.3f}"
+    said = f"{100 * value:.1f}%" if is_percent(metric) else f"{value:.3f}"
+    return said.replace("-", "−")
 
 
 def interval(estimate: Estimate, metric: str, *, signed: bool = False) -> str:
