@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from distill.secrets import is_secret
 from distill.yaml_source import Location, YamlSource
 
 _WANTED = {
@@ -62,8 +63,15 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(names)}" if names else ""
 
 
+class _Withheld:
+    """Stands for a value that must not be shown."""
+
+    def __repr__(self) -> str:
+        return "a secret"
+
+
 def _sentence(error: ErrorDetails) -> str:
-    kind, given = error["type"], error.get("input")
+    kind, given = error["type"], _Withheld() if is_secret(error["loc"]) else error.get("input")
     context: Mapping[str, Any] = error.get("ctx") or {}
     if kind == "missing":
         return "missing; add it"

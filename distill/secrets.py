@@ -29,10 +29,10 @@ def secret_problems(data: Any) -> list[tuple[Location, str]]:
     problems: list[tuple[Location, str]] = []
     for location, text in _texts(data, ()):
         names = _REFERENCE.findall(text)
-        if location[-1] in _SECRET_KEYS:
+        if location[-1] in _SECRET_KEYS and text:
             if _REFERENCE.fullmatch(text) is None:
                 problems.append((location, "a secret in the open; write ${NAME} and set NAME in the environment"))
-        elif names and not _in_secret_mapping(location):
+        elif names and not is_secret(location):
             problems.append((location, f"${{{names[0]}}} is read for secrets only; write the value, or use --set"))
     return problems
 
@@ -83,13 +83,14 @@ def _from_environment(text: str, *, where: str) -> str:
     return _REFERENCE.sub(lambda found: os.environ[found[1]], text)
 
 
-def _in_secret_mapping(location: Location) -> bool:
-    return len(location) >= 2 and location[-2] in _SECRET_MAPPINGS
+def is_secret(location: Location) -> bool:
+    """Whether what stands there may be a secret, and is never to be shown."""
+    return any(part in _SECRET_KEYS or part in _SECRET_MAPPINGS for part in location)
 
 
 def _texts(value: Any, location: Location) -> Iterator[tuple[Location, str]]:
-    if isinstance(value, str) and location:
-        yield location, value
+    if isinstance(value, str | int | float) and location:
+        yield location, str(value)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _texts(item, (*location, key))

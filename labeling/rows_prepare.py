@@ -12,6 +12,7 @@ import polars as pl
 
 from distill.labeling.data_config import SPLITS
 from distill.labeling.errors import DataError
+from distill.labeling.row_id import join_columns
 from distill.labeling.rows_clean import clean_text, to_text
 from distill.labeling.rows_index import split_groups
 from distill.labeling.rows_plan import RowPlan
@@ -118,18 +119,9 @@ def _inputs(texts: Mapping[str, pl.Series], plan: RowPlan, findings: Findings) -
 def _ids(texts: Mapping[str, pl.Series], inputs: Mapping[str, pl.Series], plan: RowPlan) -> pl.Series:
     """The id columns joined by a bar, null where one is empty; else 16 hex digits of BLAKE2b of the inputs."""
     if plan.ids:
-        return _joined([_stripped(texts[name]) for name in plan.ids])
+        return join_columns([_stripped(texts[name]) for name in plan.ids])
     joined = pl.select(pl.concat_str(list(inputs.values()), separator="\x1f")).to_series()
     return pl.Series([hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in joined], dtype=pl.String)
-
-
-def _joined(columns: Sequence[pl.Series]) -> pl.Series:
-    """One column of several; bars inside a part are escaped, so that ``a|b`` + ``c`` is not ``a`` + ``b|c``."""
-    if len(columns) == 1:
-        return columns[0]
-    escaped = [part.str.replace_all("\\", "\\\\", literal=True) for part in columns]
-    escaped = [part.str.replace_all("|", "\\|", literal=True) for part in escaped]
-    return pl.select(pl.concat_str(escaped, separator="|")).to_series()
 
 
 def _stripped(values: pl.Series) -> pl.Series:
@@ -147,7 +139,7 @@ def _groups(
 ) -> pl.Series:
     """The group columns joined. An input counts by its cleaned text in lower case: "TV" and "tv" are one query."""
     parts = [inputs[name].str.to_lowercase() if name in inputs else texts[name] for name in plan.groups]
-    group = _joined([_stripped(part) for part in parts])
+    group = join_columns([_stripped(part) for part in parts])
     alone = group.is_null() & row_id.is_not_null()
     if alone.any() and not set(plan.groups) & set(plan.inputs):
         # A row of no group is a group of its own; an empty query is a problem and is listed as such.

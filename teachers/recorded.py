@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from distill.labeling.errors import DataError
+from distill.labeling.row_id import join_columns
 from distill.labeling.teacher import Completion, Prompt, Reply, Request
 from distill.teachers.config import RecordedColumns, RecordedTeacherConfig
 
@@ -148,7 +149,7 @@ def _read_jsonl(path: Path) -> pl.DataFrame:
 
 def _index(table: pl.DataFrame, columns: tuple[str, ...], where: str) -> dict[str, int]:
     parts = [_as_text(table[name], name, where) for name in columns]
-    ids = parts[0] if len(parts) == 1 else ["|".join(part) for part in zip(*parts, strict=True)]
+    ids = join_columns([pl.Series(part, dtype=pl.String) for part in parts]).to_list()
     positions = dict(zip(ids, range(len(ids)), strict=True))
     if len(positions) < len(ids):
         # The dict keeps the last position of an id, so an earlier one is the first of a pair.
