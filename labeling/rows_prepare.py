@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -43,6 +43,7 @@ class Findings:
     gold_known: int = 0
     gold_outside: Counter[str] = field(default_factory=Counter)
     unknown_splits: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, str] = field(default_factory=dict)
 
     def raise_if_wrong(self, plan: RowPlan, log: ProblemLog) -> None:
         """Stops where a split is unknown or no gold label is in the label set.
@@ -76,6 +77,8 @@ def prepare(batch: RawBatch, plan: RowPlan, findings: Findings, log: ProblemLog)
     """
     findings.read += batch.read
     findings.cleaned.update(batch.cleaned)
+    if batch.note:
+        findings.notes[batch.source] = batch.note
     for bad in batch.unreadable:
         log.add(bad.kind, (batch.source, batch.unit, bad.number), detail=bad.detail, row=bad.raw)
     height = len(batch.numbers)
