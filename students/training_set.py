@@ -1,0 +1,186 @@
+"""What a student learns from: rows, each with a target distribution."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from distill.labeling.errors import StudentError
+from distill.labeling.task import Task
+from distill.students.config import HUMAN, LABELS
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Rows to learn from and rows to stop by.
+
+    Both tables have ``row_id`` str, ``group`` str, the task's input columns (str), ``target`` List[f64] in the order
+    of the task's labels and summing to one, ``weight`` f64 with mean 1 over both tables together, and ``source`` str:
+    the entry of ``train_on`` that gave the target. In the order of the rows that they came from.
+
+    Attributes:
+        train: Rows to learn from.
+        validation: Rows of other groups, held out; empty where no share was asked for.
+    """
+
+    train: pl.DataFrame
+    validation: pl.DataFrame
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Training rows by source."""
+        return {str(name): count for name, count in self.train.group_by("source").len().sort("source").iter_rows()}
+
+
+def training_set(
+    rows: pl.DataFrame,
+    *,
+    train_on: str | Sequence[str],
+    labels: pl.DataFrame | None,
+    votes: pl.DataFrame | None,
+    task: Task,
+    validation_share: float = 0.0,
+    seed: int = 0,
+) -> TrainingSet:
+    """Collects the targets of every row outside split ``test``.
+
+    ========== ============================================ =======================================================
+    source     rows                                         target
+    ========== ============================================ =======================================================
+    ``human``  gold of split ``train``                      one-hot
+    ``labels`` a merged label                               its ``probs``
+    a teacher  at least one ``labeled`` vote of that teacher mean over its samples of ``probs``, one-hot where a vote
+                                                            has none
+    ========== ============================================ =======================================================
+
+    ``human`` never takes the gold of split ``audit``, which is kept for calibrating and auditing. The weight is the
+    row's own (how often it occurs), scaled to mean 1; :func:`weigh_by_confidence` brings confidence in.
+
+    Args:
+        rows: The rows table.
+        train_on: Source, or several of which the first that has a target for a row gives it.
+        labels: The labels table, where a source asks for it.
+        votes: The votes table, where a source asks for it.
+        task: What the labels and inputs are.
+        validation_share: Share of the groups to hold out, by a hash of the group and the seed. At least one group is
+            held out and one kept where the share is above 0 and there are two.
+        seed: Seed of that split.
+
+    Raises:
+        StudentError: A source has no table or is unknown, a label is outside the task's, or no row is left.
+    """
+    sources = [train_on] if isinstance(train_on, str) else list(train_on)
+    usable = rows.filter(pl.col("split") != "test").with_row_index("position")
+    targets = [
+        _targets(source, usable, labels=labels, votes=votes, task=task).with_columns(
+            source=pl.lit(source), rank=pl.lit(rank)
+        )
+        for rank, source in enumerate(sources)
+    ]
+    chosen = pl.concat(targets).sort("rank").unique("row_id", keep="first", maintain_order=True).drop("rank")
+    joined = usable.join(chosen, on="row_id", how="inner").sort("position")
+    joined = joined.select("row_id", "group", *task.inputs, "target", "weight", "source").filter(pl.col("weight") > 0)
+    if joined.is_empty():
+        raise StudentError(_nothing_left(sources, rows))
+    joined = joined.with_columns(pl.col("weight") / pl.col("weight").mean())
+    held_out = _held_out(joined["group"], share=validation_share, seed=seed)
+    return TrainingSet(train=joined.filter(~held_out), validation=joined.filter(held_out))
+
+
+def weigh_by_confidence(table: pl.DataFrame) -> pl.DataFrame:
+    """Multiplies each weight by the target's highest probability, and scales the weights back to mean 1.
+
+    A soft target already pulls less the flatter it is, so this matters for ``hard_ce``, which forgets the
+    distribution otherwise.
+    """
+    weight = pl.col("weight") * pl.col("target").list.max()
+    return table.with_columns(weight=weight / weight.mean())
+
+
+def smooth(table: pl.DataFrame, *, share: float) -> pl.DataFrame:
+    """Spreads a share of every target evenly: ``(1 - share) * target + share / K`` (Szegedy et al. 2016)."""
+    size = pl.col("target").list.len()
+    return table.with_columns(target=pl.col("target") * (1.0 - share) + share / size) if share > 0 else table
+
+
+def one_hot(label: pl.Expr, *, labels: Sequence[str]) -> pl.Expr:
+    """The distribution with all mass on ``label``, as List[f64] in the order of ``labels``."""
+    return pl.concat_list([(label == name).cast(pl.Float64) for name in labels])
+
+
+def _targets(
+    source: str, rows: pl.DataFrame, *, labels: pl.DataFrame | None, votes: pl.DataFrame | None, task: Task
+) -> pl.DataFrame:
+    """``row_id`` and ``target`` of the rows that a source has something to say of."""
+    if source == HUMAN:
+        gold = rows.filter((pl.col("split") == "train") & pl.col("gold").is_not_null())
+        _refuse_strangers(gold["gold"], source=source, task=task)
+        return gold.select("row_id", target=one_hot(pl.col("gold"), labels=task.labels))
+    if source == LABELS:
+        if labels is None:
+            raise StudentError("train_on: 'labels' needs merged labels, got none; run the aggregate stage first")
+        _refuse_strangers(labels["label"], source=source, task=task)
+        found = labels.filter(pl.col("probs").is_not_null()).select("row_id", target=pl.col("probs"))
+    else:
+        found = _votes_of(source, votes, task)
+    _refuse_misshapen(found, source=source, task=task)
+    return found.join(rows.select("row_id"), on="row_id", how="semi")
+
+
+def _votes_of(teacher: str, votes: pl.DataFrame | None, task: Task) -> pl.DataFrame:
+    known = [] if votes is None else votes["teacher"].unique().sort().to_list()
+    if votes is None or teacher not in known:
+        named = ", ".join([HUMAN, LABELS, *known])
+        raise StudentError(f"train_on: no votes of a teacher {teacher!r}; name one of: {named}")
+    labeled = votes.filter((pl.col("teacher") == teacher) & (pl.col("outcome") == "labeled"))
+    _refuse_strangers(labeled["label"], source=teacher, task=task)
+    probs = pl.coalesce("probs", one_hot(pl.col("label"), labels=task.labels))
+    size = len(task.labels)
+    means = [pl.col("probs").list.get(i, null_on_oob=True).mean().alias(str(i)) for i in range(size)]
+    per_row = labeled.with_columns(probs=probs).group_by("row_id", maintain_order=True).agg(means)
+    return per_row.select("row_id", target=pl.concat_list([pl.col(str(i)) for i in range(size)]))
+
+
+def _refuse_strangers(labels: pl.Series, *, source: str, task: Task) -> None:
+    strangers = labels.drop_nulls().unique().sort().to_list()
+    strangers = [name for name in strangers if name not in task.labels]
+    if strangers:
+        raise StudentError(
+            f"train_on: {source}: labels outside the task's set {list(task.labels)}, got {strangers}; "
+            "correct them, or add them to task.labels"
+        )
+
+
+def _refuse_misshapen(found: pl.DataFrame, *, source: str, task: Task) -> None:
+    """A distribution of the wrong length or not summing to one would train silently on nonsense."""
+    target = pl.col("target")
+    bad = found.filter(
+        (target.list.len() != len(task.labels)) | ((target.list.sum() - 1.0).abs() > 1e-3) | (target.list.min() < 0.0)
+    )
+    if not bad.is_empty():
+        row_id, value = bad.select("row_id", "target").row(0)
+        raise StudentError(
+            f"train_on: {source}: {bad.height} distributions are not {len(task.labels)} shares of one, first row "
+            f"{row_id!r}: {value}; merge the votes again with the labels of this task"
+        )
+
+
+def _held_out(groups: pl.Series, *, share: float, seed: int) -> pl.Series:
+    """Whether each row's group is held out: the groups with the smallest hashes, as many as the share says."""
+    names = groups.unique().to_list()
+    count = 0 if share <= 0 or len(names) < 2 else min(max(1, math.floor(share * len(names) + 0.5)), len(names) - 1)
+    ranked = sorted(names, key=lambda name: hashlib.blake2b(f"{seed}\0{name}".encode()).digest())
+    return groups.is_in(ranked[:count])
+
+
+def _nothing_left(sources: list[str], rows: pl.DataFrame) -> str:
+    splits = dict(rows.group_by("split").len().sort("split").iter_rows())
+    gold = rows.filter((pl.col("split") == "train") & pl.col("gold").is_not_null()).height
+    return (
+        f"train_on: nothing to learn from in {sources}: rows by split {splits}, {gold} gold labels in split 'train'; "
+        "rows of split 'test' are never trained on; give labels to rows of another split, or choose another source"
+    )
