@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distill.api import aggregate, evaluate, label, load_student, review, train
+    from distill.api import aggregate, evaluate, label, load_student, read_rows, review, train
     from distill.labeling.errors import DistillError
     from distill.labeling.guideline import Guideline
     from distill.labeling.task import Task
@@ -29,6 +29,7 @@ __all__ = [
     "label",
     "load_recipe",
     "load_student",
+    "read_rows",
     "review",
     "run",
     "train",
@@ -45,6 +46,7 @@ _HOME = {
     "label": "distill.api",
     "load_recipe": "distill.recipe",
     "load_student": "distill.api",
+    "read_rows": "distill.api",
     "review": "distill.api",
     "run": "distill.runner",
     "train": "distill.api",

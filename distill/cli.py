@@ -54,9 +54,6 @@ def main() -> None:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted: what was answered is kept; the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
 
@@ -272,8 +269,14 @@ def _run(
     from distill.progress import TerminalProgress
     from distill.runner import run as run_recipe
 
-    with TerminalProgress(sys.stderr) as progress:
-        finished = run_recipe(recipe, out=out, limit=limit, until=until, overrides=overrides or (), progress=progress)
+    try:
+        with TerminalProgress(sys.stderr) as progress:
+            finished = run_recipe(
+                recipe, out=out, limit=limit, until=until, overrides=overrides or (), progress=progress
+            )
+    except KeyboardInterrupt:
+        print("interrupted: what was answered is kept; the same command goes on from there", file=sys.stderr)
+        raise typer.Exit(130) from None
     if as_json:
         print(json.dumps(finished.to_dict(), indent=1, default=str))
         return

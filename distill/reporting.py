@@ -32,7 +32,9 @@ def write_run_reports(session: Session) -> Ended:
         except DataError as error:
             session.progress.warn(f"no guideline review: {error}")
         else:
-            written += write_review_report(folder.review, found, name=recipe.name, task=task, config=recipe.report)
+            written += write_review_report(
+                folder.review, found, name=recipe.name, config=recipe.report, report_href=folder.report.name
+            )
     _, with_truth = rows_with_truth(rows, labels, recipe)
     evaluations = json.loads(folder.evaluations.read_text(encoding="utf-8"))
     report = RunReport(

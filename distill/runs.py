@@ -145,8 +145,7 @@ class Run:
         from distill.eval.review_report import write_review_report
 
         recipe = self.recipe
-        path = out or self.folder.review
-        return write_review_report(path, self.review(), name=recipe.name, task=self._task(recipe), config=recipe.report)
+        return write_review_report(out or self.folder.review, self.review(), name=recipe.name, config=recipe.report)
 
     def to_dict(self) -> dict[str, Any]:
         """What a program wants to know of the run."""

@@ -341,7 +341,8 @@ def _predict_one(session: Session, name: str) -> None:
 
 
 def _show_training(session: Session, name: str, state: FitProgress) -> None:
-    note = f"loss {state.loss:.3f} · {state.examples_per_s:,.0f} pairs/s" if state.loss is not None else ""
+    note = f"epoch {state.epoch} of {state.epochs} · {state.rows_per_s:,.0f} pairs/s"
+    note += f" · loss {state.loss:.3f}" if state.loss is not None else ""
     session.progress.step(name, done=state.step, total=state.total_steps, note=note)
 
 

@@ -42,6 +42,7 @@ def test_the_wheel_has_one_top_level_and_all_folders(built):
 
 def test_the_source_distribution_can_build_the_same_wheel(built):
     (source,) = built.glob("*.tar.gz")
-    names = tarfile.open(source).getnames()
+    with tarfile.open(source) as archive:
+        names = archive.getnames()
     for path in INSIDE:
         assert any(f"/{path}".rstrip("/") in name for name in names), path

@@ -124,7 +124,8 @@ def test_a_secret_is_read_when_a_teacher_is_built_and_never_written(folder, monk
 
     text = GOOD.replace(
         "{type: recorded, path: replies.jsonl, family: f}",
-        "{type: openai, base_url: http://h/v1, model: m, family: f, api_key: '${SHOP_KEY}', headers: {X-Team: '${TEAM}'}}",
+        "{type: openai, base_url: http://h/v1, model: m, family: f, api_key: '${SHOP_KEY}', "
+        "headers: {X-Team: '${TEAM}'}}",
     )
     monkeypatch.delenv("SHOP_KEY", raising=False)
     recipe = load(folder, text)
