@@ -35,7 +35,9 @@ class Example(BaseModel):
     truth: str | None
     predicted: str | None
     confidence: float | None
-    verdict: str = Field(description="'wrong', 'right', or 'no truth'")
+    verdict: str = Field(
+        description="'wrong' or 'right'; 'differs' or 'same' where the truth is merged labels; 'no truth' without one"
+    )
     merged: str | None
     voices: list[Voice]
 
@@ -50,34 +52,25 @@ def hardest_rows(report: RunReport, *, student: str | None, split: str = "test")
         student: Whose predictions.
         split: Rows of this split only, where a student predicts.
     """
-    limit = report.config.examples
-    rows = report.rows
     if student is not None and student in report.predictions:
-        said = report.predictions[student]
-        wanted = [column for column in ("row_id", "label", "confidence", "probs") if column in said.columns]
-        table = rows.filter(pl.col("split") == split).join(
-            said.select(wanted).rename({"label": "_label"}), on="row_id", how="inner"
-        )
-        sure = _confidence(table)
-        table = table.with_columns(
-            sure.alias("_sure"),
-            pl.when(pl.col("gold").is_null())
-            .then(pl.lit("no truth"))
-            .otherwise(pl.when(pl.col("_label") == pl.col("gold")).then(pl.lit("right")).otherwise(pl.lit("wrong")))
-            .alias("_verdict"),
-        )
-        wrong = table.filter(pl.col("_verdict") == "wrong").sort(["_sure", "row_id"], descending=[True, False])
-        rest = table.filter(pl.col("_verdict") != "wrong").sort(["_sure", "row_id"])
-        chosen = pl.concat([wrong, rest]).head(limit)
+        chosen = _by_mistakes(report, report.predictions[student], split)
     elif report.labels is not None and "confidence" in report.labels.columns:
         given = report.labels.filter(pl.col("label").is_not_null()).select("row_id", _sure="confidence")
-        chosen = rows.join(given, on="row_id").sort(["_sure", "row_id"]).head(limit)
-        chosen = chosen.with_columns(
-            pl.lit(None, dtype=pl.String).alias("_label"), pl.lit("no truth").alias("_verdict")
-        )
+        chosen = report.rows.join(given, on="row_id").sort(["_sure", "row_id"])
+        chosen = chosen.with_columns(_label=pl.lit(None, dtype=pl.String), _verdict=pl.lit("no truth"))
     else:
         return []
-    return _with_voices(chosen, report)
+    return _with_voices(chosen.head(report.config.examples), report)
+
+
+def _by_mistakes(report: RunReport, predictions: pl.DataFrame, split: str) -> pl.DataFrame:
+    missed, met = ("differs", "same") if report.against_teachers else ("wrong", "right")
+    said = predictions.select("row_id", _label="label", _sure=_confidence(predictions))
+    table = report.rows.filter(pl.col("split") == split).join(said, on="row_id", how="inner")
+    right = pl.when(pl.col("_label") == pl.col("gold")).then(pl.lit(met)).otherwise(pl.lit(missed))
+    table = table.with_columns(_verdict=pl.when(pl.col("gold").is_null()).then(pl.lit("no truth")).otherwise(right))
+    wrong = table.filter(pl.col("_verdict") == missed).sort(["_sure", "row_id"], descending=[True, False])
+    return pl.concat([wrong, table.filter(pl.col("_verdict") != missed).sort(["_sure", "row_id"])])
 
 
 def _with_voices(chosen: pl.DataFrame, report: RunReport) -> list[Example]:
@@ -97,7 +90,7 @@ def _with_voices(chosen: pl.DataFrame, report: RunReport) -> list[Example]:
             row_id=row["row_id"],
             split=row["split"],
             inputs={name: str(row.get(name) or "") for name in report.task.inputs},
-            truth=row["gold"],
+            truth=None if report.against_teachers else row["gold"],
             predicted=row["_label"],
             confidence=row["_sure"],
             verdict=row["_verdict"],

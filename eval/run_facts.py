@@ -32,7 +32,8 @@ class RunReport:
     Attributes:
         name: Of the run.
         task: What was asked.
-        rows: The rows table, with the truth that the evaluations were measured against in ``gold``.
+        rows: The rows table, with the truth that the evaluations were measured against in ``gold``. Where that is
+            merged labels (truth source ``teacher``) nothing is said of gold that people gave.
         ladder: The ladder.
         evaluations: By the name of student, teacher or labels.
         votes: The votes table; None without teachers.
@@ -60,6 +61,16 @@ class RunReport:
     eval_config: EvalConfig = field(default_factory=EvalConfig)
     config: ReportConfig = field(default_factory=ReportConfig)
     seed: int = 0
+
+    @property
+    def against_teachers(self) -> bool:
+        """Whether ``gold`` holds merged labels, so that it must not be called the truth."""
+        return any(found.truth_source == "teacher" for found in self.evaluations.values())
+
+    @property
+    def rows_of_people(self) -> pl.DataFrame:
+        """The rows, with ``gold`` only where people or the data's author gave it."""
+        return self.rows.with_columns(gold=pl.lit(None, dtype=pl.String)) if self.against_teachers else self.rows
 
 
 class Reason(_Frozen):
@@ -144,7 +155,7 @@ def gather(report: RunReport) -> RunFacts:
     votes, task = report.votes, report.task
     pairs: list[PairAgreement] = []
     if votes is not None and votes["teacher"].n_unique() > 1:
-        pairs = judge_agreement(votes, report.rows, task=task, config=report.eval_config, seed=report.seed)
+        pairs = judge_agreement(votes, report.rows_of_people, task=task, config=report.eval_config, seed=report.seed)
     best = report.ladder.best
     shown = best.name if best else None
     return RunFacts(
@@ -221,7 +232,9 @@ def label_facts(labels: pl.DataFrame, task: Task) -> LabelFacts:
 def _canaries(report: RunReport) -> list[CanaryFacts]:
     if "planted" not in report.rows.columns or report.task.positive is None:
         return []
-    rows = report.rows.select("row_id", "group", "gold", planted=pl.col("planted").cast(pl.Boolean).fill_null(False))
+    rows = report.rows_of_people.select(
+        "row_id", "group", "gold", planted=pl.col("planted").cast(pl.Boolean).fill_null(False)
+    )
     if not rows["planted"].any():
         return []
     judges: list[tuple[str, str, pl.DataFrame]] = []

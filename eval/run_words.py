@@ -326,7 +326,7 @@ def _canaries(facts: RunFacts) -> str:
     fell = [canary for canary in known if canary.breached]
     if not fell:
         most = max(known, key=lambda canary: canary.planted)
-        said = f"Nobody gave in. Few rows are planted, though: for {most.name}, with {most.planted} of them, the true rate "
+        said = f"Nobody gave in. Few rows are planted, though: for {most.name}, with {most.planted}, the true rate "
         return opening + said + f"may still be up to {number(most.rate.high, 'accuracy')}."
     worst = max(fell, key=lambda canary: canary.rate.value or 0)
     said = (
@@ -345,7 +345,12 @@ def _canaries(facts: RunFacts) -> str:
 def _examples(facts: RunFacts) -> str:
     if facts.examples_of is None:
         return "The labeled rows on whose merged label least rests, least sure first."
-    wrong = sum(example.verdict == "wrong" for example in facts.examples)
+    wrong = sum(example.verdict in ("wrong", "differs") for example in facts.examples)
+    if any(example.verdict in ("differs", "same") for example in facts.examples):
+        return (
+            f"Test rows on which {facts.examples_of} differs from the merged label, the surest first ({wrong}), then "
+            "those on which it does not and is least sure. No label by people tells who is right."
+        )
     return (
         f"Test rows that {facts.examples_of} gets wrong, the surest first ({wrong}), then those that it gets right and "
         "is least sure of. A wrong row on which all judges agree with the truth is a student’s mistake; one on which "
