@@ -285,15 +285,17 @@ class _Staged:
             gold_splits={name: gold_splits[code] for code, name in enumerate(SPLITS) if code in gold_splits},
             problems=dict(sorted(log.problems.items())),
             cleaned=dict(sorted(self._findings.cleaned.items())),
-            warnings=_warnings(self._plan, splits, Counter(groups)),
+            warnings=_warnings(self._plan, self._findings, splits, Counter(groups)),
         )
 
 
-def _warnings(plan: RowPlan, splits: dict[str, int], groups: Counter[int]) -> list[str]:
+def _warnings(plan: RowPlan, findings: Findings, splits: dict[str, int], groups: Counter[int]) -> list[str]:
+    notes = [f"{source} {note}" for source, note in findings.notes.items()]
     empty = [name for name, share in plan.shares.items() if share and name not in splits]
     if not empty:
-        return []
+        return notes
     return [
+        *notes,
         f"no rows fell into {', '.join(empty)}: there are only {groups.total()} groups; give more rows, or let "
-        "data.split name a column"
+        "data.split name a column",
     ]

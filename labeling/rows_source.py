@@ -47,6 +47,7 @@ class RawBatch:
         columns: The wanted columns, of any type; one that no row of the batch has is absent.
         unreadable: Rows that are not in ``columns``.
         cleaned: Repairs made while reading, by kind.
+        note: What a person should know of the source; empty where there is nothing.
     """
 
     source: str
@@ -55,6 +56,7 @@ class RawBatch:
     columns: pl.DataFrame
     unreadable: Sequence[Unreadable] = ()
     cleaned: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def read(self) -> int:

@@ -7,6 +7,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -14,7 +15,7 @@ import polars as pl
 
 from distill.labeling.errors import DataError
 from distill.labeling.rows_clean import plain_text, text_series
-from distill.labeling.rows_encoding import find_encoding, open_text, show_marked, undecodable
+from distill.labeling.rows_encoding import find_encoding, guess_note, open_text, show_marked, undecodable
 from distill.labeling.rows_source import BATCH_CHARS, BATCH_ROWS, Batches, RawBatch, Unreadable, Wanted, require_columns
 
 _SEPARATORS = (",", "\t", ";", "|")
@@ -47,7 +48,9 @@ def read_csv(path: Path, wanted: Wanted, *, encoding: str | None, separator: str
         DataError: A wanted column is missing, or named twice.
     """
     _allow_long_cells()
-    with open_text(path, encoding=encoding) as stream:
+    used = encoding or find_encoding(path)
+    note = "" if encoding else guess_note(used)
+    with open_text(path, encoding=used) as stream:
         lines = _Lines(stream)
         header, separator = _read_header(lines, wanted, separator)
         if not header:
@@ -59,7 +62,7 @@ def read_csv(path: Path, wanted: Wanted, *, encoding: str | None, separator: str
         records = _records(lines, separator, width=len(header))
         at = [header.index(name) for name in wanted]
         while items := _take_records(records):
-            yield _csv_batch(path, items, dict(zip(wanted, at, strict=True)))
+            yield replace(_csv_batch(path, items, dict(zip(wanted, at, strict=True))), note=note)
 
 
 class _Record(NamedTuple):
@@ -209,16 +212,17 @@ def read_json(path: Path, wanted: Wanted, *, encoding: str | None) -> Batches:
     """
     seen: set[str] = set()
     read = 0
-    encoding = encoding or find_encoding(path)
-    with open_text(path, encoding=encoding) as stream:
+    used = encoding or find_encoding(path)
+    note = "" if encoding else guess_note(used)
+    with open_text(path, encoding=used) as stream:
         is_array = stream.read(4096).lstrip().startswith("[")
-    with open_text(path, encoding=encoding) as stream:
+    with open_text(path, encoding=used) as stream:
         items = _array_items(path, stream) if is_array else _line_items(stream)
         for taken in _take_texts(items):
             batch, keys = _json_batch(path, taken, wanted, unit="item" if is_array else "line")
             seen |= keys
             read += len(batch.numbers)
-            yield batch
+            yield replace(batch, note=note)
     if read:
         require_columns(str(path), seen, wanted)
 
