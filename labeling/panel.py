@@ -166,7 +166,7 @@ def _check_families(teachers: pl.DataFrame) -> None:
 
 def _codes(values: pl.Series, known: pl.Series) -> np.ndarray:
     codes = values.replace_strict(known, pl.Series(range(len(known)), dtype=pl.Int64), return_dtype=pl.Int64)
-    return codes.to_numpy()
+    return codes.to_numpy().astype(np.int64, copy=False)
 
 
 def _distributions(votes: pl.DataFrame, label: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -52,14 +52,14 @@ class Findings:
             DataError: Says which values were found and how to map them.
         """
         if self.unknown_splits:
-            found = [name for name, _ in self.unknown_splits.most_common(_SHOWN_VALUES)]
+            found = [name for name, _ in _ranked(self.unknown_splits)]
             mapping = {name: _likely_split(name) for name in found}
             raise DataError(
                 f"{plan.source}: column {plan.split!r} says {_counted(self.unknown_splits)}, which are no splits "
                 f"(those are {', '.join(SPLITS)}); say what they are, such as data.split_map: {_yaml(mapping)}"
             )
         if self.gold_outside and not self.gold_known:
-            found = [value for value, _ in self.gold_outside.most_common(_SHOWN_VALUES)]
+            found = [value for value, _ in _ranked(self.gold_outside)]
             labels = plan.task.labels
             mapping = {value: labels[min(index, len(labels) - 1)] for index, value in enumerate(found[: len(labels)])}
             raise DataError(
@@ -233,8 +233,13 @@ def _drop_unusable(
     return frame.filter(usable)
 
 
+def _ranked(values: Counter[str]) -> list[tuple[str, int]]:
+    """The most frequent values; in the order of the alphabet where they are equally frequent."""
+    return sorted(values.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN_VALUES]
+
+
 def _counted(values: Counter[str]) -> str:
-    shown = ", ".join(f"{value!r} ({count:,})" for value, count in values.most_common(_SHOWN_VALUES))
+    shown = ", ".join(f"{value!r} ({count:,})" for value, count in _ranked(values))
     return shown + (f" and {len(values) - _SHOWN_VALUES} more" if len(values) > _SHOWN_VALUES else "")
 
 

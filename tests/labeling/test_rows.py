@@ -284,7 +284,7 @@ def test_a_split_column_is_read_and_unknown_names_are_an_error(tmp_path):
     with pytest.raises(DataError) as caught:
         frame(tmp_path, columns, split="part")
     message = str(caught.value)
-    assert "'dev' (1)" in message and "data.split_map: {'dev': audit, '': pool}" in message
+    assert "'dev' (1)" in message and "data.split_map: {'': pool, 'dev': audit}" in message
     _, table = frame(tmp_path, columns, split="part", split_map={"dev": "audit", "": "pool"})
     assert table["split"].to_list() == ["train", "audit", "pool"]
 
