@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _AHEAD = 4
+# A wait without an end does not always notice Ctrl-C (never on Windows, not always with CPython 3.11 on Linux).
+_LISTEN_EVERY_S = 0.1
 
 
 class Bridge:
@@ -25,6 +27,7 @@ class Bridge:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._cancelled = False
 
     def run(self, main: Callable[[], Coroutine[Any, Any, R]]) -> R:
         """Runs the coroutine.
@@ -51,10 +54,12 @@ class Bridge:
         thread.start()
         while True:
             try:
-                call = self._calls.get()
+                call = self._calls.get(timeout=_LISTEN_EVERY_S)
                 if call is None:
                     break
                 call()
+            except Empty:
+                continue
             except KeyboardInterrupt as error:
                 if interrupt is not None:
                     raise
@@ -96,9 +101,12 @@ class Bridge:
 
     async def _main(self, main: Callable[[], Coroutine[Any, Any, R]]) -> R:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        if self._cancelled:  # before there was a task to cancel
+            raise asyncio.CancelledError
         return await main()
 
     def _cancel(self) -> None:
+        self._cancelled = True
         if self._loop is not None and self._task is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
 

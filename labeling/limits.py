@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _START = 8
 _CEILING = 1024
 _BACKOFF = 0.9
 _SATURATED_AT = 0.9
-_GAIN_WANTED = 1.15
 _LATENCY_RISE = 2.0
+# A rate measured over fewer answers says little.
+_ANSWERS_PER_ROUND = 32
+# Slow start doubles, and wants at least this gain in throughput for it; afterwards a quarter more wants 8%.
+_GAIN_OF_DOUBLING = 1.15
+_STRIDE = 1.25
+_GAIN_OF_STRIDE = 1.08
+# One request is risked at the level that was last rejected after so many answers without a rejection: 1% of them.
+_ANSWERS_PER_RISK = 100
+_PATIENCE_ROUNDS = 8
+_MOST_PATIENCE_ROUNDS = 64
 
 
 @dataclass(slots=True)
 class _Round:
-    """What has been seen since the limit was last looked at: about as many answers as the limit allows in flight."""
+    """What has been seen since the limit was last looked at."""
 
     number: int
     started_s: float
@@ -24,20 +34,30 @@ class _Round:
     peak: int = 0
 
 
+class _Footing(NamedTuple):
+    """A limit that is known to be sound, and what it brought."""
+
+    limit: int
+    rate: float
+    latency_s: float
+
+
 class Limiter:
     """Decides when the next request may go. Holds no clock and never sleeps: the caller says what time it is.
 
-    With a fixed limit it only obeys pauses. Without one it finds the limit, round by round, a round being as many
+    With a fixed limit it only obeys pauses. Without one it finds the limit, round by round, a round being about as many
     answers as are allowed in flight:
 
     - *slow start*: the limit doubles after every round in which it was used up, until the server rejects, or doubling
-      no longer raises the throughput by 15%;
+      no longer raises the throughput by 15%; then it is halved, once;
     - *additive increase*: from there it grows by an eighth of the way back to where it was last rejected, at least by
-      one, and past that point by one more each round, so that a server that now bears more is soon used up;
-    - *multiplicative decrease*: at a rejection, or when the mean latency of a round is over twice the lowest seen, it
-      falls to nine tenths, once for all requests that were in flight together.
+      one, and past that point by one more each round, so that a server that now bears more is soon used up. It keeps
+      what it gained only where a quarter more in flight brought 8% more answers; else it goes back, and tries
+      again after a while that doubles each time: a server that queues shows no rejections, only later answers;
+    - *multiplicative decrease*: at a rejection, once for all requests that were in flight together, and when answers
+      take twice as long as they did at the same limit, it falls to nine tenths.
 
-    It grows only while it is what holds requests back. A congestion window of this kind is described in RFC 5681
+    It grows only while it is what holds requests back. Congestion windows of this kind are described in RFC 5681
     (slow start, AIMD) and RFC 9438 (return to the last maximum).
 
     Args:
@@ -54,9 +74,11 @@ class Limiter:
         self.paused_until_s = 0.0
         self._slow_start = True
         self._rejected_at: int | None = None
+        self._answers_since_rejection = 0
         self._step = 1
-        self._rate = 0.0
-        self._lowest_latency_s: float | None = None
+        self._hold_rounds = 0
+        self._patience_rounds = _PATIENCE_ROUNDS
+        self._footing: _Footing | None = None
         self._round: _Round | None = None
 
     def room(self, now_s: float) -> int:
@@ -80,9 +102,10 @@ class Limiter:
         self.in_flight -= 1
         if not self.adaptive or self._round is None:
             return
+        self._answers_since_rejection += 1
         self._round.answers += 1
         self._round.latency_s += latency_s
-        if self._round.answers >= self.limit:
+        if self._round.answers >= (self.limit if self._slow_start else max(self.limit, _ANSWERS_PER_ROUND)):
             self._end_round(self._round, now_s)
 
     def rejected(self, round_number: int, now_s: float, *, retry_after_s: float | None = None) -> None:
@@ -99,6 +122,7 @@ class Limiter:
         # Whatever was sent before the last decrease says nothing about the limit since.
         if self.adaptive and self._round is not None and round_number >= self._round.number:
             self._rejected_at = min(self.limit, self.in_flight + 1)
+            self._answers_since_rejection = 0
             self._decrease(now_s)
 
     def failed(self) -> None:
@@ -106,40 +130,56 @@ class Limiter:
         self.in_flight -= 1
 
     def _end_round(self, ended: _Round, now_s: float) -> None:
-        latency_s = ended.latency_s / ended.answers
-        rate = ended.answers / max(now_s - ended.started_s, 1e-9)
-        lowest_s = self._lowest_latency_s
-        # The floor drifts up by 1% a round, so that it follows a server that became slower for good.
-        self._lowest_latency_s = latency_s if lowest_s is None else min(latency_s, lowest_s * 1.01)
-        if ended.peak < self.limit * _SATURATED_AT:
-            self._begin_round(now_s)
-            return
-        if self._slow_start:
-            if self._rate and rate < self._rate * _GAIN_WANTED:
-                self._decrease(now_s)
-                return
-            self._rate = rate
-            self.limit = min(self.limit * 2, self.ceiling)
-        elif lowest_s is not None and latency_s > lowest_s * _LATENCY_RISE:
-            self._decrease(now_s)
-            return
-        else:
-            self.limit = min(self.limit + self._growth(), self.ceiling)
+        # After a decrease, what was sent under the old limit is still in flight: such a round looks too good.
+        if self.limit * _SATURATED_AT <= ended.peak <= self.limit:
+            seen = _Footing(
+                self.limit, ended.answers / max(now_s - ended.started_s, 1e-9), ended.latency_s / ended.answers
+            )
+            if self._slow_start:
+                self._double(seen, now_s)
+            else:
+                self._climb(seen, now_s)
         self._begin_round(now_s)
 
+    def _double(self, seen: _Footing, now_s: float) -> None:
+        if self._footing is not None and seen.rate < self._footing.rate * _GAIN_OF_DOUBLING:
+            self._decrease(now_s)
+            return
+        self._footing = seen
+        self.limit = min(self.limit * 2, self.ceiling)
+
+    def _climb(self, seen: _Footing, now_s: float) -> None:
+        footing = self._footing
+        if footing is None:
+            self._footing = seen
+        elif seen.latency_s > footing.latency_s * _LATENCY_RISE and seen.rate < footing.rate:
+            self._decrease(now_s)
+            return
+        elif seen.limit >= footing.limit * _STRIDE:
+            if seen.rate < footing.rate * _GAIN_OF_STRIDE:
+                self.limit, self._footing, self._step = footing.limit, None, 1
+                self._hold_rounds = self._patience_rounds
+                self._patience_rounds = min(2 * self._patience_rounds, _MOST_PATIENCE_ROUNDS)
+                return
+            self._footing, self._patience_rounds = seen, _PATIENCE_ROUNDS
+        if self._hold_rounds > 0:
+            self._hold_rounds -= 1
+        else:
+            self.limit = min(self.limit + self._growth(), self.ceiling)
+
     def _growth(self) -> int:
-        if self._rejected_at is not None and self.limit < self._rejected_at:
-            return max(1, (self._rejected_at - self.limit) // 8)
-        self._step += 1
-        return self._step - 1
+        if self._rejected_at is None or self.limit >= self._rejected_at:
+            self._step += 1
+            return self._step - 1
+        growth = max(1, (self._rejected_at - self.limit) // 8)
+        risky = self.limit + growth >= self._rejected_at
+        return 0 if risky and self._answers_since_rejection < _ANSWERS_PER_RISK else growth
 
     def _decrease(self, now_s: float) -> None:
-        # Slow start has just doubled the limit: the half is known to be sound. Latency there is the floor to come.
-        if self._slow_start:
-            self._slow_start, self._lowest_latency_s = False, None
-            self.limit = max(1, self.limit // 2)
-        else:
-            self.limit = max(1, int(self.limit * _BACKOFF))
+        # Slow start has just doubled the limit: the half is known to be sound.
+        self.limit = max(1, self.limit // 2 if self._slow_start else int(self.limit * _BACKOFF))
+        self._slow_start = False
+        self._footing = None
         self._step = 1
         self._begin_round(now_s)
 

@@ -18,6 +18,7 @@ from distill.labeling.ledger import Ledger
 from distill.labeling.progress import LabelingResult
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat, Completion, Prompt, Reply, Request
+from distill.labeling.vote import votes_frame
 
 LABELS = ("exact", "substitute", "complement", "irrelevant")
 
@@ -143,7 +144,7 @@ def label(task: Task, tmp_path: Any, fake_time: FakeTime) -> Callable[..., tuple
     """Runs the engine on rows, with a ledger that the test's runs share, and gives votes in order, and the result."""
 
     def run(rows: pl.DataFrame, *teachers: Any, **settings: Any) -> tuple[pl.DataFrame, LabelingResult]:
-        parts: list[pl.DataFrame] = []
+        parts = [votes_frame([])]
         config = LabelingConfig(**{"concurrency": 8, **settings})
         with Ledger(tmp_path / "ledger.sqlite") as ledger:
             engine = LabelingRun(task=task, teachers=teachers, ledger=ledger, config=config, timing=fake_time.timing())
