@@ -29,6 +29,7 @@ ONE_SIDED = 0.95
 _FEWEST_CITATIONS = 10
 _FEWEST_CONFLICTS = 3
 _MOST_CAUSES = 8
+_PRIOR_UNITS = 20
 
 
 class _Frozen(BaseModel):
@@ -150,9 +151,10 @@ def pair_units(
 def account_clauses(units: Units, said: pl.DataFrame, clauses: tuple[Clause, ...]) -> list[ClauseAccount]:
     """Accounts disagreement to every clause, the largest excess first.
 
-    Excess is ``(D_c - U_c (D - D_c) / (N - U_c)) / D``: of D conflicts in N units, the D_c where the clause is met (in
-    U_c units), less what the rate of all other units would give there anyhow. A clause that is cited everywhere is met
-    in most conflicts and explains none of them; its excess is near zero.
+    Excess is ``(D_c - U_c r_c) / D``: of D conflicts in N units, the D_c where the clause is met (in U_c units), less
+    what the rate of all other units would give there anyhow. That rate is drawn towards the rate of all units, as if 20
+    more of them had been seen: ``r_c = (D - D_c + 20 D / N) / (N - U_c + 20)``. So a clause that is cited everywhere,
+    met in all conflicts, explains none of them.
 
     Args:
         units: From :func:`pair_units`.
@@ -271,7 +273,8 @@ def _candidates(units: Units, accounts: list[ClauseAccount]) -> dict[tuple[str, 
 
 def _gain(covers: Flags, conflict: Flags, open_units: Flags) -> float:
     inside, outside = covers & open_units, ~covers & open_units
-    rate = (conflict & outside).sum() / max(1, outside.sum())
+    overall = (conflict & open_units).sum() / max(1, open_units.sum())
+    rate = ((conflict & outside).sum() + _PRIOR_UNITS * overall) / (outside.sum() + _PRIOR_UNITS)
     return float((conflict & inside).sum() - rate * inside.sum())
 
 
@@ -313,9 +316,10 @@ def _excess(met_conflict: Flags, met: Flags, conflict: Flags, citing: Flags, uni
     def share(sums: Floats) -> Floats:
         inside, units_inside = sums[:, :width], sums[:, width : 2 * width]
         all_conflicts, all_units = sums[:, -2:-1], sums[:, -1:]
-        outside = np.maximum(all_units - units_inside, 1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return (inside - units_inside * (all_conflicts - inside) / outside) / all_conflicts
+            prior = _PRIOR_UNITS * all_conflicts / all_units
+            rate = (all_conflicts - inside + prior) / (all_units - units_inside + _PRIOR_UNITS)
+            return (inside - units_inside * rate) / all_conflicts
 
     value, draws = share(columns.sum(axis=0, keepdims=True))[0], share(units.resamples.sums(columns))
     size = Size(int(citing.sum()), len(np.unique(units.resamples.codes[citing])))

@@ -136,12 +136,14 @@ class Page:
     def open(self, path: Path, *, width: int = 1280, dark: bool = False) -> None:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=path.as_uri())
-        loaded = "new Promise(done => document.readyState === 'complete' ? done(1) : addEventListener('load', () => done(1)))"
-        self.evaluate(loaded)
+        ready = "document.readyState === 'complete' ? done(1) : addEventListener('load', () => done(1))"
+        self.evaluate(f"new Promise(done => {ready})")
 
     async def _call(self, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         self._number += 1
@@ -155,9 +157,8 @@ class Page:
 
     def _note(self, message: dict[str, Any]) -> None:
         kind, said = message.get("method"), message.get("params", {})
-        if kind == "Runtime.exceptionThrown" or (kind == "Log.entryAdded" and said["entry"]["level"] != "verbose"):
-            self.complaints.append(json.dumps(said))
-        elif kind == "Runtime.consoleAPICalled" and said["type"] in ("error", "warning", "assert"):
+        level = {"Log.entryAdded": lambda: said["entry"]["level"], "Runtime.consoleAPICalled": lambda: said["type"]}
+        if kind == "Runtime.exceptionThrown" or (kind in level and level[kind]() in ("error", "warning", "assert")):
             self.complaints.append(json.dumps(said))
         elif kind == "Network.requestWillBeSent":
             self.requested.append(said["request"]["url"])
