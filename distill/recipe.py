@@ -176,7 +176,8 @@ def _find_files(data: Any, folder: Path) -> list[tuple[Location, str]]:
             target[location[-1]] = str(found.absolute())
         elif required:
             tried = ", ".join(dict.fromkeys(str(place.absolute()) for place in places))
-            problems.append((location, f"no such file: {text!r}; looked in {tried}"))
+            hint = "" if root else "; set DISTILL_DATA to have a further folder looked in"
+            problems.append((location, f"no such file: {text!r}; looked in {tried}{hint}"))
     return problems
 
 
