@@ -167,30 +167,31 @@ def _winners(probs: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _kept_traces(votes: pl.DataFrame, panel: Panel, label: np.ndarray) -> list[pl.Series]:
-    """Trace, its teacher, and clauses of each row: of the agreeing votes the most certain, those with a trace first.
-
-    A bare label states no certainty, so it comes after those that do.
-    """
-    rows = len(panel.row_ids)
+    """Trace, its teacher and clauses of each row; where there is a trace, the clauses are those of its vote."""
     agrees = np.flatnonzero(panel.label == label[panel.row])
-    probability = np.where(panel.stated, panel.probs[np.arange(len(panel.label)), panel.label], -1.0)[agrees]
-    chosen: list[np.ndarray] = []
-    for name in ("trace", "clauses"):
-        has = _has_text(votes, name, panel.position)[agrees]
-        order = np.lexsort((-probability, ~has, panel.row[agrees]))
-        ordered_rows = panel.row[agrees][order]
-        first = np.flatnonzero(np.append(True, ordered_rows[1:] != ordered_rows[:-1])) if len(order) else order
-        best = np.full(rows, -1)
-        found = order[first][has[order[first]]]
-        best[panel.row[agrees][found]] = agrees[found]
-        chosen.append(best)
-    trace, clauses = chosen
-    clauses = np.where(trace >= 0, trace, clauses)
+    trace = _surest_with("trace", votes, panel, agrees)
+    clauses = np.where(trace >= 0, trace, _surest_with("clauses", votes, panel, agrees))
     return [
         _gathered(votes, "trace", panel, trace, pl.String()),
         _gathered(votes, "teacher", panel, trace, pl.String()).alias("trace_teacher"),
         _gathered(votes, "clauses", panel, clauses, pl.List(pl.String())),
     ]
+
+
+def _surest_with(name: str, votes: pl.DataFrame, panel: Panel, agrees: np.ndarray) -> np.ndarray:
+    """For each row, of the agreeing votes that have a value the one that finds its label most probable; -1 for none.
+
+    A bare label states no certainty, so it comes after those that do.
+    """
+    best = np.full(len(panel.row_ids), -1)
+    some = agrees[_has_text(votes, name, panel.position)[agrees]]
+    if len(some):
+        probability = np.where(panel.stated[some], panel.probs[some, panel.label[some]], -1.0)
+        order = some[np.lexsort((-probability, panel.row[some]))]
+        rows = panel.row[order]
+        first = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
+        best[rows[first]] = order[first]
+    return best
 
 
 def _has_text(votes: pl.DataFrame, name: str, position: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ Without human labels the errors are not seen. What is seen is agreement, and it 
 
 **Error correlation** :math:`\rho`. For voters of two families, the one-share-a-family consensus of *all other* families
 stands in for the truth; :math:`\rho` is the mean phi correlation of the two voters' disagreements with it. What all
-families get wrong together stays hidden, so this reads low: over eight panels of LLMs by 0.02 to 0.18 below the
+families get wrong together stays hidden, so this reads low: over eight panels of LLMs by 0.01 to 0.18 below the
 correlation of their errors against people's labels in seven, by 0.07 above in one. A pair with no third family is not
 measured at all. The estimate is drawn towards 0.4, which is usual between LLM families, as 100 further pairs would.
 

@@ -124,6 +124,8 @@ class Panel:
     @cached_property
     def hard_judgments(self) -> Opinions:
         """Likewise of the bare labels: shares of the teacher's samples."""
+        if not self.stated.any():
+            return self.judgments
         one_hot = np.eye(len(self.labels))[self.label]
         return _mean_by(self.row, self.teacher, one_hot, voters=len(self.teachers))
 

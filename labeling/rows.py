@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -157,7 +156,10 @@ def _write(batches: Batches, plan: RowPlan, *, out: Path, limit: int | None) -> 
     if limit is not None and limit < 1:
         raise DataError(f"limit: at least one row is needed, got {limit}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.stem}-", dir=out.parent))
+    staging = out.with_name(f".{out.name}.staging")
+    # What a run that was killed left there is of no use.
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
     try:
         with ProblemLog(problems_path(out)) as log:
             table = _Staged(plan, staging)

@@ -233,11 +233,8 @@ def reference(votes, labels, method):
 @st.composite
 def panels(draw):
     votes = []
-    for row, teacher, sample in draw(
-        st.lists(
-            st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=25, unique=True
-        )
-    ):
+    places = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 2))
+    for row, teacher, sample in draw(st.lists(places, min_size=1, max_size=25, unique=True)):
         parts = draw(st.lists(st.integers(0, 4), min_size=3, max_size=3).filter(any))
         probs = [part / sum(parts) for part in parts]
         vote = {"row_id": f"r{row}", "teacher": f"t{teacher}", "family": f"f{teacher % 3}", "sample": sample}
@@ -263,13 +260,10 @@ def test_the_order_of_votes_changes_nothing_but_the_order_of_rows(votes, random)
     shuffled = list(votes)
     random.shuffle(shuffled)
     columns = ["row_id", "label", "probs", "confidence", "n_eff", "votes", "tie"]
-    first, second = (
-        aggregate(pl.DataFrame(part), labels=ABC).select(columns).sort("row_id") for part in (votes, shuffled)
-    )
-    for one, other in zip(first.to_dicts(), second.to_dicts(), strict=True):
-        assert one["probs"] == pytest.approx(other.pop("probs")) and one.pop("probs")
-        assert one["confidence"] == pytest.approx(other.pop("confidence")) and one.pop("confidence")
-        assert one["n_eff"] == pytest.approx(other.pop("n_eff")) and one.pop("n_eff")
+    both = [aggregate(pl.DataFrame(part), labels=ABC).select(columns).sort("row_id") for part in (votes, shuffled)]
+    for one, other in zip(both[0].to_dicts(), both[1].to_dicts(), strict=True):
+        for name in ("probs", "confidence", "n_eff"):
+            assert one.pop(name) == pytest.approx(other.pop(name))
         assert one == other
 
 

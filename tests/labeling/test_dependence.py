@@ -77,7 +77,7 @@ def test_consensus_correlation_of_three_families_by_hand():
     # Agreement on 100 - 40 rows; by chance 0.3 * 0.3 + 0.7 * 0.7 = 0.58; kappa = (0.6 - 0.58) / 0.42.
     assert (pair["rows"], pair["agreement"]) == (100, pytest.approx(0.6))
     assert pair["kappa"] == pytest.approx(0.02 / 0.42)
-    # Judged by y, x is wrong on 40 rows and z on the 30 of which 20 are among them: phi = (0.2 - 0.12) / sqrt(0.24 * 0.21).
+    # Judged by y, x is wrong on 40 rows, z on 30, of which 20 are shared: phi = (0.2 - 0.12) / sqrt(0.24 * 0.21).
     # Judged by x, y is wrong on 40 and z on 30 with 20 shared: the same. Drawn to 0.4 as 100 pairs to 300.
     other = 0.08 / (0.24 * 0.21) ** 0.5
     assert found.between == pytest.approx((100 * (1 / 21 + 2 * other) + 100 * USUAL_BETWEEN) / 400)
