@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.eval import wording
+from distill.eval.wording import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -47,11 +46,6 @@ def write_whole(path: Path, text: str) -> Path:
     draft.write_text(text, encoding="utf-8", newline="\n")
     os.replace(draft, path)
     return path
-
-
-def printable(text: object) -> str:
-    """Text without control characters and without marks that reorder what is around them (bidi overrides)."""
-    return _UNPRINTABLE.sub("\ufffd", str(text))
 
 
 def markdown_cell(text: object, *, longest: int = 120) -> str:

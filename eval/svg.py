@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from markupsafe import Markup, escape
 
+from distill.eval.wording import printable
+
 NARROW_PX = 480
 """Plots narrower than this put labels above their line, for phones."""
 
@@ -22,13 +24,13 @@ def tag(name: str, *inside: str, title: str = "", **attributes: object) -> str:
         for key, value in attributes.items()
         if value is not None
     )
-    held = "".join(inside) + (f"<title>{escape(title)}</title>" if title else "")
+    held = "".join(inside) + (f"<title>{escape(printable(title))}</title>" if title else "")
     return f"<{name}{written}>{held}</{name}>" if held else f"<{name}{written}/>"
 
 
 def text(x: float, y: float, words: str, *, anchor: str = "start", style: str | None = None) -> str:
     """A line of text at a point."""
-    return tag("text", str(escape(words)), x=x, y=y, text_anchor=anchor, class_=style)
+    return tag("text", str(escape(printable(words))), x=x, y=y, text_anchor=anchor, class_=style)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, *, style: str) -> str:
@@ -68,4 +70,4 @@ def cut(words: str, longest: int) -> str:
 
 
 def _written(value: object) -> str:
-    return f"{value:.1f}" if isinstance(value, float) else str(escape(str(value)))
+    return f"{value:.1f}" if isinstance(value, float) else str(escape(printable(value)))

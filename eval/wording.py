@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from distill.eval.evaluation import LOWER_IS_BETTER
 from distill.eval.intervals import Estimate
 from distill.eval.scored import TruthSource
 
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _PERCENT = frozenset({"accuracy", "positive_accuracy", "macro_f1", "calibration_error"})
 _TITLES = {
     "accuracy": "accuracy, all labels",
@@ -22,7 +25,7 @@ _MEANINGS = {
     "accuracy": "share of rows that got the right one of all labels",
     "positive_accuracy": "share of rows put on the right side of {positive} or not; the other labels count as one",
     "macro_f1": "F1 of each label, averaged so that rare labels count as much as common ones",
-    "auc": "chance that a row that is {positive} is scored above one that is not; 50% is guessing",
+    "auc": "chance that a row that is {positive} is scored above one that is not; 0.5 is guessing",
     "log_loss": "mean of minus the log of the probability given to the true label; 0 is perfect",
     "brier": "squared error of the stated probabilities; 0 is perfect, 2 is certain and wrong",
     "calibration_error": "mean gap between how sure it says it is and how often it is right (15 equal-width bins)",
@@ -122,3 +125,8 @@ def quantity(value: float | None, unit: str = "") -> str:
 def plural(amount: float, singular: str, many: str | None = None) -> str:
     """A counted noun: ``1 row``, ``1,408 rows``."""
     return f"{count(amount)} {singular if amount == 1 else many or singular + 's'}"
+
+
+def printable(text: object) -> str:
+    """Text without control characters and without marks that reorder what is around them (bidi overrides)."""
+    return _UNPRINTABLE.sub("\ufffd", str(text))

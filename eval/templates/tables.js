@@ -1,5 +1,7 @@
 "use strict";
-// Sorts and filters tables in place. Everything stays readable without it.
+// Sorts, searches and pages tables in place. Without it every row is there to read.
+const PAGE = 200;
+const collator = new Intl.Collator(undefined, { numeric: true });
 for (const table of document.querySelectorAll("table[data-sort]")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
@@ -19,34 +21,44 @@ for (const table of document.querySelectorAll("table[data-sort]")) {
       const numeric = keyed.every((item) => item.raw === "" || !Number.isNaN(item.value));
       keyed.sort((a, b) => {
         if ((a.raw === "") !== (b.raw === "")) return a.raw === "" ? 1 : -1;
-        const order = numeric ? a.value - b.value : a.raw.localeCompare(b.raw);
+        const order = numeric ? a.value - b.value : collator.compare(a.raw, b.raw);
         return (down ? -order : order) || a.place - b.place;
       });
-      body.append(...keyed.map((item) => item.row));
+      body.replaceChildren(...keyed.map((item) => item.row));
+      table.dispatchEvent(new Event("sorted"));
     });
   });
 }
 for (const tools of document.querySelectorAll(".tools[data-for]")) {
-  const rows = [...document.getElementById(tools.dataset.for).tBodies[0].rows];
+  const table = document.getElementById(tools.dataset.for);
   const texts = new Map();
   const search = tools.querySelector("input[type=search]");
   const picks = [...tools.querySelectorAll("select")];
   const output = tools.querySelector("output");
+  const more = tools.querySelector("button");
+  let limit = PAGE;
   const apply = () => {
     const words = search.value.toLocaleLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0;
+    const rows = [...table.tBodies[0].rows];
+    let found = 0;
     for (const row of rows) {
-      let text = texts.get(row);
-      if (text === undefined) texts.set(row, text = row.textContent.toLocaleLowerCase());
-      const keep = words.every((word) => text.includes(word)) && picks.every((pick) =>
-        !pick.value || (row.getAttribute("data-" + pick.name) || "").split("\n").includes(pick.value));
-      row.hidden = !keep;
-      shown += keep;
+      const keep = picks.every((pick) =>
+        !pick.value || (row.getAttribute("data-" + pick.name) || "").split("\n").includes(pick.value)) &&
+        words.every((word) => {
+          let text = texts.get(row);
+          if (text === undefined) texts.set(row, text = row.textContent.toLocaleLowerCase());
+          return text.includes(word);
+        });
+      found += keep;
+      row.hidden = !keep || found > limit;
     }
-    output.textContent = shown + " of " + rows.length + " rows";
+    output.textContent = found + " of " + rows.length + " rows" + (found > limit ? ", the first " + limit + " shown" : "");
+    more.hidden = found <= limit;
   };
   search.addEventListener("input", apply);
   for (const pick of picks) pick.addEventListener("change", apply);
+  table.addEventListener("sorted", apply);
+  more.addEventListener("click", () => { limit = Infinity; apply(); });
   apply();
 }
 addEventListener("beforeprint", () => {

@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from distill.eval.config import EvalConfig, ReportConfig
+from distill.eval.evaluation import evaluate
+from distill.eval.ladder import Ladder, Rung, build_ladder
+from distill.eval.page import markdown_cell
+from distill.eval.review import review
+from distill.eval.review_report import write_review_report
+from distill.eval.run_facts import RunFacts, RunReport
+from distill.eval.run_report import write_run_report
+from distill.eval.wording import printable
+from distill.labeling.guideline import Guideline
+from distill.labeling.task import Task
+
+LABELS = ("exact", "substitute", "complement", "irrelevant")
+GOLDEN = Path(__file__).parent / "golden"
+CONFIG = EvalConfig(bootstrap=200, slices=("lang",))
+HOSTILE = [
+    "<script>document.title='owned'</script>",
+    "</td></table><img src=x onerror=\"document.title='owned'\">",
+    "\"'><svg onload=alert(1)>",
+    '=HYPERLINK("http://evil.example","click")',
+    "{{ 7 * 7 }} {% raw %} ${7*7}",
+    "</style><style>*{display:none}</style>",
+    "&lt;b&gt; &amp; | pipes | `ticks` [link](javascript:alert(1)) **bold**",
+    "\u202egnp.exe \x00 \x1b[31m \ud7ff",
+    "ع قميص قطن 면 티셔츠 " + "long" * 400,
+]
+
+
+class Checker(HTMLParser):
+    """Collects what a browser would act on, and checks that tags are balanced."""
+
+    VOID = frozenset({"meta", "link", "input", "br", "hr", "img"})
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.open, self.attributes, self.ids = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *attribute) for attribute in attrs]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *attribute) for attribute in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]} near line {self.getpos()}"
+        self.open.pop()
+
+
+def check(html):
+    checker = Checker()
+    checker.feed(html)
+    checker.close()
+    assert checker.open == []
+    return checker
+
+
+@pytest.fixture
+def run(make_rows, make_votes):
+    """A small run whose numbers can be told: 24 test rows in 8 groups, two teachers, two students, two plants."""
+    rng = np.random.default_rng(7)
+    gold = [LABELS[i] for i in rng.choice(4, 24, p=[0.5, 0.3, 0.1, 0.1])]
+    gold[3] = gold[9] = "irrelevant"
+    rows = make_rows(
+        gold,
+        group=[f"g{i // 3}" for i in range(24)],
+        lang=[["en", "ko"][i // 3 % 2] for i in range(24)],
+        planted=[i in (3, 9) for i in range(24)],
+        query=[f"query {i}" for i in range(12)] + ["면 티셔츠", "قميص", "<b>bold</b>", *(f"q|{i}" for i in range(9))],
+    )
+    guideline = Guideline.parse("- **E1 Kind.** The same kind.\n- **E2 Silence.** Decide.\n- **S1 Off.** One fails.")
+    task = Task(labels=LABELS, inputs=("query", "title"), positive="exact", ordered=True, guideline=guideline)
+    ids = rows["row_id"].to_list()
+    said = []
+    for i, (row, label) in enumerate(zip(ids, gold, strict=True)):
+        other = "substitute" if i % 5 == 0 else label
+        said.append(
+            make_votes((row, "careful", label, ["E1", "E2"]), trace="it <i>holds</i>", cost_usd=0.002, input_tokens=100)
+        )
+        said.append(make_votes((row, "quick", other if i != 3 else "exact", ["S1"])))
+    said.append(make_votes((ids[0], "careful", None), sample=1, reason="cannot tell"))
+    votes = pl.concat(said)
+    students = {}
+    for name, skill in (("dcn", 0.5), ("encoder", 2.0)):
+        scores = rng.normal(size=(24, 4))
+        scores[np.arange(24), [LABELS.index(label) for label in gold]] += skill
+        probs = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+        students[name] = pl.DataFrame(
+            {
+                "row_id": ids,
+                "label": [LABELS[i] for i in probs.argmax(1)],
+                "probs": probs.tolist(),
+                "confidence": probs.max(1),
+            }
+        )
+    found = {
+        name: evaluate(table, rows, task=task, truth_source="author", config=CONFIG) for name, table in students.items()
+    }
+    rungs = [
+        Rung(
+            "dcn", "dcn", "human", students["dcn"], found["dcn"], parameters=1_300_000, pairs_per_s=20_000, train_s=9.0
+        ),
+        Rung("encoder", "encoder", "labels", students["encoder"], found["encoder"], size_mb=91.0, train_s=130.0),
+    ]
+    labels = pl.DataFrame({"row_id": ids, "label": gold, "confidence": 0.8, "n_eff": 1.4, "votes": 2, "tie": False})
+    return RunReport(
+        name="small",
+        task=task,
+        rows=rows,
+        ladder=build_ladder(rungs, rows, task=task, config=CONFIG),
+        evaluations=found,
+        votes=votes,
+        labels=labels,
+        predictions=students,
+        summary={"read": 25, "kept": 24, "problems": {"no query": 1}, "warnings": ["1 row has no query"]},
+        manifest={"seed": 7, "packages": {"torch": "2.13.0"}},
+        review_href="review.html",
+        eval_config=CONFIG,
+    )
+
+
+def replace(report, **changes):
+    from dataclasses import replace as with_changes
+
+    return with_changes(report, **changes)
+
+
+@pytest.fixture
+def hostile(run):
+    """The same run, with every text that a stranger writes turned into an attack."""
+    attack = [HOSTILE[i % len(HOSTILE)] for i in range(24)]
+    rows = run.rows.with_columns(query=pl.Series(attack), title=pl.Series(attack[::-1]), lang=pl.Series(attack))
+    votes = run.votes.with_columns(trace=pl.lit(HOSTILE[1]), reason=pl.lit(HOSTILE[0]))
+    evaluations = {
+        name: evaluate(table, rows, task=run.task, truth_source="author", config=CONFIG)
+        for name, table in run.predictions.items()
+    }
+    summary = {"problems": {HOSTILE[1]: 3}, "warnings": [HOSTILE[0]]}
+    manifest = {HOSTILE[0]: HOSTILE[1]}
+    return replace(
+        run, name=HOSTILE[0], rows=rows, votes=votes, evaluations=evaluations, summary=summary, manifest=manifest
+    )
+
+
+def test_the_page_is_whole_and_trusts_nothing(run, tmp_path):
+    html = write_run_report(tmp_path / "report.html", run)[0].read_text(encoding="utf-8")
+    page = check(html)
+    assert len(page.ids) == len(set(page.ids))
+    policy = next(value for tag, name, value in page.attributes if tag == "meta" and "default-src" in (value or ""))
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    for tag in ("style", "script"):
+        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert not [a for a in page.attributes if a[1] == "style" or a[1].startswith("on")]
+    loads = [a for a in page.attributes if a[1] in ("src", "href") and not a[2].startswith(("#", "data:,"))]
+    assert loads == [("a", "href", "review.html")] * 2
+    assert all(a[2] in ("col", "row") for a in page.attributes if a[0] == "th" and a[1] == "scope")
+    assert page.tags.count("th") == sum(a[:2] == ("th", "scope") for a in page.attributes)
+    assert page.tags.count("caption") == page.tags.count("table")
+    assert all(name in {a[2] for a in page.attributes if a[0] == "svg" and a[1] == "role"} for name in ["img"])
+
+
+def test_what_strangers_write_stays_text(hostile, tmp_path):
+    written = write_run_report(tmp_path / "report.html", hostile)
+    found = review(hostile.votes, hostile.rows, task=hostile.task, config=CONFIG)
+    written += write_review_report(tmp_path / "review.html", found, name=HOSTILE[0])
+    for path in written:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".html":
+            page = check(text)
+            assert page.tags.count("script") == 1 and page.tags.count("style") == 1
+            assert not {"img", "iframe", "object", "b onload"} & set(page.tags)
+            assert not [a for a in page.attributes if a[1].startswith("on") or a[1] == "style"]
+            assert not [
+                a for a in page.attributes if a[1] in ("href", "src") and not a[2].startswith(("#", "data:,", "r"))
+            ]
+            assert "49" not in re.findall(r"\{\{ 7 \* 7 \}\}|49 \{%", text)
+            assert "{{ 7 * 7 }}" in text
+            assert "\u202e" not in text and "\x00" not in text and "\x1b" not in text
+        if path.suffix == ".md":
+            assert "<script" not in text and "<img" not in text
+            assert not re.search(r"(?<!\\)\]\(", text)
+            assert "\u202e" not in text
+        if path.suffix == ".json":
+            json.loads(text)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_markdown_cell_is_one_cell(text):
+    cell = markdown_cell(text)
+    assert "\n" not in cell and "<" not in cell
+    assert not re.search(r"(?<!\\)\|", cell)
+    assert len(cell) < 400
+
+
+def test_printable_keeps_every_script_and_drops_what_hides():
+    assert printable("면 قميص ñ 日本 emoji 🙂\tx") == "면 قميص ñ 日本 emoji 🙂\tx"
+    assert printable("a\u202eb\x00c\x1bd") == "a\ufffdb\ufffdc\ufffdd"
+
+
+def test_html_markdown_and_json_hold_the_same_numbers(run, tmp_path):
+    html, markdown, data = (
+        path.read_text(encoding="utf-8") for path in write_run_report(tmp_path / "report.html", run)
+    )
+    facts = RunFacts.model_validate_json(data)
+    best = facts.ladder.best
+    assert best.name == "encoder"
+    expected = f"{100 * best.quality.value:.1f}%"
+    assert f"encoder tells exact from the rest on {expected} of test rows" in html
+    assert f"encoder tells exact from the rest on {expected} of test rows" in markdown
+    low, high = f"{100 * best.quality.low:.1f}", f"{100 * best.quality.high:.1f}"
+    assert f"{expected} ({low} to {high})" in markdown and f"{expected} ({low} to {high})" in html
+    assert "labels by the author of the data" in html and "labels by the author of the data" in markdown
+    careful, quick = facts.teachers
+    assert (careful.asked, careful.outcomes["labeled"], careful.outcomes["abstained"]) == (25, 24, 1)
+    assert sum(careful.outcomes.values()) == careful.asked
+    assert careful.cost_usd == pytest.approx(0.048)  # 24 answers at 0.002; the abstention had no price
+    assert (careful.priced, careful.answered, careful.input_tokens) == (24, 25, 2400)
+    assert (quick.cost_usd, quick.paid_usd, quick.input_tokens) == (None, None, None)
+    for text in (html, markdown):
+        assert "unknown" in text
+        assert "1 answer of unknown price" in text
+    # quick said exact on one of two plants; the merged labels and careful did not
+    breach = {canary.name: (canary.planted, canary.breached) for canary in facts.canaries}
+    assert breach["quick"] == (2, 1) and breach["careful"] == (2, 0) and breach["merged labels"] == (2, 0)
+    wrong = [example for example in facts.examples if example.verdict == "wrong"]
+    assert len(wrong) == round((1 - facts.evaluations["encoder"].metrics["accuracy"].value) * 24)
+    assert facts.examples[0].verdict == "wrong" and facts.examples[-1].verdict == "right"
+    assert [e.confidence for e in wrong] == sorted((e.confidence for e in wrong), reverse=True)
+
+
+def test_the_same_run_gives_the_same_bytes(run, tmp_path):
+    first = [path.read_bytes() for path in write_run_report(tmp_path / "a" / "report.html", run)]
+    again = [path.read_bytes() for path in write_run_report(tmp_path / "b" / "report.html", run)]
+    assert first == again
+    assert not list(tmp_path.glob("*/.*"))  # no draft is left
+
+
+def test_golden_run_report(run, tmp_path):
+    """The Markdown of the small run, as agreed. To accept a change, copy the file that the failure names."""
+    written = write_run_report(tmp_path / "report.html", run)[1]
+    assert written.read_text(encoding="utf-8") == (GOLDEN / "report.md").read_text(encoding="utf-8"), written
+
+
+def test_golden_review(quickstart_rows, quickstart_votes, quickstart_task, tmp_path):
+    """The Markdown of the quickstart's review, as agreed. To accept a change, copy the file that the failure names."""
+    found = review(quickstart_votes, quickstart_rows, task=quickstart_task, config=CONFIG)
+    written = write_review_report(tmp_path / "review.html", found, name="quickstart")[1]
+    assert written.read_text(encoding="utf-8") == (GOLDEN / "review.md").read_text(encoding="utf-8"), written
+
+
+def test_a_run_without_teachers(run, tmp_path):
+    bare = replace(run, votes=None, labels=None, summary={}, manifest={}, review_href=None)
+    html = write_run_report(tmp_path / "report.html", bare)[0].read_text(encoding="utf-8")
+    check(html)
+    assert 'id="teachers"' not in html and 'id="agreement"' not in html and 'id="data"' not in html
+    assert 'href="#teachers"' not in html
+    assert "not asked" in html
+
+
+def test_a_run_without_students_or_truth(run, tmp_path):
+    bare = replace(run, ladder=Ladder(rows=[]), evaluations={}, predictions={})
+    html, markdown, _ = (path.read_text(encoding="utf-8") for path in write_run_report(tmp_path / "report.html", bare))
+    check(html)
+    assert "24 rows labeled by 2 teachers; no student yet" in html
+    assert "accuracy" not in markdown
+
+
+def test_against_merged_labels_nothing_is_called_accuracy_or_truth(run, tmp_path):
+    config = EvalConfig(bootstrap=100)
+    found = evaluate(run.predictions["dcn"], run.rows, task=run.task, truth_source="teacher", config=config)
+    rung = Rung("dcn", "dcn", "labels", run.predictions["dcn"], found)
+    ladder = build_ladder([rung], run.rows, task=run.task, config=config)
+    report = replace(run, ladder=ladder, evaluations={"dcn": found})
+    html, markdown, data = (path.read_text(encoding="utf-8") for path in write_run_report(tmp_path / "r.html", report))
+    facts = RunFacts.model_validate_json(data)
+    assert "agrees with the teachers’ merged labels" in html
+    assert "accuracy, exact" not in html and "accuracy, exact" not in markdown
+    # the rows' gold column holds merged labels: nobody is judged by it as if people had given it
+    assert all(pair.gold_rows == 0 for pair in facts.pairs)
+    assert all(canary.planted == 0 for canary in facts.canaries)
+    assert {example.verdict for example in facts.examples} == {"differs", "same"}
+    assert all(example.truth is None for example in facts.examples)
+
+
+def test_thin_or_failing_runs_are_told_at_the_top(run, tmp_path):
+    votes = run.votes.with_columns(
+        outcome=pl.when(pl.col("teacher") == "quick").then(pl.lit("failed")).otherwise(pl.col("outcome")),
+        label=pl.when(pl.col("teacher") == "quick").then(None).otherwise(pl.col("label")),
+    )
+    html = write_run_report(tmp_path / "report.html", replace(run, votes=votes))[0].read_text(encoding="utf-8")
+    assert "quick gave no usable answer on 24 lines of 24" in html
+    assert "Only 8 test groups" in html
+
+
+def test_the_number_of_examples_is_bounded(run, tmp_path):
+    few = replace(run, config=ReportConfig(examples=5, text_length=40))
+    data = json.loads(write_run_report(tmp_path / "report.html", few)[2].read_text(encoding="utf-8"))
+    assert len(data["examples"]) == 5
+
+
+def test_a_review_page_is_whole(quickstart_rows, quickstart_votes, quickstart_task, tmp_path):
+    found = review(quickstart_votes, quickstart_rows, task=quickstart_task, config=CONFIG)
+    html = write_review_report(tmp_path / "review.html", found, name="quickstart")[0].read_text(encoding="utf-8")
+    page = check(html)
+    assert len(page.ids) == len(set(page.ids))
+    assert "clause E4 is behind" in html
+    assert html.index("Settle E4") < html.index('id="causes"')
+    assert page.tags.count("caption") == page.tags.count("table")
