@@ -6,7 +6,9 @@ Exit codes: 0 done; 1 a run failed; 2 the recipe or the command cannot be used a
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +44,7 @@ LedgerOption = Annotated[
 ]
 
 _PIPE_COLUMNS = 160
+_DISK_WORDS = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS))
 
 
 def main() -> None:
@@ -56,6 +59,12 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(0)
+    except Exception as error:
+        # polars and arrow wrap the system's words in exceptions of their own.
+        if not any(words in str(error) for words in _DISK_WORDS):
+            raise
+        print(f"error: cannot write: {error}; make room and run the same command again: it goes on", file=sys.stderr)
+        sys.exit(1)
 
 
 @app.command(epilog="Example: distill init shop && cd shop && distill check recipe.yaml")

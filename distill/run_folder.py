@@ -159,7 +159,7 @@ class RunLock:
         try:
             self._lock.acquire()
         except Timeout:
-            holder = _read_json(path / "lock.json").get("pid", "unknown")
+            holder = _read_json(path / ".lock.json").get("pid", "unknown")
             raise RunFolderError(
                 f"{path}: another run (process {holder}) is writing here; wait for it, or give another --out"
             ) from None
@@ -168,21 +168,21 @@ class RunLock:
         except BaseException:
             self._lock.release()
             raise
-        write_json(path / "lock.json", {"pid": os.getpid(), "since": _now()})
+        write_json(path / ".lock.json", {"pid": os.getpid(), "since": _now()})
         return self.folder
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        (self.folder.path / "lock.json").unlink(missing_ok=True)
+        (self.folder.path / ".lock.json").unlink(missing_ok=True)
         self._lock.release()
 
     def _refuse_strangers(self) -> None:
         path = self.folder.path
         made_by = self.folder.manifest.get("name")
         if made_by is None:
-            strangers = sorted(item.name for item in path.iterdir() if item.name not in (".lock", "lock.json"))
-            if strangers and not (path / "log.jsonl").exists():
+            strangers = sorted(item.name for item in path.iterdir() if not item.name.startswith("."))
+            if strangers:
                 raise RunFolderError(
                     f"{path}: holds files that no run wrote ({', '.join(strangers[:3])}); give an empty or new --out"
                 )
@@ -228,8 +228,11 @@ def fingerprint(parts: Any) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Replaces a file whole: a reader, or a kill, finds the old or the new one and nothing between."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    draft.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    try:
+        draft.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -66,8 +66,8 @@ class Session:
         import yaml
 
         recipe = self.recipe.document()
-        self.folder.recipe.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
         earlier = self.folder.manifest
+        # First, since it is what says that the folder is this recipe's.
         self.folder.write_manifest(
             {
                 "name": self.recipe.name,
@@ -81,6 +81,7 @@ class Session:
                 "first_started": earlier.get("first_started") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             }
         )
+        self.folder.recipe.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
         self.folder.note("run_started", command=sys.argv, recipe=self.recipe.name, limit=self.limit)
 
     def finish(self) -> None:
