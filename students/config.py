@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 HUMAN = "human"
 """In ``train_on``: gold labels of split ``train``."""
@@ -57,6 +57,12 @@ class _TrainingConfig(BaseModel):
             raise ValueError(f"train_on repeats a source: {list(value)}; name each once")
         return value
 
+    @model_validator(mode="after")
+    def _early_stopping_has_rows(self) -> _TrainingConfig:
+        if self.early_stopping is not None and self.validation == 0.0:
+            raise ValueError("early_stopping needs held-out groups, got validation: 0; set validation: 0.1")
+        return self
+
 
 class DcnConfig(_TrainingConfig):
     """A deep & cross network on hashed text features: the baseline rung."""
@@ -65,11 +71,11 @@ class DcnConfig(_TrainingConfig):
     devices: Literal[1] = Field(1, description="always one process: the network is small")
     epochs: int = Field(12, ge=1, description="passes over the training rows")
     lr: float = Field(2e-3, gt=0.0, description="highest learning rate")
-    batch_size: int = Field(64, ge=1, description="rows a step")
+    batch_size: int = Field(32, ge=1, description="rows a step")
     weight_decay: float = Field(0.01, ge=0.0, description="decoupled (AdamW) decay of every matrix")
     buckets: int = Field(65536, ge=16, description="rows of the hashed embedding table")
     embedding_dim: int = Field(16, ge=1, description="width of an embedding")
-    cross_layers: int = Field(3, ge=0, description="cross layers: each raises the degree of the interactions by one")
+    cross_layers: int = Field(2, ge=0, description="cross layers: each raises the degree of the interactions by one")
     hidden: tuple[int, ...] = Field((256, 128), description="widths of the deep part")
     dropout: float = Field(0.2, ge=0.0, lt=1.0, description="share of the deep part's units dropped in training")
 
@@ -86,6 +92,9 @@ class EncoderConfig(_TrainingConfig):
     lr: float = Field(3e-5, gt=0.0, description="highest learning rate")
     batch_size: int = Field(32, ge=1, description="rows a step, over all devices")
     max_length: int = Field(128, ge=16, description="tokens of a pair; the listing is cut first, the query never")
+    match_tokens: bool = Field(
+        True, description="put tokens before the listing that tell where in it the query's words were found"
+    )
     dropout: float | None = Field(
         None, ge=0.0, lt=1.0, description="share of units dropped in training; the base's own where not given"
     )

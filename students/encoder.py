@@ -11,6 +11,7 @@ import polars as pl
 
 from distill.labeling.errors import StudentError
 from distill.students.config import EncoderConfig
+from distill.students.match_tokens import MatchTokens
 from distill.students.network import Example
 from distill.students.text import PairTemplate
 
@@ -30,17 +31,25 @@ class EncoderNetwork:
         tokenizer: Its tokenizer.
         template: How a row is written out.
         max_length: Tokens of a pair.
+        match_tokens: Whether rows carry match tokens; the tokenizer knows them then.
     """
 
     bf16_speeds_up = True
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, template: PairTemplate, max_length: int
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        template: PairTemplate,
+        max_length: int,
+        match_tokens: MatchTokens | None = None,
     ) -> None:
         self.model: nn.Module = model
         self._tokenizer = tokenizer
         self._template = template
         self._max_length = max_length
+        self._match_tokens = match_tokens
         # Says on every batch otherwise that padding while tokenizing is quicker, which it is not for like lengths.
         tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
 
@@ -66,10 +75,16 @@ class EncoderNetwork:
         _set_dropout(model_config, config.dropout)
         model = _load_model(source, name=config.base, config=model_config)
         limit = getattr(model_config, "max_position_embeddings", None) or config.max_length
-        return cls(model, tokenizer, template=PairTemplate(tuple(inputs)), max_length=min(config.max_length, limit))
+        template, length = PairTemplate(tuple(inputs)), min(config.max_length, limit)
+        matching = MatchTokens(inputs, tokenizer) if config.match_tokens and len(inputs) > 1 else None
+        if matching is not None:
+            matching.teach(model)
+        return cls(model, tokenizer, template=template, max_length=length, match_tokens=matching)
 
     @classmethod
-    def from_folder(cls, folder: Path, *, template: PairTemplate, max_length: int) -> EncoderNetwork:
+    def from_folder(
+        cls, folder: Path, *, template: PairTemplate, max_length: int, match_tokens: bool
+    ) -> EncoderNetwork:
         """Loads a trained student.
 
         Raises:
@@ -81,21 +96,36 @@ class EncoderNetwork:
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError) as error:
             raise StudentError(f"{folder}: no tokenizer can be read ({error}); train the student again") from error
-        return cls(_load_model(str(folder), name=str(folder)), tokenizer, template=template, max_length=max_length)
+        model = _load_model(str(folder), name=str(folder))
+        matching = MatchTokens(template.inputs, tokenizer) if match_tokens else None
+        return cls(model, tokenizer, template=template, max_length=max_length, match_tokens=matching)
 
     def read(self, rows: pl.DataFrame) -> list[Example]:
-        """Tokenises; the listing is cut first, and the query only where it alone is longer than ``max_length``."""
+        """Tokenises; the listing is cut first, and the query only where it alone is longer than ``max_length``.
+
+        A listing that spells a special token out, such as ``[SEP]``, gets its letters, not the token.
+        """
         if rows.is_empty():
             return []
         queries, listings = self._template.render(rows)
-        limit = self._max_length - _RESERVED_TOKENS
-        queries = [self._cut(query, limit) if len(query) > limit else query for query in queries]
-        pair = {"text_pair": listings} if listings is not None else {}
+        length = self._max_length - len(self._match_tokens or ())
+        limit = length - _RESERVED_TOKENS
+        cut = [self._cut(query, limit) if len(query) > limit else query for query in queries]
         encoded = self._tokenizer(
-            queries, **pair, truncation="only_second" if pair else True, max_length=self._max_length, verbose=False
+            cut,
+            text_pair=listings,
+            truncation=True if listings is None else "only_second",
+            max_length=length,
+            split_special_tokens=True,
+            verbose=False,
         )
         names = [name for name in self._tokenizer.model_input_names if name in encoded]
-        return [{name: encoded[name][i] for name in names} for i in range(rows.height)]
+        examples = [{name: encoded[name][number] for name in names} for number in range(rows.height)]
+        if self._match_tokens is not None:
+            texts = rows.select(pl.col(self._template.inputs).cast(pl.String).fill_null("")).iter_rows()
+            for number, (example, (query, *listing)) in enumerate(zip(examples, texts, strict=True)):
+                _insert(example, self._match_tokens.ids(query, listing), encoded.sequence_ids(number))
+        return examples
 
     def size(self, example: Example) -> int:
         """Tokens."""
@@ -119,7 +149,9 @@ class EncoderNetwork:
         self._tokenizer.save_pretrained(folder)
 
     def _cut(self, text: str, limit: int) -> str:
-        offsets = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        offsets = self._tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True, verbose=False
+        )
         ends = [end for _, end in offsets["offset_mapping"]]
         return text if len(ends) <= limit else text[: ends[limit - 1]]
 
@@ -147,6 +179,15 @@ def base_folder(base: str) -> str:
     if not (folder / "config.json").is_file():
         raise StudentError(f"encoder: base {base!r}: no config.json in {folder}; name a folder that holds a model")
     return str(folder)
+
+
+def _insert(example: Example, ids: list[int], segments: list[int | None]) -> None:
+    """Puts ids before the first token of the listing, or at the end where the listing has none."""
+    place = segments.index(1) if 1 in segments else len(segments)
+    filling = {"input_ids": ids}
+    for name, values in example.items():
+        neighbour = values[min(place, len(values) - 1)]
+        example[name] = [*values[:place], *filling.get(name, [neighbour] * len(ids)), *values[place:]]
 
 
 def _load_model(source: str, *, name: str, config: Any = None) -> PreTrainedModel:

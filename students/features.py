@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -10,7 +11,15 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from distill.students.matching import WordMatch, match_words, normalise, trigrams, words
+from distill.students.matching import (
+    WordMatch,
+    match_feature_names,
+    match_features,
+    match_words,
+    normalise,
+    trigrams,
+    words,
+)
 
 MAX_FEATURES = 128
 """Hashed features of one slot, so that a huge cell costs no more than a long one."""
@@ -37,16 +46,8 @@ def slot_names(inputs: Sequence[str]) -> list[str]:
 
 
 def dense_names(inputs: Sequence[str]) -> list[str]:
-    """Numbers that tell how the query fares in the listing; only the query's length where it is the only input.
-
-    The listing's own lengths are left out on purpose: they say nothing of the query, yet may tell who wrote the row
-    (docs/log.md).
-    """
-    if len(inputs) == 1:
-        return ["query:length"]
-    per_field = [f"{column}:{what}" for column in inputs[1:] for what in ("whole", "part", "likeness")]
-    overall = ["missing", "likeness:min", "likeness:second", "likeness:mean", "likeness:first", "likeness:last"]
-    return ["query:length", *per_field, *overall, "numbers", "numbers:missing"]
+    """Numbers besides the hashed features."""
+    return ["query.length", *match_feature_names(inputs)]
 
 
 def hash_rows(rows: pl.DataFrame, *, inputs: Sequence[str], buckets: int) -> HashedRows:
@@ -64,10 +65,10 @@ def hash_rows(rows: pl.DataFrame, *, inputs: Sequence[str], buckets: int) -> Has
     dense = np.zeros((rows.height, len(dense_names(inputs))), dtype=np.float32)
     for number, values in enumerate(rows.select(inputs).iter_rows()):
         texts = [str(value or "")[:_MAX_CHARACTERS] for value in values]
-        matches = match_words(texts[0], texts[1:]) if len(texts) > 1 else []
+        matches = match_words(texts[0], texts[1:])
         features = _features(texts, matches, inputs)
         hashed.append([_buckets(found, salt, buckets) for found, salt in zip(features, salts, strict=True)])
-        dense[number] = _dense(texts, matches)
+        dense[number] = [math.log1p(len(texts[0])) / 2.0, *match_features(texts[0], texts[1:], matches)]
     return HashedRows(hashed, dense)
 
 
@@ -98,24 +99,3 @@ def _places(match: WordMatch, inputs: Sequence[str]) -> list[str]:
         return ["in " + " ".join(held), *(f"{match.word} in {column}" for column in held)]
     bin_ = sum(match.likeness >= edge for edge in _LIKENESS_EDGES)
     return [f"likeness {bin_}", "number missing" if match.word[0].isdigit() else "word missing"]
-
-
-def _dense(texts: Sequence[str], matches: Sequence[WordMatch]) -> list[float]:
-    """Numbers in the order of :func:`dense_names`."""
-    out = [float(np.log1p(len(texts[0]))) / 2.0]
-    if len(texts) == 1:
-        return out
-    count = max(1, len(matches))
-    query = trigrams(normalise(texts[0]))
-    for field, text in enumerate(texts[1:]):
-        out += [
-            sum(match.whole[field] for match in matches) / count,
-            sum(match.part[field] for match in matches) / count,
-            len(query & trigrams(normalise(text))) / max(1, len(query)),
-        ]
-    likeness = sorted(match.likeness for match in matches) or [0.0]
-    numbers = [match for match in matches if match.word[0].isdigit()]
-    ends = (matches[0].likeness, matches[-1].likeness) if matches else (0.0, 0.0)
-    out += [sum(not any(match.part) for match in matches) / count]
-    out += [likeness[0], likeness[min(1, len(likeness) - 1)], sum(likeness) / len(likeness), *ends]
-    return [*out, len(numbers) / count, sum(not any(match.part) for match in numbers) / count]

@@ -70,3 +70,42 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     """Size of the intersection over size of the union; 0 for two empty sets."""
     union = len(one | other)
     return len(one & other) / union if union else 0.0
+
+
+def match_feature_names(inputs: Sequence[str]) -> list[str]:
+    """Names of what :func:`match_features` gives: three for every field, eight over all, none without a listing."""
+    if len(inputs) == 1:
+        return []
+    per_field = [f"{column}.{what}" for column in inputs[1:] for what in ("whole", "part", "likeness")]
+    return [*per_field, "missing", "lowest", "second", "mean", "first", "last", "numbers", "numbers_missing"]
+
+
+def match_features(query: str, fields: Sequence[str], matches: Sequence[WordMatch]) -> list[float]:
+    """Numbers from 0 to 1 that tell how a query fares in a listing.
+
+    For each field: the share of the query's words that are words of it (``whole``) or inside it (``part``), and the
+    share of the query's character trigrams that it has (``likeness``). Over all fields: the share of words found
+    nowhere (``missing``); the ``lowest``, ``second`` lowest and ``mean`` likeness of a word, and that of the ``first``
+    and ``last``; the share of ``numbers`` among the words, and of words that are numbers found nowhere
+    (``numbers_missing``).
+
+    A listing's own lengths are left out on purpose: they say nothing of the query, yet may tell who wrote the row
+    (docs/log.md).
+    """
+    if not fields:
+        return []
+    count = max(1, len(matches))
+    wanted = trigrams(normalise(query))
+    numbers = []
+    for field, text in enumerate(fields):
+        numbers += [
+            sum(match.whole[field] for match in matches) / count,
+            sum(match.part[field] for match in matches) / count,
+            len(wanted & trigrams(normalise(text))) / max(1, len(wanted)),
+        ]
+    likeness = [match.likeness for match in matches] or [0.0]
+    ranked = sorted(likeness)
+    digits = [match for match in matches if match.word[0].isdigit()]
+    numbers += [sum(not any(match.part) for match in matches) / count]
+    numbers += [ranked[0], ranked[min(1, len(ranked) - 1)], sum(ranked) / len(ranked), likeness[0], likeness[-1]]
+    return [*numbers, len(digits) / count, sum(not any(match.part) for match in digits) / count]

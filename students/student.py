@@ -254,7 +254,12 @@ def _load_network(folder: Path, info: StudentInfo) -> Network:
     if info.type == "encoder":
         from distill.students.encoder import EncoderNetwork
 
-        return EncoderNetwork.from_folder(folder, template=PairTemplate(info.inputs), max_length=info.max_length or 512)
+        return EncoderNetwork.from_folder(
+            folder,
+            template=PairTemplate(info.inputs),
+            max_length=info.max_length or 512,
+            match_tokens=bool(info.config.get("match_tokens")) and len(info.inputs) > 1,
+        )
     raise StudentError(f"{folder}: unknown type of student {info.type!r}; upgrade distill")
 
 
