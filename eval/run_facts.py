@@ -232,9 +232,9 @@ def label_facts(labels: pl.DataFrame, task: Task) -> LabelFacts:
 def _canaries(report: RunReport) -> list[CanaryFacts]:
     if "planted" not in report.rows.columns or report.task.positive is None:
         return []
-    rows = report.rows_of_people.select(
-        "row_id", "group", "gold", planted=pl.col("planted").cast(pl.Boolean).fill_null(False)
-    )
+    # extra columns of the rows table are text, whatever they were in the file
+    flag = pl.col("planted").cast(pl.String).str.strip_chars().str.to_lowercase().is_in(["true", "1", "yes"])
+    rows = report.rows_of_people.select("row_id", "group", "gold", planted=flag.fill_null(False))
     if not rows["planted"].any():
         return []
     judges: list[tuple[str, str, pl.DataFrame]] = []

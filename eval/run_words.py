@@ -25,6 +25,10 @@ from distill.eval.wording import (
 from distill.labeling.vote import OUTCOMES
 
 
+_NOT_SHOWN = frozenset({"warnings", "path"})
+"""Of the summary of rows: shown elsewhere, or true on one machine only."""
+
+
 @dataclass(frozen=True)
 class Tile:
     """A number at the top of the page: its name, itself, and what it means."""
@@ -348,12 +352,12 @@ def _examples(facts: RunFacts) -> str:
     wrong = sum(example.verdict in ("wrong", "differs") for example in facts.examples)
     if any(example.verdict in ("differs", "same") for example in facts.examples):
         return (
-            f"Test rows on which {facts.examples_of} differs from the merged label, the surest first ({wrong}), then "
+            f"Test rows on which {facts.examples_of} differs from the merged label, surest first ({wrong} shown), then "
             "those on which it does not and is least sure. No label by people tells who is right."
         )
     return (
-        f"Test rows that {facts.examples_of} gets wrong, the surest first ({wrong}), then those that it gets right and "
-        "is least sure of. A wrong row on which all judges agree with the truth is a student’s mistake; one on which "
+        f"Test rows that {facts.examples_of} gets wrong, the surest first ({wrong} shown), then those that it gets "
+        "right and is least sure of. A wrong row on which all judges agree with the truth is a student’s mistake; one on which "
         "judges agree with the student may be a mistake in the truth."
     )
 
@@ -384,7 +388,7 @@ def _data_lede(summary: Mapping[str, Any]) -> str:
 def _data(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = []
     for name, value in summary.items():
-        if name == "warnings" or value is None or value in ({}, []):
+        if name in _NOT_SHOWN or value is None or value in ({}, []):
             continue
         if isinstance(value, Mapping):
             said = ", ".join(f"{key}: {_value(inside)}" for key, inside in value.items())

@@ -247,6 +247,12 @@ def test_html_markdown_and_json_hold_the_same_numbers(run, tmp_path):
     assert [e.confidence for e in wrong] == sorted((e.confidence for e in wrong), reverse=True)
 
 
+def test_plants_are_known_also_where_the_column_is_text(run, tmp_path):
+    texts = run.rows.with_columns(planted=pl.when(pl.col("planted")).then(pl.lit("True ")).otherwise(pl.lit("false")))
+    first = write_run_report(tmp_path / "a.html", run)[2].read_text(encoding="utf-8")
+    assert write_run_report(tmp_path / "b.html", replace(run, rows=texts))[2].read_text(encoding="utf-8") == first
+
+
 def test_the_same_run_gives_the_same_bytes(run, tmp_path):
     first = [path.read_bytes() for path in write_run_report(tmp_path / "a" / "report.html", run)]
     again = [path.read_bytes() for path in write_run_report(tmp_path / "b" / "report.html", run)]
