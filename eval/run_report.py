@@ -172,7 +172,7 @@ def _ladder_plot(facts: RunFacts, words: Words) -> Pair | None:
         for row in facts.ladder.rows
     ]
     floor = facts.ladder.baseline
-    reference = None if floor is None else Reference(floor, f"commonest answer {100 * floor:.0f}%")
+    reference = None if floor is None else Reference(floor, f"commonest answer {100 * floor:.1f}%")
     title = f"Ladder: {words.metric} with {words.level} intervals"
     wide, narrow = (dot_whisker(rows, title=title, width=px, reference=reference) for px in (_WIDE_PX, _NARROW_PX))
     return wide, narrow

@@ -24,7 +24,6 @@ from distill.eval.wording import (
 )
 from distill.labeling.vote import OUTCOMES
 
-
 _NOT_SHOWN = frozenset({"warnings", "path"})
 """Of the summary of rows: shown elsewhere, or true on one machine only."""
 
@@ -357,8 +356,8 @@ def _examples(facts: RunFacts) -> str:
         )
     return (
         f"Test rows that {facts.examples_of} gets wrong, the surest first ({wrong} shown), then those that it gets "
-        "right and is least sure of. A wrong row on which all judges agree with the truth is a student’s mistake; one on which "
-        "judges agree with the student may be a mistake in the truth."
+        "right and is least sure of. A wrong row on which all judges agree with the truth is a student’s mistake; one "
+        "on which judges agree with the student may be a mistake in the truth."
     )
 
 
