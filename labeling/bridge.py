@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -89,12 +90,13 @@ class Bridge:
                 answer.set_result(value)  # type: ignore[arg-type]
 
         def in_caller() -> None:
+            value, failure = None, None
             try:
                 value = function(*arguments)
             except Exception as error:
-                loop.call_soon_threadsafe(settle, None, error)
-            else:
-                loop.call_soon_threadsafe(settle, value, None)
+                failure = error
+            with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+                loop.call_soon_threadsafe(settle, value, failure)
 
         self._calls.put(in_caller)
         return answer

@@ -176,8 +176,9 @@ class LabelingRun:
             await asyncio.to_thread(self._ledger.flush)
         if self._votes:
             self._hand_over()
-        while self._handed_over:
-            await self._handed_over.popleft()
+        ends = await asyncio.gather(*self._handed_over, return_exceptions=True)
+        if failure := next((end for end in ends if end is not None), None):
+            raise failure
 
     async def _report(self, lanes: Sequence[Lane]) -> None:
         if self._on_progress is not None:
