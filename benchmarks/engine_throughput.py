@@ -41,16 +41,21 @@ _ANSWER = json.dumps({"label": "exact", "clauses": ["E1"]})
 
 
 class Stub(asyncio.Protocol):
-    """Answers each POST on a connection after a while. Bare sockets: a web framework would need the core that it is to load."""
+    """Answers each POST on a connection after a while.
+
+    On bare sockets: a web framework would itself be what limits the rate.
+    """
 
     latency_s = 0.05
     served = 0
 
     def connection_made(self, transport: Any) -> None:
+        """Starts a connection."""
         self.transport = transport
         self.received = b""
 
     def data_received(self, data: bytes) -> None:
+        """Takes what arrived, and answers each whole request in it later."""
         self.received += data
         while (head := self.received.find(b"\r\n\r\n")) >= 0:
             length = int(self.received[:head].lower().split(b"content-length:")[1].split(b"\r\n")[0])
@@ -60,6 +65,7 @@ class Stub(asyncio.Protocol):
             asyncio.get_running_loop().call_later(self.latency_s, self.answer)
 
     def answer(self) -> None:
+        """Writes one chat completion."""
         Stub.served += 1
         choice = {"index": 0, "message": {"role": "assistant", "content": _ANSWER}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 812, "total_tokens": 824, "completion_tokens": 12}
