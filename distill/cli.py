@@ -245,12 +245,14 @@ def ledger_prune(
 @app.command(epilog="Example: distill doctor recipe.yaml")
 def doctor(
     recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="also reach its servers")] = None,
+    overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is installed, what is reachable, and which accelerator there is."""
     from distill.doctor import examine
+    from distill.recipe import load_recipe
 
-    report = examine(recipe)
+    report = examine(load_recipe(recipe, overrides or ()) if recipe else None)
     print(json.dumps(report.to_dict(), indent=1) if as_json else report.to_text())
     if not report.healthy:
         raise typer.Exit(1)

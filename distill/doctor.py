@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from distill.recipe import Recipe
+    from distill.teachers.openai import OpenAITeacher
 
 State = Literal["ok", "note", "bad"]
 
@@ -63,12 +67,8 @@ class Examination:
         return {"healthy": self.healthy, "findings": [vars(item) for item in self.findings]}
 
 
-def examine(recipe: str | None = None) -> Examination:
-    """Looks at the machine, and at a recipe's servers where one is given.
-
-    Raises:
-        RecipeError: The recipe cannot be read.
-    """
+def examine(recipe: Recipe | None = None) -> Examination:
+    """Looks at the machine, and at a recipe's ledger and servers where one is given."""
     found = Examination()
     _look_at_python(found)
     _look_at_packages(found)
@@ -126,17 +126,16 @@ def _cpu_has_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def _look_at_disk_and_ledger(found: Examination, recipe: str | None) -> None:
+def _look_at_disk_and_ledger(found: Examination, recipe: Recipe | None) -> None:
     from distill.labeling.errors import LedgerError
     from distill.labeling.ledger import Ledger
-    from distill.recipe import load_recipe
     from distill.stages import ledger_path
 
     free = shutil.disk_usage(Path.cwd()).free
     enough = free >= _LOW_DISK_BYTES
     text = f"{free / 1024**3:.0f} GiB free" + ("" if enough else "; students and tables want 2 GiB")
     found.add("disk", "ok" if enough else "note", text)
-    path = ledger_path(load_recipe(recipe).ledger if recipe else None)
+    path = ledger_path(recipe.ledger if recipe else None)
     if not path.exists():
         found.add("ledger", "note", f"{path}: none yet; the first labeling run makes it")
         return
@@ -147,16 +146,15 @@ def _look_at_disk_and_ledger(found: Examination, recipe: str | None) -> None:
         found.add("ledger", "bad", str(error))
 
 
-def _look_at_servers(found: Examination, recipe: str) -> None:
+def _look_at_servers(found: Examination, recipe: Recipe) -> None:
     import asyncio
 
     from distill.labeling.errors import DistillError
-    from distill.recipe import load_recipe
     from distill.secrets import with_secrets
     from distill.teachers.config import OpenAITeacherConfig
     from distill.teachers.openai import OpenAITeacher
 
-    for name, config in load_recipe(recipe).teachers.items():
+    for name, config in recipe.teachers.items():
         if not isinstance(config, OpenAITeacherConfig):
             continue
         try:
@@ -172,9 +170,9 @@ def _look_at_servers(found: Examination, recipe: str) -> None:
             found.add(f"teacher {name}", "ok" if serves else "bad", text if serves else f"{text}, not {config.model!r}")
 
 
-async def _models_of(teacher: Any) -> list[str]:
+async def _models_of(teacher: OpenAITeacher) -> list[str]:
     await teacher.open()
     try:
-        return list(await teacher.list_models())
+        return await teacher.list_models()
     finally:
         await teacher.close()

@@ -187,6 +187,7 @@ def _ask(session: Session) -> Ended:
     total = int(rows.select(pl.len()).collect().item())
     if total == 0:
         raise DataError(f"{folder.rows}: no row in the splits {list(config.splits)}; check labeling.splits, data.split")
+    _warn_of_unseen_costs(session)
     parts = folder.path / "votes.parts"
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir()
@@ -204,6 +205,14 @@ def _ask(session: Session) -> Ended:
     _write_votes(session, parts)
     shutil.rmtree(parts)
     return _labeling_ended(result, failures=folder.failures)
+
+
+def _warn_of_unseen_costs(session: Session) -> None:
+    unpriced = [name for name, config in session.recipe.teachers.items() if getattr(config, "price", 0) is None]
+    if unpriced and session.recipe.labeling.budget_usd is not None:
+        session.progress.warn(
+            f"labeling.budget_usd cannot see what {', '.join(unpriced)} costs: give teachers.{unpriced[0]}.price"
+        )
 
 
 def _write_votes(session: Session, parts: Path) -> None:

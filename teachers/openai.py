@@ -133,6 +133,28 @@ class OpenAITeacher:
         self.read(Reply(body=body))
         return Reply(body=body, latency_s=latency_s, cost_usd=_cost_usd(body, self._config.price))
 
+    async def list_models(self) -> list[str]:
+        """Names of the models that the server says it serves; none where it has no such list. Costs nothing.
+
+        Raises:
+            TeacherError: It cannot be reached, or refuses the key.
+        """
+        import aiohttp
+
+        assert self._session is not None, "open() comes before list_models()"
+        url, timeout = _url(self._config.base_url, "/models"), aiohttp.ClientTimeout(total=_LIST_MODELS_TIMEOUT_S)
+        try:
+            async with self._session.get(url, proxy=self._proxy, allow_redirects=False, timeout=timeout) as response:
+                body = (await response.read()).decode("utf-8", "replace")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise self._lost(error) from None
+        listed = _parse(body)
+        if response.status in (401, 403):
+            refusal = Refusal(response.status, response.headers, body, listed)
+            raise as_error(refusal, name=self.name, config=self._config, served="", say=self._say)
+        models = listed.get("data") if isinstance(listed, dict) else None
+        return [str(model["id"]) for model in models or () if isinstance(model, dict) and "id" in model]
+
     async def open(self) -> None:
         """Opens the pool of connections. The engine bounds what is in flight; the pool does only where told to."""
         import aiohttp
@@ -185,18 +207,10 @@ class OpenAITeacher:
 
     async def _served_models(self) -> str:
         """Names of the models that the server lists, empty where it lists none; asked once, for a message."""
-        import aiohttp
-
-        assert self._session is not None
-        timeout = aiohttp.ClientTimeout(total=_LIST_MODELS_TIMEOUT_S)
-        url = _url(self._config.base_url, "/models")
         try:
-            async with self._session.get(url, proxy=self._proxy, allow_redirects=False, timeout=timeout) as response:
-                listed = _parse((await response.read()).decode("utf-8", "replace"))
-        except (aiohttp.ClientError, OSError, ValueError):
+            names = await self.list_models()
+        except TeacherError:
             return ""
-        models = listed.get("data") if isinstance(listed, dict) else None
-        names = [str(model["id"]) for model in models or () if isinstance(model, dict) and "id" in model]
         return one_line(", ".join(names[:_MAX_MODELS_NAMED]) + (", …" if len(names) > _MAX_MODELS_NAMED else ""))
 
     def _say(self, problem: str) -> str:
