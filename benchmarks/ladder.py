@@ -23,7 +23,7 @@ import distill
 from distill.eval.ladder import LadderRow
 
 _RESULTS = Path(__file__).parent / "results"
-_SHOWN = ("positive_accuracy", "auc", "accuracy", "expected_calibration_error")
+_SHOWN = ("positive_accuracy", "auc", "accuracy", "calibration_error")
 
 
 def main() -> None:
