@@ -14,6 +14,7 @@ Location = tuple[str | int, ...]
 """Path of a value inside the document: keys and list positions from the root."""
 
 _OVERRIDE = "--set"
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 @dataclass
@@ -113,8 +114,15 @@ class YamlSource:
         return yaml.constructor.SafeConstructor().construct_object(node)
 
     def _build_mapping(self, node: yaml.MappingNode, location: Location, problems: list[str]) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                # `<<: *anchor` gives what the anchor holds, wherever the mapping itself does not say otherwise.
+                sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                for source in reversed(sources):
+                    merged |= self._build(source, location, problems)
+                continue
             key = str(key_node.value)
             here = (*location, key)
             if key in mapping:
@@ -124,4 +132,4 @@ class YamlSource:
                 continue
             self.places[here] = f"{self.name}:{key_node.start_mark.line + 1}"
             mapping[key] = self._build(value_node, here, problems)
-        return mapping
+        return {**merged, **mapping}

@@ -164,6 +164,15 @@ def test_a_wrong_override_is_named(folder, override, problem):
     assert problem in problems_of(folder, GOOD, override)[0]
 
 
+def test_what_students_share_is_written_once(folder):
+    shared = "base: &base {type: dcn, train_on: human, epochs: 3}\n  other: {<<: *base, epochs: 5}"
+    shared += "\n  bad: {<<: *base, epohcs: 1}"
+    text = GOOD.replace("base: {type: dcn, train_on: human}", shared)
+    assert problems_of(folder, text) == ["recipe.yaml:14: students.bad.epohcs: unknown key; did you mean 'epochs'?"]
+    students = load(folder, text.partition("  bad:")[0]).students
+    assert (students["base"].epochs, students["other"].epochs, students["other"].train_on) == (3, 5, ("human",))
+
+
 def test_the_document_that_a_run_keeps_reads_back_as_the_same_recipe(folder):
     import yaml
 
