@@ -6,17 +6,18 @@ import asyncio
 import hashlib
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 from distill.labeling.errors import BadReplyError, ConnectionFailedError, TeacherError, TeacherTimeoutError
-from distill.labeling.teacher import Completion, Finish, Prompt, Reply, Request
+from distill.labeling.teacher import Completion, Finish, Prompt, Reply, Request, RequestHead
 from distill.teachers.config import OpenAITeacherConfig, PriceConfig
 from distill.teachers.openai_errors import Refusal, as_error, is_filtered, one_line, told
 
 if TYPE_CHECKING:
     import aiohttp
+    from yarl import URL
 
 _CONNECT_TIMEOUT_S = 10.0
 _LIST_MODELS_TIMEOUT_S = 3.0
@@ -27,7 +28,14 @@ _KEEPALIVE_S = 4.0
 _MAX_MODELS_NAMED = 8
 _BOUNDS = ("minimum", "maximum", "maxItems")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_MAX_HEADS = 128
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _FINISHES: dict[str, Finish] = {"length": "length", "content_filter": "filtered"}
+
+
+class _Shared(NamedTuple):
+    head: RequestHead
+    prompt: Prompt
 
 
 class OpenAITeacher:
@@ -54,6 +62,9 @@ class OpenAITeacher:
         self._proxy: str | None = None
         self._models: asyncio.Task[str] | None = None
         self._secrets = _secrets_of(config)
+        self._address: str | URL = _url(config.base_url, "/chat/completions")
+        self._seeded = config.seed is not None and "seed" not in config.extra_body
+        self._heads: dict[tuple[int, int, int], _Shared] = {}
 
     def __repr__(self) -> str:
         """Name, model and address; never the key."""
@@ -61,23 +72,15 @@ class OpenAITeacher:
 
     def compile(self, prompt: Prompt, *, sample: int) -> Request:
         """Writes the prompt as a chat completion request. The key, headers and timeout are no part of it."""
-        config = self._config
-        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
-        messages += [{"role": role, "content": text} for role, text in prompt.turns]
-        payload: dict[str, Any] = {"model": config.model, "messages": messages, "max_tokens": config.token_limit}
-        if config.temperature is not None:
-            payload["temperature"] = config.temperature
-        if config.seed is not None:
-            payload["seed"] = _seed(config.seed, sample, prompt.user)
-        if config.structured == "json_object":
-            payload["response_format"] = {"type": "json_object"}
-        elif config.structured != "none":
-            schema = prompt.schema if config.structured == "json_schema" else _unbounded(prompt.schema)
-            named = {"name": "answer", "strict": True, "schema": schema}
-            payload["response_format"] = {"type": "json_schema", "json_schema": named}
-        payload |= config.extra_body
-        payload = {field: value for field, value in payload.items() if value is not None}
-        return Request(endpoint=self.endpoint, payload=payload, sample=sample, row_id=prompt.row_id)
+        shared = self._shared(prompt, sample)
+        parts = [_encoded(prompt.user), b"}"]
+        for role, text in prompt.turns:
+            parts.append(b',{"role":%b,"content":%b}' % (_encoded(role), _encoded(text)))
+        parts.append(b"]")
+        if self._seeded:
+            parts.append(b',"seed":%d' % _seed(self._config.seed or 0, sample, prompt.user))
+        parts.append(b"}")
+        return shared.head.request(b"".join(parts), row_id=prompt.row_id)
 
     def read(self, reply: Reply) -> Completion:
         """Takes the answer out of a chat completion.
@@ -85,14 +88,16 @@ class OpenAITeacher:
         Raises:
             BadReplyError: The body is not a chat completion: an HTML page, half a JSON, no choices.
         """
-        parsed = _parse(reply.body)
-        if is_filtered(parsed):
-            return Completion(text="", finish="filtered")
+        return self._read(reply.body, _parse(reply.body))
+
+    def _read(self, body: str, parsed: Any) -> Completion:
         message, finish_reason = _first_choice(parsed)
         if message is None:
+            if is_filtered(parsed):
+                return Completion(text="", finish="filtered")
             raise BadReplyError(
                 self._say(
-                    f"expected a chat completion, got {told(reply.body, parsed)}; is base_url an OpenAI-compatible "
+                    f"expected a chat completion, got {told(body, parsed)}; is base_url an OpenAI-compatible "
                     "server's (it usually ends in /v1)?"
                 )
             )
@@ -117,21 +122,20 @@ class OpenAITeacher:
         import aiohttp
 
         assert self._session is not None, "open() comes before ask()"
-        data = json.dumps(request.payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-        url = _url(self._config.base_url, "/chat/completions")
         started = time.perf_counter()
         try:
-            async with self._session.post(url, data=data, proxy=self._proxy, allow_redirects=False) as response:
+            async with self._session.post(
+                self._address, data=request.body, proxy=self._proxy, allow_redirects=False
+            ) as response:
                 body = (await response.read()).decode("utf-8", "replace")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._lost(error) from None
         latency_s = time.perf_counter() - started
-        if not 200 <= response.status < 300:
-            parsed = _parse(body)
-            if not is_filtered(parsed):
-                raise await self._refused(Refusal(response.status, response.headers, body, parsed))
-        self.read(Reply(body=body))
-        return Reply(body=body, latency_s=latency_s, cost_usd=_cost_usd(body, self._config.price))
+        parsed = _parse(body)
+        if not 200 <= response.status < 300 and not is_filtered(parsed):
+            raise await self._refused(Refusal(response.status, response.headers, body, parsed))
+        completion = self._read(body, parsed)
+        return Reply(body, latency_s, _cost_usd(_usage_of(parsed), self._config.price), completion)
 
     async def list_models(self) -> list[str]:
         """Names of the models that the server says it serves; none where it has no such list. Costs nothing.
@@ -159,6 +163,7 @@ class OpenAITeacher:
         """Opens the pool of connections. The engine bounds what is in flight; the pool does only where told to."""
         import aiohttp
         from multidict import CIMultiDict
+        from yarl import URL
 
         config = self._config
         headers = CIMultiDict({"Content-Type": "application/json", "User-Agent": "distill"})
@@ -171,6 +176,7 @@ class OpenAITeacher:
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        self._address = URL(_url(config.base_url, "/chat/completions"), encoded=False)
         self._proxy = _proxy_for(config.base_url)
 
     async def close(self) -> None:
@@ -181,6 +187,32 @@ class OpenAITeacher:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    def _shared(self, prompt: Prompt, sample: int) -> _Shared:
+        """What every request with this system text and schema begins with: all but the row, its turns and its seed."""
+        # By identity, since comparing 4 KB a row costs more than encoding the row. What is kept keeps its ids taken.
+        place = (id(prompt.system), id(prompt.schema), sample)
+        if (shared := self._heads.get(place)) is None:
+            if len(self._heads) >= _MAX_HEADS:
+                self._heads.clear()
+            shared = self._heads[place] = _Shared(self._head(prompt, sample), prompt)
+        return shared
+
+    def _head(self, prompt: Prompt, sample: int) -> RequestHead:
+        config = self._config
+        payload: dict[str, Any] = {"model": config.model, "max_tokens": config.token_limit}
+        if config.temperature is not None:
+            payload["temperature"] = config.temperature
+        if config.structured == "json_object":
+            payload["response_format"] = {"type": "json_object"}
+        elif config.structured != "none":
+            schema = prompt.schema if config.structured == "json_schema" else _unbounded(prompt.schema)
+            named = {"name": "answer", "strict": True, "schema": schema}
+            payload["response_format"] = {"type": "json_schema", "json_schema": named}
+        payload |= config.extra_body
+        settings = _encoded({field: value for field, value in payload.items() if value is not None})
+        messages = b',"messages":[{"role":"system","content":%b},{"role":"user","content":' % _encoded(prompt.system)
+        return RequestHead(self.endpoint, settings[:-1] + messages, sample=sample, model=config.model)
 
     def _lost(self, error: Exception) -> TeacherError:
         """What it means that no whole response came."""
@@ -269,7 +301,17 @@ def _secrets_of(config: OpenAITeacherConfig) -> list[str]:
     return sorted(words, key=lambda word: (-len(word), word))
 
 
+def _encoded(value: Any) -> bytes:
+    return _ENCODE(value).encode("utf-8", "replace")
+
+
 def _parse(body: str) -> Any:
+    from pydantic_core import from_json
+
+    try:
+        return from_json(body)  # in half the time of the standard library's, which knows more (lone surrogates)
+    except ValueError:
+        pass
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -302,11 +344,10 @@ def _count(usage: dict[str, Any], field: str) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _cost_usd(body: str, price: PriceConfig | None) -> float | None:
+def _cost_usd(usage: dict[str, Any], price: PriceConfig | None) -> float | None:
     """Tokens by their prices; None where a price or a count is not known."""
     if price is None:
         return None
-    usage = _usage_of(_parse(body))
     fresh, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     if fresh is None or written is None:
         return None
