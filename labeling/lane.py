@@ -152,6 +152,8 @@ class Lane:
         while True:
             job = self._take()
             if job is None:
+                if self._unkept:
+                    self.floor.ledger.hurry()
                 place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._parked.append(place)
                 await place
