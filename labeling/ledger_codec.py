@@ -65,7 +65,7 @@ def unpack(codec: int, stored: bytes) -> str:
     try:
         if codec == DEFLATE_1:
             inflate = zlib.decompressobj(_WINDOW_BITS, zdict=_DICTIONARY_1)
-            plain = inflate.decompress(stored) + inflate.flush()
+            plain = inflate.decompress(stored)
             if not inflate.eof:
                 raise UnreadableBodyError("the stored body ends too early")
         elif codec == PLAIN:

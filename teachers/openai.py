@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
+from pydantic_core import from_json
+
 from distill.labeling.errors import BadReplyError, ConnectionFailedError, TeacherError, TeacherTimeoutError
 from distill.labeling.teacher import Completion, Finish, Prompt, Reply, Request, RequestHead
 from distill.teachers.config import OpenAITeacherConfig, PriceConfig
@@ -59,6 +61,7 @@ class OpenAITeacher:
         self.endpoint = endpoint_of(config.base_url)
         self._config = config
         self._session: aiohttp.ClientSession | None = None
+        self._losses: tuple[type[Exception], ...] = ()
         self._proxy: str | None = None
         self._models: asyncio.Task[str] | None = None
         self._secrets = _secrets_of(config)
@@ -119,16 +122,15 @@ class OpenAITeacher:
         Raises:
             TeacherError: By kind, as in :mod:`distill.labeling.errors`; the message holds no secret.
         """
-        import aiohttp
-
         assert self._session is not None, "open() comes before ask()"
         started = time.perf_counter()
         try:
-            async with self._session.post(
+            # Reading it whole gives the connection back; a context manager would do so a second time.
+            response = await self._session.post(
                 self._address, data=request.body, proxy=self._proxy, allow_redirects=False
-            ) as response:
-                body = (await response.read()).decode("utf-8", "replace")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            )
+            body = (await response.read()).decode("utf-8", "replace")
+        except self._losses as error:
             raise self._lost(error) from None
         latency_s = time.perf_counter() - started
         parsed = _parse(body)
@@ -176,7 +178,8 @@ class OpenAITeacher:
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        self._address = URL(_url(config.base_url, "/chat/completions"), encoded=False)
+        self._address = URL(_url(config.base_url, "/chat/completions"))
+        self._losses = (aiohttp.ClientError, OSError, ValueError)
         self._proxy = _proxy_for(config.base_url)
 
     async def close(self) -> None:
@@ -306,8 +309,6 @@ def _encoded(value: Any) -> bytes:
 
 
 def _parse(body: str) -> Any:
-    from pydantic_core import from_json
-
     try:
         return from_json(body)  # in half the time of the standard library's, which knows more (lone surrogates)
     except ValueError:
