@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
@@ -15,11 +16,11 @@ from pydantic_core import from_json
 from distill.labeling.errors import BadReplyError, ConnectionFailedError, TeacherError, TeacherTimeoutError
 from distill.labeling.teacher import Completion, Finish, Prompt, Reply, Request, RequestHead
 from distill.teachers.config import OpenAITeacherConfig, PriceConfig
+from distill.teachers.http_connections import Connections, ConnectTimedOutError, CutOffError, Response
 from distill.teachers.openai_errors import Refusal, as_error, is_filtered, one_line, told
 
 if TYPE_CHECKING:
     import aiohttp
-    from yarl import URL
 
 _CONNECT_TIMEOUT_S = 10.0
 _LIST_MODELS_TIMEOUT_S = 3.0
@@ -65,7 +66,7 @@ class OpenAITeacher:
         self._proxy: str | None = None
         self._models: asyncio.Task[str] | None = None
         self._secrets = _secrets_of(config)
-        self._address: str | URL = _url(config.base_url, "/chat/completions")
+        self._connections: Connections | None = None
         self._seeded = config.seed is not None and "seed" not in config.extra_body
         self._heads: dict[tuple[int, int, int], _Shared] = {}
 
@@ -125,19 +126,23 @@ class OpenAITeacher:
         assert self._session is not None, "open() comes before ask()"
         started = time.perf_counter()
         try:
-            # Reading it whole gives the connection back; a context manager would do so a second time.
-            response = await self._session.post(
-                self._address, data=request.body, proxy=self._proxy, allow_redirects=False
-            )
-            body = (await response.read()).decode("utf-8", "replace")
+            response = await (self._connections.post(request.body) if self._connections else self._post(request.body))
         except self._losses as error:
             raise self._lost(error) from None
         latency_s = time.perf_counter() - started
+        body = response.body.decode("utf-8", "replace")
         parsed = _parse(body)
         if not 200 <= response.status < 300 and not is_filtered(parsed):
-            raise await self._refused(Refusal(response.status, response.headers, body, parsed))
+            raise await self._refused(Refusal(response.status, _mapping(response.headers), body, parsed))
         completion = self._read(body, parsed)
         return Reply(body, latency_s, _cost_usd(_usage_of(parsed), self._config.price), completion)
+
+    async def _post(self, body: bytes) -> Response:
+        """Sends a body through a proxy."""
+        assert self._session is not None
+        url = _url(self._config.base_url, "/chat/completions")
+        async with self._session.post(url, data=body, proxy=self._proxy, allow_redirects=False) as response:
+            return Response(response.status, list(response.headers.items()), await response.read())
 
     async def list_models(self) -> list[str]:
         """Names of the models that the server says it serves; none where it has no such list. Costs nothing.
@@ -165,7 +170,6 @@ class OpenAITeacher:
         """Opens the pool of connections. The engine bounds what is in flight; the pool does only where told to."""
         import aiohttp
         from multidict import CIMultiDict
-        from yarl import URL
 
         config = self._config
         headers = CIMultiDict({"Content-Type": "application/json", "User-Agent": "distill"})
@@ -178,15 +182,25 @@ class OpenAITeacher:
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        self._address = URL(_url(config.base_url, "/chat/completions"))
         self._losses = (aiohttp.ClientError, OSError, ValueError)
         self._proxy = _proxy_for(config.base_url)
+        if self._proxy is None:
+            self._connections = Connections(
+                _url(config.base_url, "/chat/completions"),
+                headers=headers,
+                timeout_s=config.timeout_s,
+                connect_timeout_s=_CONNECT_TIMEOUT_S,
+                keepalive_s=_KEEPALIVE_S,
+            )
 
     async def close(self) -> None:
         """Closes the pool of connections."""
         if self._models is not None:
             self._models.cancel()
             self._models = None
+        if self._connections is not None:
+            self._connections.close()
+            self._connections = None
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -221,12 +235,12 @@ class OpenAITeacher:
         """What it means that no whole response came."""
         import aiohttp
 
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
+        if isinstance(error, aiohttp.ConnectionTimeoutError | ConnectTimedOutError):
             problem = f"no connection within {min(_CONNECT_TIMEOUT_S, self._config.timeout_s):g} s"
         elif isinstance(error, TimeoutError):
             limit = f"no whole answer within {self._config.timeout_s:g} s"
             return TeacherTimeoutError(self._say(f"{limit}; raise timeout_s, or lower max_tokens or max_concurrency"))
-        elif isinstance(error, aiohttp.ClientPayloadError):
+        elif isinstance(error, aiohttp.ClientPayloadError | CutOffError):
             problem = "the answer was cut off before its end"
         else:
             problem = f"the connection failed, got {one_line(str(error)) or type(error).__name__}"
@@ -262,6 +276,12 @@ def endpoint_of(base_url: str) -> str:
     if parts.port is not None and parts.port != _DEFAULT_PORTS.get(parts.scheme):
         netloc += f":{parts.port}"
     return urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
+
+
+def _mapping(headers: list[tuple[str, str]]) -> Mapping[str, str]:
+    from multidict import CIMultiDict
+
+    return CIMultiDict(headers)
 
 
 def _url(base_url: str, path: str) -> str:
