@@ -18,7 +18,11 @@ _MAX_HEAD_BYTES = 65_536
 _MAX_LINE_BYTES = 4_096
 
 
-class ConnectTimedOutError(OSError):
+class NotConnectedError(OSError):
+    """No connection was made: nothing has been sent."""
+
+
+class ConnectTimedOutError(NotConnectedError):
     """No connection in time."""
 
 
@@ -76,7 +80,8 @@ class Connections:
             ConnectTimedOutError: No connection in time.
             TimeoutError: No whole response in time.
             CutOffError: The connection ended within the response.
-            OSError: It could not be made, or ended before the response.
+            NotConnectedError: It could not be made.
+            OSError: It ended before the response.
             ValueError: What came is no HTTP/1.1.
         """
         loop = asyncio.get_running_loop()
@@ -117,6 +122,8 @@ class Connections:
                 )
         except TimeoutError as error:
             raise ConnectTimedOutError("no connection in time") from error
+        except OSError as error:
+            raise NotConnectedError(*error.args) from error
         return connection
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.teachers.http_connections import Connections, CutOffError, Response, _Connection
+from distill.teachers.http_connections import Connections, CutOffError, NotConnectedError, Response, _Connection
 
 BODY = b'{"choices": [{"message": {"content": "\xed\x95\x9c"}}]}'
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -223,12 +223,12 @@ def test_waiting_ends_in_time_and_what_is_late_disturbs_nobody() -> None:
     assert talk(serve, posts, timeout_s=0.02) in (b"2", b"3")
 
 
-def test_nobody_listening_is_an_error_of_the_system() -> None:
+def test_nobody_listening_is_told_from_a_lost_request() -> None:
     async def main() -> None:
         connections = Connections(
             "http://127.0.0.1:1/v1", headers={}, timeout_s=5.0, connect_timeout_s=5.0, keepalive_s=4.0
         )
-        with pytest.raises(OSError, match=r"Connect call failed|refused"):
+        with pytest.raises(NotConnectedError, match=r"Connect call failed|refused"):
             await connections.post(b"{}")
 
     asyncio.run(main())
