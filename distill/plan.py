@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -187,7 +186,7 @@ class _Tally:
         self.to_send += len(fresh) - len(held)
         for key, request in fresh.items():
             if key not in held:
-                self.bytes_to_send += _payload_bytes(request)
+                self.bytes_to_send += len(request.body)
             elif len(self.measured) < _MEASURED_REPLIES:
                 self._measure(request, held[key])
 
@@ -225,12 +224,8 @@ class _Tally:
         except BadReplyError:
             return
         if completion.input_tokens and completion.output_tokens is not None:
-            ratio = completion.input_tokens / _payload_bytes(request)
+            ratio = completion.input_tokens / len(request.body)
             self.measured.append((ratio, completion.output_tokens, reply.latency_s))
-
-
-def _payload_bytes(request: Request) -> int:
-    return len(json.dumps(request.payload, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def _mean_interval(values: Sequence[float]) -> Interval:

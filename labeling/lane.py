@@ -14,13 +14,16 @@ from distill.labeling.errors import DataError, LedgerError, RateLimitError, Teac
 from distill.labeling.jobs import Floor, Job
 from distill.labeling.ledger import Source
 from distill.labeling.limits import Limiter, backoff_s
-from distill.labeling.parsing import AnswerError, parse_answer
+from distill.labeling.parsing import Answer, AnswerError, parse_answer
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, snapshot
 from distill.labeling.prompt import Prompter
 from distill.labeling.teacher import Completion, Reply, Teacher
 from distill.labeling.vote import Outcome, Vote
 
-_ROWS_PER_STEP = 128
+_ROWS_PER_STEP = 256
+_ANSWERS_REMEMBERED = 4096
+_LONGEST_REMEMBERED_CHARS = 200
+_AT_RISK_PER_SLOT = 2
 _LONGEST_PAUSE_S = 900.0
 _MAX_REASON_CHARS = 500
 
@@ -50,6 +53,9 @@ class Lane:
         self._queue: deque[Job] = deque()
         self._workers: list[asyncio.Task[None]] = []
         self._parked: deque[asyncio.Future[None]] = deque()
+        self._unkept: deque[tuple[Job, asyncio.Future[Reply]]] = deque()
+        self._bought = asyncio.Event()
+        self._answers: dict[str, Answer] = {}
         self._open = 0
         self._ended = asyncio.Event()
         self._resuming = False
@@ -69,20 +75,23 @@ class Lane:
         Raises:
             DataError: A column is missing.
         """
-        columns = ["row_id", *(name for name in self.floor.task.inputs if name != "row_id")]
+        inputs = self.floor.task.inputs
+        columns = ["row_id", *(name for name in inputs if name != "row_id")]
+        keeper = self.floor.spawn(self._use_kept())
         async for batch in batches:
             if missing := [name for name in columns if name not in batch.columns]:
                 raise DataError(f"rows: the task needs the columns {missing}, got {batch.columns}; correct task.inputs")
-            table = batch.select(columns)
+            # What shares its beginning is sent together, while the server still holds it in its prefix cache.
+            table = batch.select(columns).sort(inputs[0], maintain_order=True)
             for start in range(0, table.height, _ROWS_PER_STEP):
-                await self._until_open(max(4 * _ROWS_PER_STEP, 2 * self.limiter.limit))
+                await self._until_open(2 * _ROWS_PER_STEP + 2 * _AT_RISK_PER_SLOT * self.limiter.limit)
                 await delivered()
                 jobs = self._compile(table.slice(start, _ROWS_PER_STEP).rows(named=True))
                 await self.floor.serve(jobs)
                 await asyncio.sleep(0)
         await self._until_open(0)
-        for worker in self._workers:
-            worker.cancel()
+        for task in (*self._workers, keeper):
+            task.cancel()
 
     def _compile(self, rows: Sequence[Mapping[str, Any]]) -> list[Job]:
         jobs = []
@@ -92,8 +101,6 @@ class Lane:
                 try:
                     prompt = self._prompter(row)
                     request = self.teacher.compile(prompt, sample=sample)
-                    if request is not None:
-                        _ = request.key
                 except Exception as error:
                     self._emit(
                         Vote(row["row_id"], self.teacher.name, self.teacher.family, "failed", sample, repr(error))
@@ -129,7 +136,7 @@ class Lane:
         if not self._queue:
             return
         now_s = self.floor.timing.clock()
-        spare = min(len(self._queue), self.limiter.room(now_s))
+        spare = min(len(self._queue), self._room(now_s))
         while spare > 0 and self._parked:
             worker = self._parked.popleft()
             if not worker.done():
@@ -148,23 +155,31 @@ class Lane:
         while True:
             job = self._take()
             if job is None:
+                if self._unkept:
+                    self.floor.ledger.hurry()
                 place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._parked.append(place)
                 await place
                 continue
-            reply = await self._ask(job)
-            if reply is not None:
-                again = self.floor.deliver(job.request.key, reply, buyer=job)
-                if again:
-                    await self.floor.serve(again)
+            await self._ask(job)
             if self._parked or len(self._workers) < self.limiter.limit:
                 self.wake()
             if self._purse.limited:
                 for lane in self.floor.lanes:
                     lane.wake()
 
+    def _room(self, now_s: float) -> int:
+        """How many more requests may go now.
+
+        A slot is free again when its answer is there, before the answer is durable: a disk that takes 20 ms would
+        otherwise hold up a server that takes 50. What has been sent and is not yet durable, which is what a kill can
+        lose, stays within twice the limit.
+        """
+        at_risk = self.limiter.in_flight + len(self._unkept)
+        return min(self.limiter.room(now_s), _AT_RISK_PER_SLOT * self.limiter.limit - at_risk)
+
     def _take(self) -> Job | None:
-        if not self._queue or self.limiter.room(self.floor.timing.clock()) <= 0:
+        if not self._queue or self._room(self.floor.timing.clock()) <= 0:
             return None
         if self._purse.limited:
             admission = self._purse.admits()
@@ -175,8 +190,8 @@ class Lane:
                 return None
         return self._queue.popleft()
 
-    async def _ask(self, job: Job) -> Reply | None:
-        """Sends a request and makes its reply durable; deals with whatever happens instead."""
+    async def _ask(self, job: Job) -> None:
+        """Sends a request and hands its reply to the ledger; deals with whatever happens instead."""
         timing = self.floor.timing
         began_s = timing.clock()
         ticket = self.limiter.take(began_s)
@@ -187,15 +202,11 @@ class Lane:
         settled = False
         try:
             reply = await self.teacher.ask(job.request)
-            latency_s = timing.clock() - began_s
-            request = job.request
-            source = Source(request.endpoint, str(request.payload.get("model", "")), self.teacher.name)
-            # The slot is held until the reply is durable: what a kill can lose is never more than what was in flight.
-            kept = await self.floor.ledger.put_soon(request.key, reply, source=source)
+            now_s = timing.clock()
+            self._keep(job, reply)
             paid_usd = self._pay(reply.cost_usd)
             settled = True
-            self.limiter.answered(latency_s, timing.clock())
-            return kept
+            self.limiter.answered(now_s - began_s, now_s)
         except LedgerError:
             raise
         except TeacherError as error:
@@ -207,7 +218,32 @@ class Lane:
             if not settled:
                 self.limiter.failed()
             self._purse.settle(reserved_usd, paid_usd)
-        return None
+
+    def _keep(self, job: Job, reply: Reply) -> None:
+        request = job.request
+        source = Source(request.endpoint, request.model, self.teacher.name)
+        self._unkept.append((job, self.floor.ledger.put_soon(request.key, reply, source=source)))
+        self._bought.set()
+
+    async def _use_kept(self) -> None:
+        """Uses each reply once it is durable, in the order in which they came, which is that of the commits."""
+        try:
+            while True:
+                while not self._unkept:
+                    self._bought.clear()
+                    await self._bought.wait()
+                job, kept = self._unkept[0]
+                reply = await kept
+                self._unkept.popleft()
+                if again := self.floor.deliver(job.request.key, reply, buyer=job):
+                    await self.floor.serve(again)
+                if self._parked:
+                    self.wake()
+        finally:
+            # Nobody waits any more; the ledger writes them all the same. One that failed has been told of already.
+            for _, kept in self._unkept:
+                if not kept.cancel() and not kept.cancelled():
+                    kept.exception()
 
     def _failed(self, job: Job, error: TeacherError, ticket: int) -> None:
         now_s = self.floor.timing.clock()
@@ -283,7 +319,7 @@ class Lane:
             Whether the job is to be served again.
         """
         try:
-            completion = self.teacher.read(reply)
+            completion = (reply.completion if bought else None) or self.teacher.read(reply)
             self._count(job, reply, completion, bought=bought)
             vote = self._judge(job, completion)
         except Exception as error:  # one row's surprise must not end the run
@@ -315,7 +351,7 @@ class Lane:
         if completion.finish == "refused":
             return self._vote(job, "refused", _quoted("the model declined", completion.text))
         try:
-            answer = parse_answer(completion.text, task=self.floor.task, answer=self.teacher.answer)
+            answer = self._answers.get(completion.text) or self._parse(completion.text)
         except AnswerError as error:
             return self._misfit(job, completion, str(error)[:_MAX_REASON_CHARS])
         if answer.label is None:
@@ -325,6 +361,13 @@ class Lane:
             vote.label, vote.probs, vote.probs_source = answer.label, answer.probs, answer.probs_source
         vote.trace, vote.clauses = answer.trace or completion.reasoning, answer.clauses
         return vote
+
+    def _parse(self, text: str) -> Answer:
+        """Reads an answer, and remembers it where it is short: most teachers write the same few again and again."""
+        answer = parse_answer(text, task=self.floor.task, answer=self.teacher.answer)
+        if len(text) <= _LONGEST_REMEMBERED_CHARS and len(self._answers) < _ANSWERS_REMEMBERED:
+            self._answers[text] = answer
+        return answer
 
     def _misfit(self, job: Job, completion: Completion, problem: str) -> Vote | None:
         if completion.finish == "length":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Literal, get_args
 
 import polars as pl
 
@@ -92,10 +93,20 @@ VOTE_SCHEMA: dict[str, pl.DataType] = {
 }
 """Columns of ``votes.parquet``, in order."""
 
-_FIELDS = tuple(field.name for field in fields(Vote))
-
 
 def votes_frame(votes: Iterable[Vote]) -> pl.DataFrame:
     """Lays votes out as a table with the columns of :data:`VOTE_SCHEMA`, one line a vote."""
-    rows = [tuple(getattr(vote, name) for name in _FIELDS) for vote in votes]
-    return pl.DataFrame(rows, schema=dict(zip(_FIELDS, VOTE_SCHEMA.values(), strict=True)), orient="row")
+    votes = list(votes)
+    columns = []
+    for name, dtype in VOTE_SCHEMA.items():
+        values = list(map(attrgetter(name), votes))
+        columns.append(_lists(name, values, dtype) if name in ("probs", "clauses") else pl.Series(name, values, dtype))
+    return pl.DataFrame(columns)
+
+
+def _lists(name: str, values: list[list[Any] | None], dtype: pl.DataType) -> pl.Series:
+    """A column of short lists, of which most are the same: each is converted once, which is what takes the time."""
+    places: dict[tuple[Any, ...] | None, int] = {}
+    at = [places.setdefault(None if value is None else tuple(value), len(places)) for value in values]
+    distinct = pl.Series(name, [None if value is None else list(value) for value in places], dtype)
+    return distinct.gather(at)
