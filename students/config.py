@@ -98,6 +98,9 @@ class EncoderConfig(_TrainingConfig):
     dropout: float | None = Field(
         None, ge=0.0, lt=1.0, description="share of units dropped in training; the base's own where not given"
     )
+    head_lr_factor: float = Field(
+        1.0, gt=0.0, description="the new head learns at so many times lr; more than 1 where there are few steps"
+    )
     precision: Precision = Field("auto", description="auto takes bf16 where the processor or GPU computes in it")
     devices: int = Field(1, ge=1, description="processes (GPUs, where there are any); more than one starts torchrun")
 

@@ -103,6 +103,10 @@ class DcnNetwork:
         dense = torch.from_numpy(np.stack([example["dense"] for example in examples]))
         self.model.standardise(dense)  # type: ignore[operator]
 
+    def is_head(self, name: str) -> bool:
+        """Nothing is pretrained, and all learns alike."""
+        return False
+
     def save(self, folder: Path) -> None:
         """Writes the weights (safetensors) and the sizes (JSON)."""
         from safetensors.torch import save_file

@@ -143,6 +143,10 @@ class EncoderNetwork:
     def prepare(self, examples: Sequence[Example]) -> None:
         """Nothing to learn from the examples but by gradient."""
 
+    def is_head(self, name: str) -> bool:
+        """The classifier, and the pooler before it: sentence encoders are pretrained without the use of theirs."""
+        return "pooler" in name or not name.startswith(f"{self.model.base_model_prefix}.")
+
     def save(self, folder: Path) -> None:
         """Writes what ``AutoModelForSequenceClassification`` and ``AutoTokenizer`` load."""
         self.model.save_pretrained(folder)  # type: ignore[operator]

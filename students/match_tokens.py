@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _STEPS = 7
-_LEFT_OUT = ("whole", "first", "last", "numbers")
-"""Features that bring little beside the others; every token costs time in every layer."""
+_KEPT = ("part", "likeness", "lowest", "mean")
+"""The other features bring little beside these, and every token costs time in every layer."""
 _MAX_CHARACTERS = 2000
 
 
@@ -32,7 +32,7 @@ class MatchTokens:
     def __init__(self, inputs: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
         names = match_feature_names(inputs)
         self._tokenizer = tokenizer
-        self._kept = [number for number, name in enumerate(names) if name.rpartition(".")[2] not in _LEFT_OUT]
+        self._kept = [number for number, name in enumerate(names) if name.rpartition(".")[2] in _KEPT]
         self._tokens = [[f"[match:{names[number]}={step}]" for step in range(_STEPS)] for number in self._kept]
         self._ids: list[list[int]] = []
         self._look_up()
@@ -54,7 +54,7 @@ class MatchTokens:
         self._tokenizer.add_tokens(added, special_tokens=True)
         self._look_up()
         old = cast("nn.Embedding", model.get_input_embeddings())
-        spread = float(old.weight.std())
+        spread = float(old.weight.detach().std())
         size = max(len(self._tokenizer), old.num_embeddings)
         weight = model.resize_token_embeddings(size, mean_resizing=False).weight
         position = torch.linspace(-1.5, 1.5, _STEPS).unsqueeze(1)

@@ -46,6 +46,10 @@ class Network(Protocol):
         """Looks at the training examples once before the first step, for what is not learned by gradient."""
         ...
 
+    def is_head(self, name: str) -> bool:
+        """Whether the parameter of this name is new, so that it may learn faster than pretrained ones."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Writes everything but ``distill_student.json``."""
         ...

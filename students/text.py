@@ -30,4 +30,4 @@ class PairTemplate:
 
     def _listing(self, texts: tuple[str, ...]) -> str:
         named = zip(self.inputs[1:], texts, strict=True)
-        return " ; ".join(f"{column} : {text.strip()}" for column, text in named if text.strip())
+        return " ".join(f"{column}: {text.strip()}" for column, text in named if text.strip())

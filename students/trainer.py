@@ -125,6 +125,30 @@ class DistributionTrainer(Trainer):
         """Batches are already this process's share, so accelerate must not divide them again."""
         return DataLoader(self._train, batch_sampler=self.batches, collate_fn=self._collate)
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW in up to four groups: head or not, decayed (matrices) or not (biases and norms)."""
+        if self.optimizer is None:
+            settings = self.args
+            factor = getattr(self._config, "head_lr_factor", 1.0)
+            groups: dict[tuple[bool, bool], list[Tensor]] = {}
+            for name, parameter in self._network.model.named_parameters():
+                if parameter.requires_grad:
+                    groups.setdefault((self._network.is_head(name), parameter.ndim > 1), []).append(parameter)
+            self.optimizer = torch.optim.AdamW(
+                [
+                    {
+                        "params": parameters,
+                        "lr": settings.learning_rate * (factor if head else 1.0),
+                        "weight_decay": settings.weight_decay if decayed else 0.0,
+                    }
+                    for (head, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
+                ],
+                betas=(settings.adam_beta1, settings.adam_beta2),
+                eps=settings.adam_epsilon,
+                fused=True,
+            )
+        return self.optimizer
+
     def compute_loss(
         self,
         model: nn.Module,

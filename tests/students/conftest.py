@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+
 from distill.labeling.task import Task
 
 COLOURS = ("red", "blue", "green", "black")

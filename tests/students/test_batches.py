@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from distill.students.batches import Examples, LengthGroupedBatches
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from distill.students.batches import Examples, LengthGroupedBatches
 
 
 @settings(max_examples=50, deadline=None)

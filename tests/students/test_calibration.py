@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+
 from distill.students.calibration import fit_temperature, log_loss, softmax
 
 

@@ -2,8 +2,9 @@ import subprocess
 import sys
 
 import pytest
-from distill.students.config import DcnConfig, EncoderConfig, StudentConfig
 from pydantic import TypeAdapter, ValidationError
+
+from distill.students.config import DcnConfig, EncoderConfig, StudentConfig
 
 _STUDENT = TypeAdapter(StudentConfig)
 

@@ -4,6 +4,7 @@ import zlib
 
 import numpy as np
 import polars as pl
+
 from distill.students.features import MAX_FEATURES, dense_names, hash_rows, slot_names
 
 INPUTS = ["query", "title", "brand"]

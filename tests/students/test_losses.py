@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from distill.students.losses import hard_cross_entropy, loss_of, soft_cross_entropy
 
 

@@ -1,4 +1,5 @@
 import pytest
+
 from distill.students.matching import (
     jaccard,
     match_feature_names,

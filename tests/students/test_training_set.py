@@ -1,11 +1,12 @@
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.labeling.vote import Vote, votes_frame
 from distill.students.training_set import smooth, training_set, weigh_by_confidence
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def _labels(rows: pl.DataFrame) -> pl.DataFrame:
@@ -116,7 +117,9 @@ def test_smoothing_spreads_a_share_evenly(rows: pl.DataFrame, task: Task) -> Non
 
 def test_nothing_left_is_one_clear_error(rows: pl.DataFrame, task: Task) -> None:
     with pytest.raises(StudentError, match=r"nothing to learn from in \['human'\].*0 gold labels in split 'train'"):
-        training_set(rows.with_columns(gold=pl.lit(None, pl.String)), train_on="human", labels=None, votes=None, task=task)
+        training_set(
+            rows.with_columns(gold=pl.lit(None, pl.String)), train_on="human", labels=None, votes=None, task=task
+        )
     with pytest.raises(StudentError, match="'test' are never trained on"):
         only_test = rows.filter(pl.col("split") == "test")
         training_set(only_test, train_on="labels", labels=_labels(rows), votes=None, task=task)
