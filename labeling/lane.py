@@ -9,13 +9,15 @@ from typing import Any
 
 import polars as pl
 
-from distill.labeling.budget import Budget, Purse
+from distill.labeling.budget import Budget, Purse, Use
 from distill.labeling.errors import DataError, LedgerError, RateLimitError, TeacherError, TeacherTimeoutError
 from distill.labeling.jobs import Floor, Job
+from distill.labeling.labeling_events import LimitWatch
+from distill.labeling.learned_limits import learned_limit
 from distill.labeling.ledger import Source
 from distill.labeling.limits import Limiter, backoff_s
 from distill.labeling.parsing import AnswerError, parse_answer
-from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, snapshot
+from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
 from distill.labeling.prompt import Prompter
 from distill.labeling.teacher import Completion, Reply, Teacher
 from distill.labeling.vote import Outcome, Vote
@@ -24,6 +26,8 @@ _ROWS_PER_STEP = 128
 _AT_RISK_PER_SLOT = 2
 _LONGEST_PAUSE_S = 900.0
 _MAX_REASON_CHARS = 500
+# Where a server does not count tokens, over the tokenizers in use.
+_CHARS_PER_TOKEN = 3.5
 
 
 class Lane:
@@ -42,10 +46,10 @@ class Lane:
         self.tally = TeacherTally()
         self.budget_spent = False
         config = floor.config
-        fixed = None if config.concurrency == "auto" else config.concurrency
-        self.limiter = Limiter(fixed=fixed, ceiling=teacher.max_concurrency)
-        own_usd = getattr(teacher, "budget_usd", None)
-        self._purse = Purse(Budget(own_usd, within=floor.budget, name=f"teachers.{teacher.name}.budget_usd"))
+        self.limiter = self._limiter()
+        self._limit_watch = LimitWatch(self.limiter.limit)
+        own_usd, quota = getattr(teacher, "budget_usd", None), getattr(teacher, "quota", None)
+        self._purse = Purse(Budget(own_usd, quota=quota, within=floor.budget, name=f"teachers.{teacher.name}"))
         self._prompter = Prompter(floor.task, teacher.answer)
         self._guideline_version = floor.task.guideline.version if floor.task.guideline else None
         self._queue: deque[Job] = deque()
@@ -55,10 +59,25 @@ class Lane:
         self._bought = asyncio.Event()
         self._open = 0
         self._ended = asyncio.Event()
-        self._resuming = False
+        self._resuming = self._paced = False
         stop = config.stop_after_failures
         self._recent: deque[bool] = deque(maxlen=stop.of_last if stop else 1)
         self._speedometer = Speedometer()
+
+    @property
+    def server(self) -> tuple[str, str] | None:
+        """Endpoint and model, by which the limit found is kept; None where the teacher does not name them."""
+        endpoint, model = getattr(self.teacher, "endpoint", None), getattr(self.teacher, "model", None)
+        return (endpoint, model) if endpoint and model else None
+
+    def _limiter(self) -> Limiter:
+        concurrency = self.floor.config.concurrency
+        if concurrency != "auto":
+            return Limiter(fixed=concurrency, ceiling=self.teacher.max_concurrency)
+        learned = None
+        if self.server is not None:
+            learned = learned_limit(self.floor.ledger, endpoint=self.server[0], model=self.server[1])
+        return Limiter(ceiling=self.teacher.max_concurrency, learned=learned)
 
     # Rows in
 
@@ -72,6 +91,7 @@ class Lane:
         Raises:
             DataError: A column is missing.
         """
+        self.floor.note(self.teacher.name, "started", limit=self.limiter.limit, rows=self.total)
         inputs = self.floor.task.inputs
         columns = ["row_id", *(name for name in inputs if name != "row_id")]
         keeper = self.floor.spawn(self._use_kept())
@@ -89,6 +109,7 @@ class Lane:
         await self._until_open(0)
         for task in (*self._workers, keeper):
             task.cancel()
+        self.floor.note(self.teacher.name, "ended", **facts_of(self.tally), limit=self.limiter.limit)
 
     def _compile(self, rows: Sequence[Mapping[str, Any]]) -> list[Job]:
         jobs = []
@@ -100,12 +121,22 @@ class Lane:
                     request = self.teacher.compile(prompt, sample=sample)
                 except Exception as error:
                     self._emit(
-                        Vote(row["row_id"], self.teacher.name, self.teacher.family, "failed", sample, repr(error))
+                        Vote(
+                            row_id=row["row_id"],
+                            teacher=self.teacher.name,
+                            family=self.teacher.family,
+                            outcome="failed",
+                            sample=sample,
+                            reason=repr(error),
+                            cause="error",
+                        )
                     )
                     continue
                 if request is None:
                     reason = f"no recorded reply for row {row['row_id']}"
-                    self._emit(Vote(row["row_id"], self.teacher.name, self.teacher.family, "unsent", sample, reason))
+                    vote = Vote(row["row_id"], self.teacher.name, self.teacher.family, "unsent", sample, reason)
+                    vote.cause = "no_reply"
+                    self._emit(vote)
                 else:
                     jobs.append(Job(self, prompt, request))
         return jobs
@@ -134,6 +165,8 @@ class Lane:
             return
         now_s = self.floor.timing.clock()
         spare = min(len(self._queue), self._room(now_s))
+        if spare > 0 and self._purse.limited:
+            spare = min(spare, self._purse_room(now_s))
         while spare > 0 and self._parked:
             worker = self._parked.popleft()
             if not worker.done():
@@ -141,6 +174,40 @@ class Lane:
                 spare -= 1
         for _ in range(min(spare, self.limiter.limit - len(self._workers))):
             self._workers.append(self.floor.spawn(self._work()))
+
+    def _purse_room(self, now_s: float) -> int:
+        """How many requests may go as far as budgets and quotas go; sees to what follows where it is none."""
+        admission = self._purse.admits(now_s)
+        if admission == "go":
+            room = self._purse.room(now_s)
+            return self.limiter.limit if room is None else room
+        if admission == "stop":
+            self.budget_spent = True
+            self.stop(self._purse.exhausted_text(), "budget")
+        elif admission == "later" and not self._paced:
+            self._paced = True
+            self.floor.spawn(self._go_on_later(self._purse.wait_s(now_s)))
+        return 0
+
+    async def _go_on_later(self, seconds: float) -> None:
+        """Waits for a quota a minute."""
+        name = self._purse.slowest(self.floor.timing.clock())
+        if not self.tally.quota_waits[name]:
+            self.floor.note(self.teacher.name, "quota", quota=name, wait_s=round(seconds, 3))
+        await self.floor.timing.sleep(seconds)
+        self.tally.quota_waits[name] += seconds
+        self._paced = False
+        self.wake()
+
+    def _pause(self, seconds: float, why: str) -> None:
+        """Sends nothing for a while, as the server asks."""
+        now_s = self.floor.timing.clock()
+        if now_s + seconds > self.limiter.paused_until_s:
+            self.floor.note(self.teacher.name, "pause", seconds=round(seconds, 3), cause=why)
+        self.limiter.pause(seconds, now_s)
+        if not self._resuming:
+            self._resuming = True
+            self.floor.spawn(self._resume())
 
     async def _resume(self) -> None:
         while (left_s := self.limiter.paused_until_s - self.floor.timing.clock()) > 0:
@@ -174,15 +241,11 @@ class Lane:
         return min(self.limiter.room(now_s), _AT_RISK_PER_SLOT * self.limiter.limit - at_risk)
 
     def _take(self) -> Job | None:
-        if not self._queue or self._room(self.floor.timing.clock()) <= 0:
+        now_s = self.floor.timing.clock()
+        if not self._queue or self._room(now_s) <= 0:
             return None
-        if self._purse.limited:
-            admission = self._purse.admits()
-            if admission == "stop":
-                self.budget_spent = True
-                self.stop(self._purse.exhausted_text())
-            if admission != "go":
-                return None
+        if self._purse.limited and self._purse_room(now_s) <= 0:
+            return None
         return self._queue.popleft()
 
     async def _ask(self, job: Job) -> None:
@@ -190,8 +253,8 @@ class Lane:
         timing = self.floor.timing
         began_s = timing.clock()
         ticket = self.limiter.take(began_s)
-        reserved_usd = self._purse.reserve()
-        paid_usd = 0.0
+        reserved = self._purse.reserve(began_s)
+        used = Use(1.0)
         self.tally.requests_sent += 1
         job.asked = True
         settled = False
@@ -199,20 +262,22 @@ class Lane:
             reply = await self.teacher.ask(job.request)
             now_s = timing.clock()
             self._keep(job, reply)
-            paid_usd = self._pay(reply.cost_usd)
+            used = self._pay(job, reply)
             settled = True
             self.limiter.answered(now_s - began_s, now_s)
+            if 0 < reply.quiet_s <= _LONGEST_PAUSE_S:
+                self._pause(reply.quiet_s, "minute_quota")
         except LedgerError:
             raise
         except TeacherError as error:
             settled = True
             self._failed(job, error, ticket)
         except Exception as error:  # one row's surprise must not end the run
-            self.floor.give_up(job, "failed", repr(error))
+            self.floor.give_up(job, "failed", repr(error), cause="error")
         finally:
             if not settled:
                 self.limiter.failed()
-            self._purse.settle(reserved_usd, paid_usd)
+            self._purse.settle(reserved, used, timing.clock())
 
     def _keep(self, job: Job, reply: Reply) -> None:
         request = job.request
@@ -244,23 +309,22 @@ class Lane:
         now_s = self.floor.timing.clock()
         retry_after_s = error.retry_after_s if isinstance(error, RateLimitError) else None
         if isinstance(error, RateLimitError | TeacherTimeoutError):
-            self.limiter.rejected(ticket, now_s, retry_after_s=retry_after_s)
-            if retry_after_s is not None and not self._resuming:
-                self._resuming = True
-                self.floor.spawn(self._resume())
+            self.limiter.rejected(ticket, now_s)
+            if retry_after_s is not None:
+                self._pause(retry_after_s, error.cause)
         else:
             self.limiter.failed()
         job.failures += 1
         text = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
-        job.so_far = ("failed", text)
+        job.so_far = ("failed", text, error.cause)
         if error.stops_teacher:
-            self.stop(text)
+            self.stop(text, error.cause)
         elif retry_after_s is not None and retry_after_s > _LONGEST_PAUSE_S:
-            self.stop(f"{text}; it asks to wait {retry_after_s:.0f} s: run the same command again then")
+            self.stop(f"{text}; it asks to wait {retry_after_s:.0f} s: run the same command again then", error.cause)
         if self.tally.stopped is not None or not error.retryable or job.failures > self.floor.config.retries:
-            self.floor.give_up(job, "failed", text)
+            self.floor.give_up(job, "failed", text, cause=error.cause)
             return
-        self.tally.retries[type(error).__name__] += 1
+        self.tally.retries[error.cause] += 1
         if retry_after_s is not None:
             self.queue_up(job, first=True)
         else:
@@ -270,28 +334,39 @@ class Lane:
         await self.floor.timing.sleep(backoff_s(job.failures - 1, self.floor.timing.uniform))
         self.queue_up(job, first=True)
 
-    def _pay(self, cost_usd: float | None) -> float:
-        self._purse.learn(cost_usd or 0.0)
-        if cost_usd is None:
+    def _pay(self, job: Job, reply: Reply) -> Use:
+        tokens = self._tokens(job, reply.completion or self.teacher.read(reply)) if self._purse.limited else 0.0
+        self._purse.learn(tokens=tokens, usd=reply.cost_usd or 0.0)
+        if reply.cost_usd is None:
             self.tally.unpriced += 1
-            return 0.0
-        self.tally.cost_usd += cost_usd
-        return cost_usd
+        else:
+            self.tally.cost_usd += reply.cost_usd
+        return Use(1.0, tokens, reply.cost_usd or 0.0)
+
+    def _tokens(self, job: Job, completion: Completion) -> float:
+        """Tokens that an answer took, by its length where the server does not count them."""
+        read, written = completion.input_tokens, completion.output_tokens
+        asked_chars = len(job.prompt.system) + len(job.prompt.user)
+        return (asked_chars / _CHARS_PER_TOKEN if read is None else read) + (
+            len(completion.text) / _CHARS_PER_TOKEN if written is None else written
+        )
 
     # Stopping
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, cause: str = "paused") -> None:
         """Sends nothing more. What is queued, and every row to come that the ledger cannot answer, ends as unsent."""
         if self.tally.stopped is not None:
             return
-        self.tally.stopped = reason
+        self.tally.stopped, self.tally.stop_cause = reason, cause
+        self.floor.note(self.teacher.name, "stopped", cause=cause, reason=reason)
         queued, self._queue = list(self._queue), deque()
         for job in queued:
             self._end_unasked(job)
 
     def _end_unasked(self, job: Job) -> None:
-        outcome, reason = job.so_far or ("unsent", f"the teacher was stopped: {self.tally.stopped}")
-        self.floor.give_up(job, outcome, reason)
+        stopped = f"the teacher was stopped: {self.tally.stopped}"
+        outcome, reason, cause = job.so_far or ("unsent", stopped, self.tally.stop_cause or "paused")
+        self.floor.give_up(job, outcome, reason, cause=cause)
 
     def _watch(self, went_wrong: bool, reason: str | None) -> None:
         """Stops the lane when too many of the last rows asked came to nothing."""
@@ -302,7 +377,8 @@ class Lane:
         wrong = sum(self._recent)
         if went_wrong and len(self._recent) == stop.of_last and wrong >= stop.fraction * stop.of_last:
             self.stop(
-                f"{wrong} of the last {stop.of_last} rows asked failed or did not fit, the last one with: {reason}"
+                f"{wrong} of the last {stop.of_last} rows asked failed or did not fit, the last one with: {reason}",
+                "failing",
             )
 
     # Answers
@@ -319,7 +395,8 @@ class Lane:
             vote = self._judge(job, completion)
         except Exception as error:  # one row's surprise must not end the run
             reason = f"the reply cannot be read: {type(error).__name__}: {error}"
-            vote = self._vote(job, "failed", reason[:_MAX_REASON_CHARS])
+            cause = error.cause if isinstance(error, TeacherError) else "error"
+            vote = self._vote(job, "failed", reason[:_MAX_REASON_CHARS], cause)
         if vote is None:
             return True
         self._finish(job, vote)
@@ -336,23 +413,23 @@ class Lane:
             self.tally.output_tokens += completion.output_tokens or 0
         else:
             self.tally.ledger_hits += 1
-            if reply.cost_usd is not None:
-                self._purse.learn(reply.cost_usd)
+            if reply.cost_usd is not None and self._purse.limited:
+                self._purse.learn(tokens=self._tokens(job, completion), usd=reply.cost_usd)
 
     def _judge(self, job: Job, completion: Completion) -> Vote | None:
         """Makes a vote of a completion; None where the job is to be asked again."""
         if completion.finish == "filtered":
-            return self._vote(job, "filtered", _quoted("the provider withheld the answer", completion.text))
+            return self._vote(job, "filtered", _quoted("the provider withheld the answer", completion.text), "filtered")
         if completion.finish == "refused":
-            return self._vote(job, "refused", _quoted("the model declined", completion.text))
+            return self._vote(job, "refused", _quoted("the model declined", completion.text), "refused")
         try:
             answer = parse_answer(completion.text, task=self.floor.task, answer=self.teacher.answer)
         except AnswerError as error:
             return self._misfit(job, completion, str(error)[:_MAX_REASON_CHARS])
         if answer.label is None:
-            vote = self._vote(job, "abstained", "the teacher said that it cannot tell")
+            vote = self._vote(job, "abstained", "the teacher said that it cannot tell", "abstained")
         else:
-            vote = self._vote(job, "labeled", None)
+            vote = self._vote(job, "labeled")
             vote.label, vote.probs, vote.probs_source = answer.label, answer.probs, answer.probs_source
         vote.trace, vote.clauses = answer.trace or completion.reasoning, answer.clauses
         return vote
@@ -360,23 +437,23 @@ class Lane:
     def _misfit(self, job: Job, completion: Completion, problem: str) -> Vote | None:
         if completion.finish == "length":
             tokens = f" ({completion.output_tokens} tokens)" if completion.output_tokens is not None else ""
-            return self._vote(job, "invalid", f"truncated at max_tokens{tokens}, raise it: {problem}")
+            return self._vote(job, "invalid", f"truncated at max_tokens{tokens}, raise it: {problem}", "truncated")
         if job.reasks >= self.floor.config.reasks:
-            return self._vote(job, "invalid", problem)
+            return self._vote(job, "invalid", problem, "misfit")
         prompt = self._prompter.again(job.prompt, text=completion.text, problem=problem)
         request = self.teacher.compile(prompt, sample=job.request.sample)
         if request is None or request.key == job.request.key:  # a recorded teacher can say nothing else
-            return self._vote(job, "invalid", problem)
+            return self._vote(job, "invalid", problem, "misfit")
         job.prompt, job.request = prompt, request
-        job.reasks, job.failures, job.so_far = job.reasks + 1, 0, ("invalid", problem)
+        job.reasks, job.failures, job.so_far = job.reasks + 1, 0, ("invalid", problem, "misfit")
         self.tally.reasks += 1
         return None
 
-    def end(self, job: Job, outcome: Outcome, reason: str) -> None:
+    def end(self, job: Job, outcome: Outcome, reason: str, *, cause: str) -> None:
         """Ends a job without a label."""
-        self._finish(job, self._vote(job, outcome, reason))
+        self._finish(job, self._vote(job, outcome, reason, cause))
 
-    def _vote(self, job: Job, outcome: Outcome, reason: str | None) -> Vote:
+    def _vote(self, job: Job, outcome: Outcome, reason: str | None = None, cause: str | None = None) -> Vote:
         answered = job.latency_s is not None
         return Vote(
             row_id=job.prompt.row_id,
@@ -392,6 +469,7 @@ class Lane:
             from_ledger=answered and not job.bought,
             key=job.request.key.hex(),
             guideline_version=self._guideline_version,
+            cause=cause,
         )
 
     def _finish(self, job: Job, vote: Vote) -> None:
@@ -411,13 +489,20 @@ class Lane:
     def progress(self) -> TeacherProgress:
         """How the lane is getting on."""
         now_s = self.floor.timing.clock()
-        self.tally.limit = self.limiter.limit
+        limit = self.tally.limit = self.limiter.limit
+        if (before := self._limit_watch.changed(limit)) is not None:
+            self.floor.note(self.teacher.name, "limit", limit=limit, before=before)
+        speeds = self._speedometer.rates(self.tally, now_s)
+        left = None if self.total is None else self.total - self.tally.done
         return TeacherProgress(
             name=self.teacher.name,
             total=self.total,
             tally=snapshot(self.tally),
             in_flight=self.limiter.in_flight,
-            rows_per_s=self._speedometer.rate(self.tally.done, now_s),
+            rows_per_s=speeds.rows,
+            tokens_per_s=speeds.tokens,
+            left_s=None if left is None else left / speeds.rows if speeds.rows else None,
+            forecast_usd=None if left is None else self.tally.cost_usd + left * speeds.usd_per_row,
             paused_s=max(0.0, self.limiter.paused_until_s - now_s),
         )
 

@@ -63,16 +63,27 @@ class Limiter:
     Args:
         fixed: The limit, where it is given; None finds it.
         ceiling: The most that the teacher can bear; None is 1024.
-        start: Where the search begins; None is 8.
+        start: Where slow start begins; None is 8.
+        learned: What an earlier run found. The search then goes on from there without a slow start, by additive
+            increase; rejections halve the limit until one round went well, since the server may bear less today.
     """
 
-    def __init__(self, *, fixed: int | None = None, ceiling: int | None = None, start: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        fixed: int | None = None,
+        ceiling: int | None = None,
+        start: int | None = None,
+        learned: int | None = None,
+    ) -> None:
         self.ceiling = max(1, ceiling or _CEILING)
         self.adaptive = fixed is None
-        self.limit = min(fixed or start or _START, self.ceiling)
+        self.limit = min(fixed or learned or start or _START, self.ceiling)
         self.in_flight = 0
         self.paused_until_s = 0.0
-        self._slow_start = True
+        self._slow_start = learned is None
+        self._unproven = learned is not None
+        self._sound: int | None = None
         self._rejected_at: int | None = None
         self._answers_since_rejection = 0
         self._step = 1
@@ -80,6 +91,13 @@ class Limiter:
         self._patience_rounds = _PATIENCE_ROUNDS
         self._footing: _Footing | None = None
         self._round: _Round | None = None
+
+    @property
+    def learned(self) -> int | None:
+        """What the next run may begin with; None where nothing was found: too few answers, or the limit is fixed."""
+        if not self.adaptive or self._sound is None:
+            return None
+        return self._sound if self._slow_start else self.limit
 
     def room(self, now_s: float) -> int:
         """How many more requests may go now."""
@@ -118,12 +136,16 @@ class Limiter:
         """
         self.in_flight -= 1
         if retry_after_s is not None:
-            self.paused_until_s = max(self.paused_until_s, now_s + retry_after_s)
+            self.pause(retry_after_s, now_s)
         # Whatever was sent before the last decrease says nothing about the limit since.
         if self.adaptive and self._round is not None and round_number >= self._round.number:
             self._rejected_at = min(self.limit, self.in_flight + 1)
             self._answers_since_rejection = 0
             self._decrease(now_s)
+
+    def pause(self, seconds: float, now_s: float) -> None:
+        """Lets nothing go for a while."""
+        self.paused_until_s = max(self.paused_until_s, now_s + seconds)
 
     def failed(self) -> None:
         """A request ended without saying anything about the load: the server is down, the request was at fault."""
@@ -135,6 +157,7 @@ class Limiter:
             seen = _Footing(
                 self.limit, ended.answers / max(now_s - ended.started_s, 1e-9), ended.latency_s / ended.answers
             )
+            self._sound, self._unproven = self.limit, False
             if self._slow_start:
                 self._double(seen, now_s)
             else:
@@ -177,7 +200,8 @@ class Limiter:
 
     def _decrease(self, now_s: float) -> None:
         # Slow start has just doubled the limit: the half is known to be sound.
-        self.limit = max(1, self.limit // 2 if self._slow_start else int(self.limit * _BACKOFF))
+        halve = self._slow_start or self._unproven
+        self.limit = max(1, self.limit // 2 if halve else int(self.limit * _BACKOFF))
         self._slow_start = False
         self._footing = None
         self._step = 1

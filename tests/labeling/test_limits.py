@@ -144,3 +144,23 @@ def test_backoff_is_full_jitter() -> None:
         return high
 
     assert [backoff_s(n, most) for n in (0, 1, 2, 5, 6, 7, 5000)] == [1.0, 2.0, 4.0, 32.0, 60.0, 60.0, 60.0]
+
+
+def test_what_was_learned_is_where_the_next_run_begins() -> None:
+    world = World(Limiter(), hidden_limit(lambda now_s: 100))
+    assert world.limiter.learned is None  # nothing is known yet
+    world.run(60.0)
+    learned = world.limiter.learned
+    assert learned is not None and 85 <= learned <= 100
+    again = World(Limiter(learned=learned), hidden_limit(lambda now_s: 100))
+    again.run(60.0)
+    assert again.rate(since_s=2.0) >= 0.9 * 100  # at once, where slow start needs five rounds
+    assert again.rejected_share(since_s=0.0) < 0.02
+    assert Limiter(fixed=9).learned is None
+
+
+def test_a_server_that_bears_less_than_last_time_is_found_out_soon() -> None:
+    world = World(Limiter(learned=400), hidden_limit(lambda now_s: 10))
+    world.run(60.0)
+    assert world.limits[-1] <= 12
+    assert world.rate(since_s=20.0) >= 0.9 * 10
