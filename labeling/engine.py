@@ -190,7 +190,7 @@ class LabelingRun:
 
     async def _keep_limits(self, lanes: Sequence[Lane]) -> None:
         """Keeps what was learned of the servers; a ledger that cannot be written has been complained of before."""
-        learned = {lane.server: lane.limiter.learned for lane in lanes}
+        learned = {lane.gate.server: lane.limiter.learned for lane in lanes}
         if limits := {server: limit for server, limit in learned.items() if server and limit}:
             with suppress(LedgerError):
                 await asyncio.to_thread(keep_limits, self._ledger, limits)

@@ -226,10 +226,18 @@ class TeacherTimeoutError(TeacherError):
 
 
 class ConnectionFailedError(TeacherError):
-    """The connection was refused, reset, or cut before the body was whole."""
+    """The connection was refused, reset, or cut before the body was whole.
+
+    Attributes:
+        sent: Whether the request may have arrived; False where no connection was made.
+    """
 
     cause = "connection"
     retryable = True
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class BadReplyError(TeacherError):

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 LabelingEventKind = Literal["started", "stopped", "ended", "limit", "pause", "quota"]
 """``started`` and ``ended``: a teacher's part began, or every row has its outcome. ``stopped``: it sends nothing more.
-``limit``: the requests allowed in flight changed by a quarter or more. ``pause``: the server asked for quiet. ``quota``:
-a quota a minute holds it back for the first time."""
+``limit``: the requests allowed in flight changed by a quarter or more. ``pause``: the server asked for quiet.
+``quota``: a quota a minute holds it back for the first time."""
 
 _NOTABLE_CHANGE = 1.25
 

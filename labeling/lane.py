@@ -9,13 +9,13 @@ from typing import Any
 
 import polars as pl
 
-from distill.labeling.budget import Budget, Purse, Use
+from distill.labeling.budget import Use
 from distill.labeling.errors import DataError, LedgerError, RateLimitError, TeacherError, TeacherTimeoutError
+from distill.labeling.gate import Gate
 from distill.labeling.jobs import Floor, Job
 from distill.labeling.labeling_events import LimitWatch
-from distill.labeling.learned_limits import learned_limit
 from distill.labeling.ledger import Source
-from distill.labeling.limits import Limiter, backoff_s
+from distill.labeling.limits import backoff_s
 from distill.labeling.parsing import AnswerError, parse_answer
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
 from distill.labeling.prompt import Prompter
@@ -46,10 +46,10 @@ class Lane:
         self.tally = TeacherTally()
         self.budget_spent = False
         config = floor.config
-        self.limiter = self._limiter()
+        self.gate = Gate(teacher, floor, tally=self.tally, wake=self.wake, spent=self._spent)
+        self.limiter = self.gate.limiter
+        self._purse = self.gate.purse
         self._limit_watch = LimitWatch(self.limiter.limit)
-        own_usd, quota = getattr(teacher, "budget_usd", None), getattr(teacher, "quota", None)
-        self._purse = Purse(Budget(own_usd, quota=quota, within=floor.budget, name=f"teachers.{teacher.name}"))
         self._prompter = Prompter(floor.task, teacher.answer)
         self._guideline_version = floor.task.guideline.version if floor.task.guideline else None
         self._queue: deque[Job] = deque()
@@ -59,25 +59,9 @@ class Lane:
         self._bought = asyncio.Event()
         self._open = 0
         self._ended = asyncio.Event()
-        self._resuming = self._paced = False
         stop = config.stop_after_failures
         self._recent: deque[bool] = deque(maxlen=stop.of_last if stop else 1)
         self._speedometer = Speedometer()
-
-    @property
-    def server(self) -> tuple[str, str] | None:
-        """Endpoint and model, by which the limit found is kept; None where the teacher does not name them."""
-        endpoint, model = getattr(self.teacher, "endpoint", None), getattr(self.teacher, "model", None)
-        return (endpoint, model) if endpoint and model else None
-
-    def _limiter(self) -> Limiter:
-        concurrency = self.floor.config.concurrency
-        if concurrency != "auto":
-            return Limiter(fixed=concurrency, ceiling=self.teacher.max_concurrency)
-        learned = None
-        if self.server is not None:
-            learned = learned_limit(self.floor.ledger, endpoint=self.server[0], model=self.server[1])
-        return Limiter(ceiling=self.teacher.max_concurrency, learned=learned)
 
     # Rows in
 
@@ -165,8 +149,6 @@ class Lane:
             return
         now_s = self.floor.timing.clock()
         spare = min(len(self._queue), self._room(now_s))
-        if spare > 0 and self._purse.limited:
-            spare = min(spare, self._purse_room(now_s))
         while spare > 0 and self._parked:
             worker = self._parked.popleft()
             if not worker.done():
@@ -174,46 +156,6 @@ class Lane:
                 spare -= 1
         for _ in range(min(spare, self.limiter.limit - len(self._workers))):
             self._workers.append(self.floor.spawn(self._work()))
-
-    def _purse_room(self, now_s: float) -> int:
-        """How many requests may go as far as budgets and quotas go; sees to what follows where it is none."""
-        admission = self._purse.admits(now_s)
-        if admission == "go":
-            room = self._purse.room(now_s)
-            return self.limiter.limit if room is None else room
-        if admission == "stop":
-            self.budget_spent = True
-            self.stop(self._purse.exhausted_text(), "budget")
-        elif admission == "later" and not self._paced:
-            self._paced = True
-            self.floor.spawn(self._go_on_later(self._purse.wait_s(now_s)))
-        return 0
-
-    async def _go_on_later(self, seconds: float) -> None:
-        """Waits for a quota a minute."""
-        name = self._purse.slowest(self.floor.timing.clock())
-        if not self.tally.quota_waits[name]:
-            self.floor.note(self.teacher.name, "quota", quota=name, wait_s=round(seconds, 3))
-        await self.floor.timing.sleep(seconds)
-        self.tally.quota_waits[name] += seconds
-        self._paced = False
-        self.wake()
-
-    def _pause(self, seconds: float, why: str) -> None:
-        """Sends nothing for a while, as the server asks."""
-        now_s = self.floor.timing.clock()
-        if now_s + seconds > self.limiter.paused_until_s:
-            self.floor.note(self.teacher.name, "pause", seconds=round(seconds, 3), cause=why)
-        self.limiter.pause(seconds, now_s)
-        if not self._resuming:
-            self._resuming = True
-            self.floor.spawn(self._resume())
-
-    async def _resume(self) -> None:
-        while (left_s := self.limiter.paused_until_s - self.floor.timing.clock()) > 0:
-            await self.floor.timing.sleep(left_s)
-        self._resuming = False
-        self.wake()
 
     async def _work(self) -> None:
         while True:
@@ -238,13 +180,11 @@ class Lane:
         lose, stays within twice the limit.
         """
         at_risk = self.limiter.in_flight + len(self._unkept)
-        return min(self.limiter.room(now_s), _AT_RISK_PER_SLOT * self.limiter.limit - at_risk)
+        bearable = _AT_RISK_PER_SLOT * self.limiter.limit - at_risk
+        return min(self.gate.room(now_s), bearable) if bearable > 0 else 0
 
     def _take(self) -> Job | None:
-        now_s = self.floor.timing.clock()
-        if not self._queue or self._room(now_s) <= 0:
-            return None
-        if self._purse.limited and self._purse_room(now_s) <= 0:
+        if not self._queue or self._room(self.floor.timing.clock()) <= 0:
             return None
         return self._queue.popleft()
 
@@ -266,7 +206,7 @@ class Lane:
             settled = True
             self.limiter.answered(now_s - began_s, now_s)
             if 0 < reply.quiet_s <= _LONGEST_PAUSE_S:
-                self._pause(reply.quiet_s, "minute_quota")
+                self.gate.pause(reply.quiet_s, cause="minute_quota")
         except LedgerError:
             raise
         except TeacherError as error:
@@ -311,7 +251,7 @@ class Lane:
         if isinstance(error, RateLimitError | TeacherTimeoutError):
             self.limiter.rejected(ticket, now_s)
             if retry_after_s is not None:
-                self._pause(retry_after_s, error.cause)
+                self.gate.pause(retry_after_s, cause=error.cause)
         else:
             self.limiter.failed()
         job.failures += 1
@@ -362,6 +302,10 @@ class Lane:
         queued, self._queue = list(self._queue), deque()
         for job in queued:
             self._end_unasked(job)
+
+    def _spent(self, reason: str) -> None:
+        self.budget_spent = True
+        self.stop(reason, "budget")
 
     def _end_unasked(self, job: Job) -> None:
         stopped = f"the teacher was stopped: {self.tally.stopped}"

@@ -41,7 +41,7 @@ class TeacherTally:
     unpriced: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     reasks: int = 0
-    quota_waits: Counter[str] = field(default_factory=Counter)
+    quota_waits: dict[str, float] = field(default_factory=dict)
     stopped: str | None = None
     stop_cause: str | None = None
     limit: int = 0
