@@ -185,7 +185,8 @@ def test_a_gateway_without_a_server_behind_it_rests(make_fault_server, tmp_path)
     votes, _ = label(rows(30, 1), teacher(bad.base_url, good.base_url), tmp_path)
     assert set(votes["outcome"]) == {"labeled"}
     assert len(good.requests) == 30
-    assert len(bad.requests) < 15
+    # Of the burst of 30 it gets at most ceil(1.25 x 30 / 2) = 19; then one request a time tries it.
+    assert len(bad.requests) <= 22
 
 
 def test_all_dead_is_a_connection_that_failed():
