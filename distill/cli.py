@@ -110,15 +110,21 @@ def check(recipe: RecipeArgument, overrides: SetOption = None) -> None:
     print(f"{recipe}: fine. Teachers: {teachers}. Students: {students}.")
 
 
-@app.command(epilog="Example: distill plan recipe.yaml --json")
+@app.command(epilog="Example: distill plan recipe.yaml --probe 50")
 def plan(
-    recipe: RecipeArgument, overrides: SetOption = None, limit: LimitOption = None, as_json: JsonOption = False
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    limit: LimitOption = None,
+    probe: Annotated[
+        int, typer.Option(metavar="N", min=0, help="send N requests a teacher first; their answers are kept")
+    ] = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Say what would be asked, what the ledger already holds, and cost and time with an interval."""
     from distill.plan import make_plan
     from distill.recipe import load_recipe
 
-    planned = make_plan(load_recipe(recipe, overrides or ()), limit=limit)
+    planned = make_plan(load_recipe(recipe, overrides or ()), limit=limit, probe_requests=probe)
     print(json.dumps(planned.to_dict(), indent=1) if as_json else planned.to_text())
 
 

@@ -54,13 +54,23 @@ def only_failed(teachers: Sequence[Teacher], failures: pl.DataFrame) -> list[Tea
         str(name): set(part.select("row_id", "sample").iter_rows())
         for (name,), part in failures.partition_by("teacher", as_dict=True).items()
     }
-    found = [cast(Teacher, _OnlyThese(one, wanted[one.name])) for one in teachers if one.name in wanted]
+    found = [only_these(one, wanted[one.name]) for one in teachers if one.name in wanted]
     if not found:
         raise RunFolderError(
-            f"--retry-failed: the teachers that failed on something ({', '.join(sorted(wanted))}) are not in the recipe "
-            "any more; leave --retry-failed out"
+            f"--retry-failed: the recipe no longer has the teachers that failed ({', '.join(sorted(wanted))}); leave "
+            "--retry-failed out"
         )
     return found
+
+
+def only_these(teacher: Teacher, wanted: set[Any]) -> Teacher:
+    """A teacher that has nothing to say on rows that it is not to be asked about.
+
+    Args:
+        teacher: Who is asked.
+        wanted: ``(row_id, sample)`` of what it is asked about.
+    """
+    return cast(Teacher, _OnlyThese(teacher, wanted))
 
 
 def merged_votes(kept: Path, parts: Path, failures: pl.DataFrame) -> pl.LazyFrame:
@@ -71,9 +81,9 @@ def merged_votes(kept: Path, parts: Path, failures: pl.DataFrame) -> pl.LazyFram
 
 
 class _OnlyThese:
-    """A teacher that has nothing to say on rows that it is not to be asked about."""
+    """A teacher that gives no request for rows that are not wanted; in all else it is the teacher given."""
 
-    def __init__(self, teacher: Teacher, wanted: set[tuple[Any, ...]]) -> None:
+    def __init__(self, teacher: Teacher, wanted: set[Any]) -> None:
         self._teacher = teacher
         self._wanted = wanted
 

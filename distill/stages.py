@@ -162,11 +162,11 @@ def write_reports(session: Session) -> None:
 
 
 @dataclass(frozen=True)
-class _Batches:
+class Batches:
     """Rows a batch at a time, as often as asked for, so that each teacher goes through them at its own pace."""
 
     rows: pl.LazyFrame
-    height: int
+    height: int | None = None
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         return iter(self.rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True))
@@ -216,7 +216,7 @@ def _ask(session: Session, question: str, failures: pl.DataFrame | None = None) 
     numbers = itertools.count()
     with Ledger(ledger_path(session.recipe.ledger)) as ledger:
         result = ask_teachers(
-            _Batches(rows, total),
+            Batches(rows, total),
             task=session.task,
             teachers=teachers if failures is None else only_failed(teachers, failures),
             ledger=ledger,

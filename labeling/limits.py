@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 _START = 8
-_CEILING = 1024
+MOST_IN_FLIGHT = 1024
+"""What is never gone beyond unless a fixed limit says so."""
+
 _BACKOFF = 0.9
 _SATURATED_AT = 0.9
 _LATENCY_RISE = 2.0
@@ -42,6 +44,18 @@ class _Footing(NamedTuple):
     latency_s: float
 
 
+class Learned(NamedTuple):
+    """What a run found of a server.
+
+    Attributes:
+        limit: Requests in flight that it bore.
+        settled: Whether slow start had come to its end; where it had not, the server may bear much more.
+    """
+
+    limit: int
+    settled: bool
+
+
 class Limiter:
     """Decides when the next request may go. Holds no clock and never sleeps: the caller says what time it is.
 
@@ -64,8 +78,9 @@ class Limiter:
         fixed: The limit, where it is given; None finds it.
         ceiling: The most that the teacher can bear; None is 1024.
         start: Where slow start begins; None is 8.
-        learned: What an earlier run found. The search then goes on from there without a slow start, by additive
-            increase; rejections halve the limit until one round went well, since the server may bear less today.
+        learned: What an earlier run found; the search goes on from there. Where slow start had come to its end, there
+            is none again, but additive increase; rejections halve the limit until one round went well, since the
+            server may bear less today.
     """
 
     def __init__(
@@ -74,14 +89,14 @@ class Limiter:
         fixed: int | None = None,
         ceiling: int | None = None,
         start: int | None = None,
-        learned: int | None = None,
+        learned: Learned | None = None,
     ) -> None:
-        self.ceiling = max(1, ceiling or _CEILING)
+        self.ceiling = max(1, ceiling or MOST_IN_FLIGHT)
         self.adaptive = fixed is None
-        self.limit = min(fixed or learned or start or _START, self.ceiling)
+        self.limit = min(fixed or (learned.limit if learned else None) or start or _START, self.ceiling)
         self.in_flight = 0
         self.paused_until_s = 0.0
-        self._slow_start = learned is None
+        self._slow_start = learned is None or not learned.settled
         self._unproven = learned is not None
         self._sound: int | None = None
         self._rejected_at: int | None = None
@@ -93,11 +108,11 @@ class Limiter:
         self._round: _Round | None = None
 
     @property
-    def learned(self) -> int | None:
+    def learned(self) -> Learned | None:
         """What the next run may begin with; None where nothing was found: too few answers, or the limit is fixed."""
         if not self.adaptive or self._sound is None:
             return None
-        return self._sound if self._slow_start else self.limit
+        return Learned(self._sound if self._slow_start else self.limit, not self._slow_start)
 
     def room(self, now_s: float) -> int:
         """How many more requests may go now."""

@@ -135,17 +135,17 @@ def state(**changes):
     tally = TeacherTally(input_tokens=900, output_tokens=100, cost_usd=1.5, ledger_hits=2000, limit=64)
     tally.outcomes["labeled"] = 5000
     tally.retries.update({"minute_quota": 3, "timeout": 1})
-    values = dict(
-        name="one",
-        total=20_000,
-        tally=tally,
-        in_flight=60,
-        rows_per_s=250.0,
-        tokens_per_s=81_000.4,
-        left_s=60.0,
-        forecast_usd=6.0,
-        paused_s=0.0,
-    )
+    values = {
+        "name": "one",
+        "total": 20_000,
+        "tally": tally,
+        "in_flight": 60,
+        "rows_per_s": 250.0,
+        "tokens_per_s": 81_000.4,
+        "left_s": 60.0,
+        "forecast_usd": 6.0,
+        "paused_s": 0.0,
+    }
     return TeacherProgress(**{**values, **changes})
 
 

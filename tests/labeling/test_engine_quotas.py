@@ -14,6 +14,7 @@ from distill.labeling.engine import ask_teachers
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.learned_limits import keep_limits, learned_limit
 from distill.labeling.ledger import Ledger
+from distill.labeling.limits import Learned
 from distill.labeling.progress import LabelingResult, Progress
 from distill.labeling.quota_config import QuotaConfig
 from distill.labeling.task import Task
@@ -146,16 +147,16 @@ def test_learned_limit_is_kept_for_the_next_run(teacher: Any, make_rows: Rows, t
         assert learned is not None
         assert learned_limit(ledger, endpoint="http://fake", model="another") is None
     _, states = run(5000)
-    assert next(event for state in states for event in state.events).facts["limit"] == learned
+    assert next(event for state in states for event in state.events).facts["limit"] == learned.limit
 
 
 def test_limits_of_an_empty_ledger_and_again(tmp_path: Path) -> None:
     with Ledger(tmp_path / "l.sqlite") as ledger:
         assert learned_limit(ledger, endpoint="e", model="m") is None
-        keep_limits(ledger, {("e", "m"): 40, ("e", "n"): 3})
-        keep_limits(ledger, {("e", "m"): 50})
-        assert learned_limit(ledger, endpoint="e", model="m") == 50
-        assert learned_limit(ledger, endpoint="e", model="n") == 3
+        keep_limits(ledger, {("e", "m"): Learned(40, False), ("e", "n"): Learned(3, True)})
+        keep_limits(ledger, {("e", "m"): Learned(50, True)})
+        assert learned_limit(ledger, endpoint="e", model="m") == Learned(50, True)
+        assert learned_limit(ledger, endpoint="e", model="n") == Learned(3, True)
 
 
 def test_progress_forecasts_time_and_cost(teacher: Any, make_rows: Rows, task: Task, tmp_path: Path) -> None:
