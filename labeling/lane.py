@@ -16,13 +16,15 @@ from distill.labeling.jobs import Floor, Job
 from distill.labeling.labeling_events import LimitWatch
 from distill.labeling.ledger import Source
 from distill.labeling.limits import backoff_s
-from distill.labeling.parsing import AnswerError, parse_answer
+from distill.labeling.parsing import Answer, AnswerError, parse_answer
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
 from distill.labeling.prompt import Prompter
 from distill.labeling.teacher import Completion, Reply, Teacher
 from distill.labeling.vote import Outcome, Vote
 
-_ROWS_PER_STEP = 128
+_ROWS_PER_STEP = 256
+_ANSWERS_REMEMBERED = 4096
+_LONGEST_REMEMBERED_CHARS = 200
 _AT_RISK_PER_SLOT = 2
 _LONGEST_PAUSE_S = 900.0
 _MAX_REASON_CHARS = 500
@@ -57,6 +59,7 @@ class Lane:
         self._parked: deque[asyncio.Future[None]] = deque()
         self._unkept: deque[tuple[Job, asyncio.Future[Reply]]] = deque()
         self._bought = asyncio.Event()
+        self._answers: dict[str, Answer] = {}
         self._open = 0
         self._ended = asyncio.Event()
         stop = config.stop_after_failures
@@ -161,6 +164,8 @@ class Lane:
         while True:
             job = self._take()
             if job is None:
+                if self._unkept:
+                    self.floor.ledger.hurry()
                 place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._parked.append(place)
                 await place
@@ -367,7 +372,7 @@ class Lane:
         if completion.finish == "refused":
             return self._vote(job, "refused", _quoted("the model declined", completion.text), "refused")
         try:
-            answer = parse_answer(completion.text, task=self.floor.task, answer=self.teacher.answer)
+            answer = self._answers.get(completion.text) or self._parse(completion.text)
         except AnswerError as error:
             return self._misfit(job, completion, str(error)[:_MAX_REASON_CHARS])
         if answer.label is None:
@@ -377,6 +382,13 @@ class Lane:
             vote.label, vote.probs, vote.probs_source = answer.label, answer.probs, answer.probs_source
         vote.trace, vote.clauses = answer.trace or completion.reasoning, answer.clauses
         return vote
+
+    def _parse(self, text: str) -> Answer:
+        """Reads an answer, and remembers it where it is short: most teachers write the same few again and again."""
+        answer = parse_answer(text, task=self.floor.task, answer=self.teacher.answer)
+        if len(text) <= _LONGEST_REMEMBERED_CHARS and len(self._answers) < _ANSWERS_REMEMBERED:
+            self._answers[text] = answer
+        return answer
 
     def _misfit(self, job: Job, completion: Completion, problem: str) -> Vote | None:
         if completion.finish == "length":

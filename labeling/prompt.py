@@ -157,9 +157,16 @@ def fence(content: str) -> str:
 
 
 def _mark(data: bytes, counter: int) -> str:
-    return hashlib.blake2b(
-        data, digest_size=6, salt=counter.to_bytes(8, "little"), person=b"distill-fence-1"
-    ).hexdigest()
+    state = _FENCE.copy() if counter == 0 else _fence_state(counter)
+    state.update(data)
+    return state.hexdigest()
+
+
+def _fence_state(counter: int) -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=6, salt=counter.to_bytes(8, "little"), person=b"distill-fence-1")
+
+
+_FENCE = _fence_state(0)
 
 
 def answer_schema(task: Task, answer: AnswerFormat) -> dict[str, Any]:

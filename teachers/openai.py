@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
+from pydantic_core import from_json
+
 from distill.labeling.errors import BadReplyError, ConnectionFailedError, TeacherError, TeacherTimeoutError
 from distill.labeling.teacher import Completion, Finish, Prompt, Reply, Request, RequestHead
 from distill.teachers.config import OpenAITeacherConfig, PriceConfig
@@ -71,6 +73,7 @@ class OpenAITeacher:
         self._session: aiohttp.ClientSession | None = None
         self._servers = Servers([Server(url, endpoint_of(url)) for url in config.base_urls])
         self._answered = False
+        self._losses: tuple[type[Exception], ...] = ()
         self._models: asyncio.Task[str] | None = None
         self._secrets = _secrets_of(config)
         self._seeded = config.seed is not None and "seed" not in config.extra_body
@@ -149,16 +152,15 @@ class OpenAITeacher:
         raise lost
 
     async def _ask_server(self, server: Server, request: Request) -> Reply:
-        import aiohttp
-
         assert self._session is not None, "open() comes before ask()"
         started = time.perf_counter()
         try:
-            async with self._session.post(
+            # Reading it whole gives the connection back; a context manager would do so a second time.
+            response = await self._session.post(
                 server.address, data=request.body, proxy=server.proxy, allow_redirects=False
-            ) as response:
-                body = (await response.read()).decode("utf-8", "replace")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            )
+            body = (await response.read()).decode("utf-8", "replace")
+        except self._losses as error:
             raise self._lost(error, server) from None
         latency_s = time.perf_counter() - started
         parsed = _parse(body)
@@ -216,8 +218,9 @@ class OpenAITeacher:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         for server in self._servers.all:
-            server.address = URL(_url(server.base_url, "/chat/completions"), encoded=False)
+            server.address = URL(_url(server.base_url, "/chat/completions"))
             server.proxy = _proxy_for(server.base_url)
+        self._losses = (aiohttp.ClientError, OSError, ValueError)
 
     async def close(self) -> None:
         """Closes the pool of connections."""
@@ -355,8 +358,6 @@ def _encoded(value: Any) -> bytes:
 
 
 def _parse(body: str) -> Any:
-    from pydantic_core import from_json
-
     try:
         return from_json(body)  # in half the time of the standard library's, which knows more (lone surrogates)
     except ValueError:

@@ -36,6 +36,9 @@ _SPENT = ("insufficient_quota", "billing_hard_limit", "billing_not_active", "ins
 _SCHEMA_WORDS = ("response_format", "schema", "grammar", "maxitems", "guided_json", "structured output")
 _TOO_LONG = ("context length", "too long", "maximum context", "max_model_len")
 _KNOWS_LESS = {"json_schema": "json_schema_unbounded", "json_schema_unbounded": "json_object", "json_object": "none"}
+_LEFT_AND_RESET = tuple(
+    (f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}") for kind in ("requests", "tokens")
+)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -191,12 +194,8 @@ def quiet_s(headers: Mapping[str, str]) -> float:
     0 where none is. Waiting so long costs nothing also where the service lets a share through earlier: what it holds
     back meanwhile goes at once afterwards.
     """
-    resets = [
-        _duration(headers.get(f"x-ratelimit-reset-{kind}"))
-        for kind in ("requests", "tokens")
-        if headers.get(f"x-ratelimit-remaining-{kind}") == "0"
-    ]
-    return max((reset for reset in resets if reset is not None), default=0.0)
+    resets = [_duration(headers.get(reset)) or 0.0 for left, reset in _LEFT_AND_RESET if headers.get(left) == "0"]
+    return max(resets, default=0.0)
 
 
 def _seconds(text: str | None) -> float | None:

@@ -118,7 +118,9 @@ def test_order_of_the_schema_matters() -> None:
     from distill.teachers.openai import OpenAITeacher
 
     teacher = OpenAITeacher("judge", OpenAITeacherConfig(base_url="http://x/v1", model="m", family="f", traces=True))
-    prompt = Prompter(Task(labels=("a", "b"), inputs=("query",)), AnswerFormat(trace=True))({"row_id": "1", "query": "q"})
+    prompt = Prompter(Task(labels=("a", "b"), inputs=("query",)), AnswerFormat(trace=True))(
+        {"row_id": "1", "query": "q"}
+    )
     properties = dict(reversed(prompt.schema["properties"].items()))
     other = replace(prompt, schema={**prompt.schema, "properties": properties})
     one, two = teacher.compile(prompt, sample=0), teacher.compile(other, sample=0)
