@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from distill.labeling.budget import Budget, Purse
@@ -37,7 +38,7 @@ class Gate:
         self._tally = tally
         self._wake = wake
         self._spent = spent
-        self._resuming = self._paced = False
+        self._timers: dict[str, asyncio.Task[None]] = {}
         self.limiter = self._limiter()
         own_usd, quota = getattr(teacher, "budget_usd", None), getattr(teacher, "quota", None)
         self.purse = Purse(Budget(own_usd, quota=quota, within=floor.budget, name=f"teachers.{teacher.name}"))
@@ -59,9 +60,13 @@ class Gate:
         if now_s + seconds > self.limiter.paused_until_s:
             self._floor.note(self._teacher.name, "pause", seconds=round(seconds, 3), cause=cause)
         self.limiter.pause(seconds, now_s)
-        if not self._resuming:
-            self._resuming = True
-            self._floor.spawn(self._resume())
+        if "pause" not in self._timers:
+            self._timers["pause"] = self._floor.spawn(self._resume())
+
+    def close(self) -> None:
+        """Waits for nothing any more. Else a run would end only when the last pause that a server asked for is over."""
+        for timer in self._timers.values():
+            timer.cancel()
 
     def _limiter(self) -> Limiter:
         concurrency = self._floor.config.concurrency
@@ -79,9 +84,8 @@ class Gate:
             return self.limiter.limit if room is None else room
         if admission == "stop":
             self._spent(self.purse.exhausted_text())
-        elif admission == "later" and not self._paced:
-            self._paced = True
-            self._floor.spawn(self._go_on_later(self.purse.wait_s(now_s)))
+        elif admission == "later" and "quota" not in self._timers:
+            self._timers["quota"] = self._floor.spawn(self._go_on_later(self.purse.wait_s(now_s)))
         return 0
 
     async def _go_on_later(self, seconds: float) -> None:
@@ -92,11 +96,11 @@ class Gate:
             self._floor.note(self._teacher.name, "quota", quota=name, wait_s=round(seconds, 3))
         await self._floor.timing.sleep(seconds)
         self._tally.quota_waits[name] = waited_s + seconds
-        self._paced = False
+        del self._timers["quota"]
         self._wake()
 
     async def _resume(self) -> None:
         while (left_s := self.limiter.paused_until_s - self._floor.timing.clock()) > 0:
             await self._floor.timing.sleep(left_s)
-        self._resuming = False
+        del self._timers["pause"]
         self._wake()

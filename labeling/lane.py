@@ -96,6 +96,7 @@ class Lane:
         await self._until_open(0)
         for task in (*self._workers, keeper):
             task.cancel()
+        self.gate.close()
         self.floor.note(self.teacher.name, "ended", **facts_of(self.tally), limit=self.limiter.limit)
 
     def _compile(self, rows: Sequence[Mapping[str, Any]]) -> list[Job]:

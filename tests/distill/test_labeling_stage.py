@@ -190,3 +190,13 @@ def test_durations():
         "1 h 30 min",
         "24 h 0 min",
     ]
+
+
+def test_a_recipe_may_name_several_servers(shop, cli, recipe, fault_server, make_fault_server):
+    other = make_fault_server()
+    recipe(teachers=[fault_server.base_url, other.base_url], students=None)
+    assert cli("label", "recipe.yaml").code == 0
+    assert len(fault_server.requests) + len(other.requests) == 36 and other.requests
+    assert cli("doctor", "recipe.yaml").code == 0
+    assert cli("label", "runs/shop/recipe.yaml", "--out", "again").code == 0
+    assert len(fault_server.requests) + len(other.requests) == 36

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,24 @@ def test_used_up_quota_that_a_reply_tells_of_pauses_before_anything_is_rejected(
     _, result = label(make_rows(30), teacher, concurrency=1)
     assert result.outcomes == {"labeled": 30}
     assert (fake_time.sleeps, fake_time.now_s) == ([20.0], began_s + 20)
+
+
+def test_a_pause_that_the_last_reply_asks_for_is_not_waited_for(
+    teacher: Any, label: Label, make_rows: Rows, fake_time: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = teacher.ask
+
+    async def tell(request: Any) -> Any:
+        reply = await ask(request)
+        return type(reply)(reply.body, reply.latency_s, reply.cost_usd, quiet_s=600.0)
+
+    async def sleep(seconds: float) -> None:
+        await asyncio.Event().wait()  # for ever: the test hangs where somebody waits for it
+
+    monkeypatch.setattr(teacher, "ask", tell)
+    monkeypatch.setattr(fake_time, "_sleep", sleep)
+    _, result = label(make_rows(1), teacher)
+    assert result.outcomes == {"labeled": 1}
 
 
 def test_learned_limit_is_kept_for_the_next_run(teacher: Any, make_rows: Rows, task: Task, tmp_path: Path) -> None:
