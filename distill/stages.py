@@ -9,23 +9,24 @@ import itertools
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from distill.labeling.errors import BudgetError, DataError, DistillError, TeacherError
+from distill.labeling_show import LabelingShow
 from distill.recipe import Recipe
-from distill.run_folder import path_digest, table_digest, write_json
+from distill.run_folder import RunFolder, fingerprint, path_digest, table_digest, write_json
 from distill.secrets import with_secrets
 from distill.session import Ended, Session
 from distill.students.config import HUMAN, LABELS
 
 if TYPE_CHECKING:
     from distill.labeling.progress import LabelingResult
-    from distill.labeling.progress import Progress as LabelingProgress
     from distill.labeling.rows import RowsSummary
     from distill.labeling.teacher import Teacher
     from distill.students.config import StudentConfig
@@ -79,11 +80,14 @@ def label(session: Session) -> None:
         if values.get("path"):
             values["path"] = path_digest(Path(values["path"]))
     asked = [task.labels, task.inputs, task.instructions, task.guideline and task.guideline.sha256]
+    rows = path_digest(folder.rows)
+    question = fingerprint([rows, asked])
     session.stage(
         "label",
-        reads=[path_digest(folder.rows), asked, settings, recipe.labeling.model_dump(mode="json")],
+        reads=[rows, asked, settings, recipe.labeling.model_dump(mode="json")],
         outputs=[folder.votes, folder.failures],
-        work=lambda: _ask(session),
+        work=lambda: _ask_failed(session, question) if session.retry_failed else _ask(session, question),
+        again=session.retry_failed,
     )
 
 
@@ -158,10 +162,11 @@ def write_reports(session: Session) -> None:
 
 
 @dataclass(frozen=True)
-class _Batches:
+class Batches:
     """Rows a batch at a time, as often as asked for, so that each teacher goes through them at its own pace."""
 
     rows: pl.LazyFrame
+    height: int | None = None
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         return iter(self.rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True))
@@ -178,9 +183,25 @@ def _said_of_rows(summary: RowsSummary) -> str:
     return said
 
 
-def _ask(session: Session) -> Ended:
+def _ask_failed(session: Session, question: str) -> Ended:
+    from distill.retry import failures_to_retry
+
+    failures = failures_to_retry(session.folder, question=question)
+    record = session.folder.stage("label")
+    assert record is not None
+    if failures.is_empty():
+        return Ended("nothing had failed, every vote is kept", facts=record.facts, final=record.final)
+    ended = _ask(session, question, failures)
+    # Votes of two settings: asking again for those that were kept is what the caller said not to do.
+    mixed = bool(record.facts.get("mixed")) or record.fingerprint != session.marks["label"]
+    return replace(ended, facts={**ended.facts, "mixed": mixed}, final=ended.final or mixed)
+
+
+def _ask(session: Session, question: str, failures: pl.DataFrame | None = None) -> Ended:
+    """Asks every teacher about every row, or only about what failed."""
     from distill.labeling.engine import ask_teachers
     from distill.labeling.ledger import Ledger
+    from distill.retry import only_failed
 
     folder, config = session.folder, session.recipe.labeling
     rows = pl.scan_parquet(folder.rows).filter(pl.col("split").is_in(config.splits))
@@ -188,54 +209,74 @@ def _ask(session: Session) -> Ended:
     if total == 0:
         raise DataError(f"{folder.rows}: no row in the splits {list(config.splits)}; check labeling.splits, data.split")
     _warn_of_unseen_costs(session)
+    teachers = build_teachers(session.recipe)
     parts = folder.path / "votes.parts"
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir()
     numbers = itertools.count()
     with Ledger(ledger_path(session.recipe.ledger)) as ledger:
         result = ask_teachers(
-            _Batches(rows),
+            Batches(rows, total),
             task=session.task,
-            teachers=build_teachers(session.recipe),
+            teachers=teachers if failures is None else only_failed(teachers, failures),
             ledger=ledger,
             config=config,
             on_votes=lambda votes: votes.write_parquet(parts / f"{next(numbers):09d}.parquet"),
-            on_progress=lambda state: _show_labeling(session, state, total=total * config.samples),
+            on_progress=LabelingShow(session.progress, session.folder.note),
         )
-    _write_votes(session, parts)
+    _write_votes(session, parts, failures)
     shutil.rmtree(parts)
-    return _labeling_ended(result, failures=folder.failures)
+    ended = _labeling_ended(result, folder)
+    return replace(ended, facts={**ended.facts, "question": question})
 
 
 def _warn_of_unseen_costs(session: Session) -> None:
+    labeling = session.recipe.labeling
     unpriced = [name for name, config in session.recipe.teachers.items() if getattr(config, "price", 0) is None]
-    if unpriced and session.recipe.labeling.budget_usd is not None:
-        session.progress.warn(
-            f"labeling.budget_usd cannot see what {', '.join(unpriced)} costs: give teachers.{unpriced[0]}.price"
-        )
+    limits = {
+        "labeling.budget_usd": labeling.budget_usd,
+        "labeling.quota.usd_per_minute": labeling.quota and labeling.quota.usd_per_minute,
+    }
+    for key, limit in limits.items():
+        if unpriced and limit is not None:
+            session.progress.warn(
+                f"{key} cannot see what {', '.join(unpriced)} costs: give teachers.{unpriced[0]}.price"
+            )
 
 
-def _write_votes(session: Session, parts: Path) -> None:
+def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None) -> None:
     """Puts votes in the order of the rows: they arrive in the order of the answers, which no two runs share."""
+    from distill.retry import merged_votes
+
     folder, teachers = session.folder, list(session.recipe.teachers)
     order = pl.scan_parquet(folder.rows).select("row_id").with_row_index("_row")
+    fresh = pl.scan_parquet(parts / "*.parquet")
     votes = (
-        pl.scan_parquet(parts / "*.parquet")
+        (fresh if failures is None else merged_votes(folder.votes, parts, failures))
         .join(order, on="row_id", how="left")
-        .with_columns(pl.col("teacher").replace_strict(teachers, range(len(teachers))).alias("_teacher"))
+        .with_columns(
+            pl.col("teacher").replace_strict(teachers, range(len(teachers)), default=len(teachers)).alias("_teacher")
+        )
         .sort("_row", "_teacher", "sample")
         .drop("_row", "_teacher")
     )
     write_table(votes, folder.votes)
-    failures = pl.scan_parquet(folder.votes).filter(pl.col("outcome") != "labeled")
-    failures.select("row_id", "teacher", "sample", "outcome", "reason").sink_ndjson(folder.failures)
+    failed = pl.scan_parquet(folder.votes).filter(pl.col("outcome") != "labeled")
+    failed.select("row_id", "teacher", "sample", "outcome", "cause", "reason").sink_ndjson(folder.failures)
 
 
-def _labeling_ended(result: LabelingResult, *, failures: Path) -> Ended:
-    outcomes = result.outcomes
+def _labeling_ended(result: LabelingResult, folder: RunFolder) -> Ended:
+    ends = pl.scan_parquet(folder.votes).group_by("outcome", "cause").len().sort("outcome", "cause").collect()
+    outcomes: Counter[str] = Counter()
+    causes: Counter[str] = Counter()
+    for outcome, cause, count in ends.iter_rows():
+        outcomes[outcome] += count
+        if cause is not None:
+            causes[cause] += count
     stopped = {name: tally.stopped for name, tally in result.teachers.items() if tally.stopped}
     facts = {
         "outcomes": dict(outcomes),
+        "causes": dict(causes),
         "requests_sent": result.requests_sent,
         "ledger_hits": result.ledger_hits,
         "cost_usd": result.cost_usd,
@@ -250,8 +291,8 @@ def _labeling_ended(result: LabelingResult, *, failures: Path) -> Ended:
     if result.stopped == "budget":
         error = BudgetError("; ".join(stops) or "labeling.budget_usd: spent; raise it and run the same command again")
     elif not outcomes["labeled"]:
-        told = "; ".join(stops) or _commonest_reason(failures)
-        error = TeacherError(f"labeling: no teacher labeled any row ({said}): {told}; every reason is in {failures}")
+        told, where = "; ".join(stops) or _commonest_reason(folder.failures), folder.failures
+        error = TeacherError(f"labeling: no teacher labeled any row ({said}): {told}; every reason is in {where}")
     settled = not outcomes["failed"] and not stops and result.stopped is None
     return Ended(said, facts=facts, final=settled, error=error)
 
@@ -259,22 +300,6 @@ def _labeling_ended(result: LabelingResult, *, failures: Path) -> Ended:
 def _commonest_reason(failures: Path) -> str:
     reasons = pl.scan_ndjson(failures).group_by("reason").len().sort("len", "reason", descending=[True, False])
     return str(reasons.head(1).collect()["reason"].item())
-
-
-def _show_labeling(session: Session, state: LabelingProgress, *, total: int) -> None:
-    for teacher in state.teachers:
-        tally = teacher.tally
-        notes = [f"{teacher.rows_per_s:,.0f} rows/s"]
-        if tally.input_tokens or tally.output_tokens:
-            notes.append(f"{tally.input_tokens + tally.output_tokens:,} tokens")
-        if tally.cost_usd:
-            notes.append(f"${tally.cost_usd:,.4f}")
-        if tally.ledger_hits:
-            notes.append(f"{tally.ledger_hits:,} from the ledger")
-        notes += [f"{count:,} × {name}" for name, count in tally.retries.most_common(2)]
-        if teacher.paused_s:
-            notes.append(f"waiting {teacher.paused_s:.0f} s for the server")
-        session.progress.step(teacher.name, done=tally.done, total=total, note=" · ".join(notes))
 
 
 def _train_one(session: Session, name: str, config: StudentConfig) -> None:

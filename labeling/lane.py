@@ -9,13 +9,15 @@ from typing import Any
 
 import polars as pl
 
-from distill.labeling.budget import Budget, Purse
+from distill.labeling.budget import Use
 from distill.labeling.errors import DataError, LedgerError, RateLimitError, TeacherError, TeacherTimeoutError
+from distill.labeling.gate import Gate
 from distill.labeling.jobs import Floor, Job
+from distill.labeling.labeling_events import LimitWatch
 from distill.labeling.ledger import Source
-from distill.labeling.limits import Limiter, backoff_s
+from distill.labeling.limits import backoff_s
 from distill.labeling.parsing import Answer, AnswerError, parse_answer
-from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, snapshot
+from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
 from distill.labeling.prompt import Prompter
 from distill.labeling.teacher import Completion, Reply, Teacher
 from distill.labeling.vote import Outcome, Vote
@@ -26,6 +28,8 @@ _LONGEST_REMEMBERED_CHARS = 200
 _AT_RISK_PER_SLOT = 2
 _LONGEST_PAUSE_S = 900.0
 _MAX_REASON_CHARS = 500
+# Where a server does not count tokens, over the tokenizers in use.
+_CHARS_PER_TOKEN = 3.5
 
 
 class Lane:
@@ -44,10 +48,10 @@ class Lane:
         self.tally = TeacherTally()
         self.budget_spent = False
         config = floor.config
-        fixed = None if config.concurrency == "auto" else config.concurrency
-        self.limiter = Limiter(fixed=fixed, ceiling=teacher.max_concurrency)
-        own_usd = getattr(teacher, "budget_usd", None)
-        self._purse = Purse(Budget(own_usd, within=floor.budget, name=f"teachers.{teacher.name}.budget_usd"))
+        self.gate = Gate(teacher, floor, tally=self.tally, wake=self.wake, spent=self._spent)
+        self.limiter = self.gate.limiter
+        self._purse = self.gate.purse
+        self._limit_watch = LimitWatch(self.limiter.limit)
         self._prompter = Prompter(floor.task, teacher.answer)
         self._guideline_version = floor.task.guideline.version if floor.task.guideline else None
         self._queue: deque[Job] = deque()
@@ -58,7 +62,6 @@ class Lane:
         self._answers: dict[str, Answer] = {}
         self._open = 0
         self._ended = asyncio.Event()
-        self._resuming = False
         stop = config.stop_after_failures
         self._recent: deque[bool] = deque(maxlen=stop.of_last if stop else 1)
         self._speedometer = Speedometer()
@@ -75,6 +78,7 @@ class Lane:
         Raises:
             DataError: A column is missing.
         """
+        self.floor.note(self.teacher.name, "started", limit=self.limiter.limit, rows=self.total)
         inputs = self.floor.task.inputs
         columns = ["row_id", *(name for name in inputs if name != "row_id")]
         keeper = self.floor.spawn(self._use_kept())
@@ -92,6 +96,8 @@ class Lane:
         await self._until_open(0)
         for task in (*self._workers, keeper):
             task.cancel()
+        self.gate.close()
+        self.floor.note(self.teacher.name, "ended", **facts_of(self.tally), limit=self.limiter.limit)
 
     def _compile(self, rows: Sequence[Mapping[str, Any]]) -> list[Job]:
         jobs = []
@@ -103,12 +109,22 @@ class Lane:
                     request = self.teacher.compile(prompt, sample=sample)
                 except Exception as error:
                     self._emit(
-                        Vote(row["row_id"], self.teacher.name, self.teacher.family, "failed", sample, repr(error))
+                        Vote(
+                            row_id=row["row_id"],
+                            teacher=self.teacher.name,
+                            family=self.teacher.family,
+                            outcome="failed",
+                            sample=sample,
+                            reason=repr(error),
+                            cause="error",
+                        )
                     )
                     continue
                 if request is None:
                     reason = f"no recorded reply for row {row['row_id']}"
-                    self._emit(Vote(row["row_id"], self.teacher.name, self.teacher.family, "unsent", sample, reason))
+                    vote = Vote(row["row_id"], self.teacher.name, self.teacher.family, "unsent", sample, reason)
+                    vote.cause = "no_reply"
+                    self._emit(vote)
                 else:
                     jobs.append(Job(self, prompt, request))
         return jobs
@@ -145,12 +161,6 @@ class Lane:
         for _ in range(min(spare, self.limiter.limit - len(self._workers))):
             self._workers.append(self.floor.spawn(self._work()))
 
-    async def _resume(self) -> None:
-        while (left_s := self.limiter.paused_until_s - self.floor.timing.clock()) > 0:
-            await self.floor.timing.sleep(left_s)
-        self._resuming = False
-        self.wake()
-
     async def _work(self) -> None:
         while True:
             job = self._take()
@@ -176,18 +186,12 @@ class Lane:
         lose, stays within twice the limit.
         """
         at_risk = self.limiter.in_flight + len(self._unkept)
-        return min(self.limiter.room(now_s), _AT_RISK_PER_SLOT * self.limiter.limit - at_risk)
+        bearable = _AT_RISK_PER_SLOT * self.limiter.limit - at_risk
+        return min(self.gate.room(now_s), bearable) if bearable > 0 else 0
 
     def _take(self) -> Job | None:
         if not self._queue or self._room(self.floor.timing.clock()) <= 0:
             return None
-        if self._purse.limited:
-            admission = self._purse.admits()
-            if admission == "stop":
-                self.budget_spent = True
-                self.stop(self._purse.exhausted_text())
-            if admission != "go":
-                return None
         return self._queue.popleft()
 
     async def _ask(self, job: Job) -> None:
@@ -195,8 +199,8 @@ class Lane:
         timing = self.floor.timing
         began_s = timing.clock()
         ticket = self.limiter.take(began_s)
-        reserved_usd = self._purse.reserve()
-        paid_usd = 0.0
+        reserved = self._purse.reserve(began_s)
+        used = Use(1.0)
         self.tally.requests_sent += 1
         job.asked = True
         settled = False
@@ -204,20 +208,22 @@ class Lane:
             reply = await self.teacher.ask(job.request)
             now_s = timing.clock()
             self._keep(job, reply)
-            paid_usd = self._pay(reply.cost_usd)
+            used = self._pay(job, reply)
             settled = True
             self.limiter.answered(now_s - began_s, now_s)
+            if 0 < reply.quiet_s <= _LONGEST_PAUSE_S:
+                self.gate.pause(reply.quiet_s, cause="minute_quota")
         except LedgerError:
             raise
         except TeacherError as error:
             settled = True
             self._failed(job, error, ticket)
         except Exception as error:  # one row's surprise must not end the run
-            self.floor.give_up(job, "failed", repr(error))
+            self.floor.give_up(job, "failed", repr(error), cause="error")
         finally:
             if not settled:
                 self.limiter.failed()
-            self._purse.settle(reserved_usd, paid_usd)
+            self._purse.settle(reserved, used, timing.clock())
 
     def _keep(self, job: Job, reply: Reply) -> None:
         request = job.request
@@ -249,23 +255,22 @@ class Lane:
         now_s = self.floor.timing.clock()
         retry_after_s = error.retry_after_s if isinstance(error, RateLimitError) else None
         if isinstance(error, RateLimitError | TeacherTimeoutError):
-            self.limiter.rejected(ticket, now_s, retry_after_s=retry_after_s)
-            if retry_after_s is not None and not self._resuming:
-                self._resuming = True
-                self.floor.spawn(self._resume())
+            self.limiter.rejected(ticket, now_s)
+            if retry_after_s is not None:
+                self.gate.pause(retry_after_s, cause=error.cause)
         else:
             self.limiter.failed()
         job.failures += 1
         text = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
-        job.so_far = ("failed", text)
+        job.so_far = ("failed", text, error.cause)
         if error.stops_teacher:
-            self.stop(text)
+            self.stop(text, error.cause)
         elif retry_after_s is not None and retry_after_s > _LONGEST_PAUSE_S:
-            self.stop(f"{text}; it asks to wait {retry_after_s:.0f} s: run the same command again then")
+            self.stop(f"{text}; it asks to wait {retry_after_s:.0f} s: run the same command again then", error.cause)
         if self.tally.stopped is not None or not error.retryable or job.failures > self.floor.config.retries:
-            self.floor.give_up(job, "failed", text)
+            self.floor.give_up(job, "failed", text, cause=error.cause)
             return
-        self.tally.retries[type(error).__name__] += 1
+        self.tally.retries[error.cause] += 1
         if retry_after_s is not None:
             self.queue_up(job, first=True)
         else:
@@ -275,28 +280,43 @@ class Lane:
         await self.floor.timing.sleep(backoff_s(job.failures - 1, self.floor.timing.uniform))
         self.queue_up(job, first=True)
 
-    def _pay(self, cost_usd: float | None) -> float:
-        self._purse.learn(cost_usd or 0.0)
-        if cost_usd is None:
+    def _pay(self, job: Job, reply: Reply) -> Use:
+        tokens = self._tokens(job, reply.completion or self.teacher.read(reply)) if self._purse.limited else 0.0
+        self._purse.learn(tokens=tokens, usd=reply.cost_usd or 0.0)
+        if reply.cost_usd is None:
             self.tally.unpriced += 1
-            return 0.0
-        self.tally.cost_usd += cost_usd
-        return cost_usd
+        else:
+            self.tally.cost_usd += reply.cost_usd
+        return Use(1.0, tokens, reply.cost_usd or 0.0)
+
+    def _tokens(self, job: Job, completion: Completion) -> float:
+        """Tokens that an answer took, by its length where the server does not count them."""
+        read, written = completion.input_tokens, completion.output_tokens
+        asked_chars = len(job.prompt.system) + len(job.prompt.user)
+        return (asked_chars / _CHARS_PER_TOKEN if read is None else read) + (
+            len(completion.text) / _CHARS_PER_TOKEN if written is None else written
+        )
 
     # Stopping
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, cause: str = "paused") -> None:
         """Sends nothing more. What is queued, and every row to come that the ledger cannot answer, ends as unsent."""
         if self.tally.stopped is not None:
             return
-        self.tally.stopped = reason
+        self.tally.stopped, self.tally.stop_cause = reason, cause
+        self.floor.note(self.teacher.name, "stopped", cause=cause, reason=reason)
         queued, self._queue = list(self._queue), deque()
         for job in queued:
             self._end_unasked(job)
 
+    def _spent(self, reason: str) -> None:
+        self.budget_spent = True
+        self.stop(reason, "budget")
+
     def _end_unasked(self, job: Job) -> None:
-        outcome, reason = job.so_far or ("unsent", f"the teacher was stopped: {self.tally.stopped}")
-        self.floor.give_up(job, outcome, reason)
+        stopped = f"the teacher was stopped: {self.tally.stopped}"
+        outcome, reason, cause = job.so_far or ("unsent", stopped, self.tally.stop_cause or "paused")
+        self.floor.give_up(job, outcome, reason, cause=cause)
 
     def _watch(self, went_wrong: bool, reason: str | None) -> None:
         """Stops the lane when too many of the last rows asked came to nothing."""
@@ -307,7 +327,8 @@ class Lane:
         wrong = sum(self._recent)
         if went_wrong and len(self._recent) == stop.of_last and wrong >= stop.fraction * stop.of_last:
             self.stop(
-                f"{wrong} of the last {stop.of_last} rows asked failed or did not fit, the last one with: {reason}"
+                f"{wrong} of the last {stop.of_last} rows asked failed or did not fit, the last one with: {reason}",
+                "failing",
             )
 
     # Answers
@@ -324,7 +345,8 @@ class Lane:
             vote = self._judge(job, completion)
         except Exception as error:  # one row's surprise must not end the run
             reason = f"the reply cannot be read: {type(error).__name__}: {error}"
-            vote = self._vote(job, "failed", reason[:_MAX_REASON_CHARS])
+            cause = error.cause if isinstance(error, TeacherError) else "error"
+            vote = self._vote(job, "failed", reason[:_MAX_REASON_CHARS], cause)
         if vote is None:
             return True
         self._finish(job, vote)
@@ -341,23 +363,23 @@ class Lane:
             self.tally.output_tokens += completion.output_tokens or 0
         else:
             self.tally.ledger_hits += 1
-            if reply.cost_usd is not None:
-                self._purse.learn(reply.cost_usd)
+            if reply.cost_usd is not None and self._purse.limited:
+                self._purse.learn(tokens=self._tokens(job, completion), usd=reply.cost_usd)
 
     def _judge(self, job: Job, completion: Completion) -> Vote | None:
         """Makes a vote of a completion; None where the job is to be asked again."""
         if completion.finish == "filtered":
-            return self._vote(job, "filtered", _quoted("the provider withheld the answer", completion.text))
+            return self._vote(job, "filtered", _quoted("the provider withheld the answer", completion.text), "filtered")
         if completion.finish == "refused":
-            return self._vote(job, "refused", _quoted("the model declined", completion.text))
+            return self._vote(job, "refused", _quoted("the model declined", completion.text), "refused")
         try:
             answer = self._answers.get(completion.text) or self._parse(completion.text)
         except AnswerError as error:
             return self._misfit(job, completion, str(error)[:_MAX_REASON_CHARS])
         if answer.label is None:
-            vote = self._vote(job, "abstained", "the teacher said that it cannot tell")
+            vote = self._vote(job, "abstained", "the teacher said that it cannot tell", "abstained")
         else:
-            vote = self._vote(job, "labeled", None)
+            vote = self._vote(job, "labeled")
             vote.label, vote.probs, vote.probs_source = answer.label, answer.probs, answer.probs_source
         vote.trace, vote.clauses = answer.trace or completion.reasoning, answer.clauses
         return vote
@@ -372,23 +394,23 @@ class Lane:
     def _misfit(self, job: Job, completion: Completion, problem: str) -> Vote | None:
         if completion.finish == "length":
             tokens = f" ({completion.output_tokens} tokens)" if completion.output_tokens is not None else ""
-            return self._vote(job, "invalid", f"truncated at max_tokens{tokens}, raise it: {problem}")
+            return self._vote(job, "invalid", f"truncated at max_tokens{tokens}, raise it: {problem}", "truncated")
         if job.reasks >= self.floor.config.reasks:
-            return self._vote(job, "invalid", problem)
+            return self._vote(job, "invalid", problem, "misfit")
         prompt = self._prompter.again(job.prompt, text=completion.text, problem=problem)
         request = self.teacher.compile(prompt, sample=job.request.sample)
         if request is None or request.key == job.request.key:  # a recorded teacher can say nothing else
-            return self._vote(job, "invalid", problem)
+            return self._vote(job, "invalid", problem, "misfit")
         job.prompt, job.request = prompt, request
-        job.reasks, job.failures, job.so_far = job.reasks + 1, 0, ("invalid", problem)
+        job.reasks, job.failures, job.so_far = job.reasks + 1, 0, ("invalid", problem, "misfit")
         self.tally.reasks += 1
         return None
 
-    def end(self, job: Job, outcome: Outcome, reason: str) -> None:
+    def end(self, job: Job, outcome: Outcome, reason: str, *, cause: str) -> None:
         """Ends a job without a label."""
-        self._finish(job, self._vote(job, outcome, reason))
+        self._finish(job, self._vote(job, outcome, reason, cause))
 
-    def _vote(self, job: Job, outcome: Outcome, reason: str | None) -> Vote:
+    def _vote(self, job: Job, outcome: Outcome, reason: str | None = None, cause: str | None = None) -> Vote:
         answered = job.latency_s is not None
         return Vote(
             row_id=job.prompt.row_id,
@@ -404,6 +426,7 @@ class Lane:
             from_ledger=answered and not job.bought,
             key=job.request.key.hex(),
             guideline_version=self._guideline_version,
+            cause=cause,
         )
 
     def _finish(self, job: Job, vote: Vote) -> None:
@@ -423,13 +446,20 @@ class Lane:
     def progress(self) -> TeacherProgress:
         """How the lane is getting on."""
         now_s = self.floor.timing.clock()
-        self.tally.limit = self.limiter.limit
+        limit = self.tally.limit = self.limiter.limit
+        if (before := self._limit_watch.changed(limit)) is not None:
+            self.floor.note(self.teacher.name, "limit", limit=limit, before=before)
+        speeds = self._speedometer.rates(self.tally, now_s)
+        left = None if self.total is None else self.total - self.tally.done
         return TeacherProgress(
             name=self.teacher.name,
             total=self.total,
             tally=snapshot(self.tally),
             in_flight=self.limiter.in_flight,
-            rows_per_s=self._speedometer.rate(self.tally.done, now_s),
+            rows_per_s=speeds.rows,
+            tokens_per_s=speeds.tokens,
+            left_s=None if left is None else left / speeds.rows if speeds.rows else None,
+            forecast_usd=None if left is None else self.tally.cost_usd + left * speeds.usd_per_row,
             paused_s=max(0.0, self.limiter.paused_until_s - now_s),
         )
 

@@ -95,7 +95,8 @@ class Prompter:
                 f"row {row.get('row_id', '?')}: the task needs the column {error.args[0]!r}, "
                 f"got {', '.join(map(str, row))}; add it to the rows or correct task.inputs"
             ) from None
-        return Prompt(row_id=row_id, system=self.system, user=fence(fields), schema=self.schema)
+        prefix = str(row[self.task.inputs[0]])
+        return Prompt(row_id=row_id, system=self.system, user=fence(fields), schema=self.schema, prefix=prefix)
 
     def again(self, prompt: Prompt, *, text: str, problem: str) -> Prompt:
         """Asks again after an answer that does not fit.

@@ -39,6 +39,7 @@ class Prompt:
         user: The row, fenced as data.
         schema: JSON schema of the answer.
         turns: Further messages, ``(role, text)``: an answer that did not fit, and what was wrong with it.
+        prefix: What rows that begin alike have in common: the first input. Servers of one model share rows out by it.
     """
 
     row_id: str
@@ -46,6 +47,7 @@ class Prompt:
     user: str
     schema: Mapping[str, Any]
     turns: tuple[tuple[str, str], ...] = ()
+    prefix: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +62,7 @@ class Request:
         model: What the ledger notes as sold; no part of the key, since the body names it.
         key: 16 bytes that change with anything that can change the answer, and with nothing else: BLAKE2b-128 of
             endpoint, sample and body. Worked out where it is not given (:class:`RequestHead` gives it).
+        prefix: As in :class:`Prompt`; no part of the key.
     """
 
     endpoint: str
@@ -68,6 +71,7 @@ class Request:
     row_id: str = ""
     model: str = ""
     key: bytes = b""
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         if not self.key:
@@ -116,12 +120,14 @@ class Reply:
         latency_s: Seconds from sending to the whole answer.
         cost_usd: What it cost by the prices known when it was bought; None where no price is known.
         completion: The body as the teacher that bought it read it, so that it is not read twice. Not kept.
+        quiet_s: Seconds for which the service says that its quota is used up, 0 where it does not. Not kept.
     """
 
     body: str
     latency_s: float = 0.0
     cost_usd: float | None = None
     completion: Completion | None = field(default=None, compare=False, repr=False)
+    quiet_s: float = field(default=0.0, compare=False)
 
 
 Finish = Literal["stop", "length", "filtered", "refused"]
@@ -149,6 +155,9 @@ class Completion:
 @runtime_checkable
 class Teacher(Protocol):
     """Answers requests. The engine drives it: ``compile`` → (ledger?) → ``ask`` → ledger → ``read``.
+
+    A teacher may also have ``budget_usd`` (float) and ``quota`` (:class:`~distill.labeling.quota_config.QuotaConfig`),
+    what it may use, and ``endpoint`` and ``model`` (str), by which the limit found is kept for the next run.
 
     Attributes:
         name: Its name in the recipe, as votes carry it.

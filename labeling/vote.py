@@ -47,6 +47,7 @@ class Vote:
         key: Hex key of the request whose reply decided the vote; None where nothing was asked.
         guideline_version: Version of the guideline that was shown; None without one.
         round: Round of distillation, from 0.
+        cause: Name of what went wrong, one of :data:`~distill.labeling.errors.CAUSES`; None where it is ``labeled``.
     """
 
     row_id: str
@@ -68,6 +69,7 @@ class Vote:
     key: str | None = None
     guideline_version: str | None = None
     round: int = 0
+    cause: str | None = None
 
 
 VOTE_SCHEMA: dict[str, pl.DataType] = {
@@ -90,6 +92,7 @@ VOTE_SCHEMA: dict[str, pl.DataType] = {
     "key": pl.String(),
     "guideline_version": pl.String(),
     "round": pl.Int32(),
+    "cause": pl.String(),
 }
 """Columns of ``votes.parquet``, in order."""
 

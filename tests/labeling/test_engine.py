@@ -122,8 +122,13 @@ def test_outcomes_add_up_with_every_failure_there_is(teacher: Any, label: Label,
     assert set(votes["outcome"]) <= set(OUTCOMES)
     assert votes.filter(pl.col("outcome") != "labeled")["reason"].null_count() == 0
     tally = result.teachers["judge"]
-    retried = {"OverloadedError": 1, "TeacherTimeoutError": 1, "BadReplyError": 1, "ConnectionFailedError": 3}
-    assert tally.retries == {**retried, "RateLimitError": 1}
+    retried = {"overloaded": 1, "timeout": 1, "bad_reply": 1, "connection": 3}
+    assert tally.retries == {**retried, "minute_quota": 1}
+    causes = dict(votes.filter(pl.col("cause").is_not_null()).select("row_id", "cause").iter_rows())
+    rejected = {"r3": "request_rejected", "r13": "request_rejected"}
+    misfits = {"r5": "misfit", "r6": "truncated", "r8": "filtered", "r9": "refused", "r10": "abstained"}
+    assert causes == {**rejected, **misfits, "r2": "connection", "r11": "error", "r14": "error", "r15": "no_reply"}
+    assert set(causes.values()) <= set(errors.CAUSES)
     assert tally.reasks == 3  # r4, r5, r13
 
     # Failures are not answers: only what has none is asked again, and now all is well.

@@ -215,8 +215,43 @@ def test_wrong_key(make_fault_server):
 
 def test_forbidden_and_no_credit_stop_the_teacher(fault_server):
     failure(fault_server, "403", errors.WrongKeyError)
-    assert "no credit" in str(failure(fault_server, "402", errors.WrongKeyError))
-    assert "no credit" in str(failure(fault_server, "quota", errors.WrongKeyError))
+    assert "no credit" in str(failure(fault_server, "402", errors.SpendLimitError))
+    assert failure(fault_server, "quota", errors.SpendLimitError).stops_teacher
+
+
+def test_a_quota_of_a_day_is_no_quota_of_a_minute(fault_server):
+    error = failure(fault_server, "daily", errors.DailyQuotaError)
+    assert error.stops_teacher and not error.retryable
+    assert "run the same command again then" in str(error)
+
+
+def test_a_schema_that_the_server_does_not_take_stops_the_teacher_with_what_to_do(fault_server):
+    error = failure(fault_server, "schema", errors.SchemaRejectedError)
+    assert error.stops_teacher
+    assert "try json_schema_unbounded" in str(error)
+    # Nobody is held to a schema: it is this request's fault.
+    failure(fault_server, "schema", errors.RequestRejectedError, structured="none")
+
+
+def test_a_server_that_has_answered_takes_the_schema(fault_server):
+    async def main(one: OpenAITeacher) -> None:
+        await one.open()
+        try:
+            request = one.compile(prompt_of(one), sample=0)
+            await one.ask(request)
+            fault_server.script("schema")
+            with pytest.raises(errors.RequestRejectedError, match="json_schema_unbounded"):
+                await one.ask(request)
+        finally:
+            await one.close()
+
+    asyncio.run(main(teacher(fault_server)))
+
+
+def test_used_up_quota_is_told(fault_server):
+    fault_server.script("used_up:12")
+    assert ask(teacher(fault_server)).quiet_s == 12.0
+    assert ask(teacher(fault_server)).quiet_s == 0.0
 
 
 def test_unknown_model_names_what_is_served(make_fault_server):
