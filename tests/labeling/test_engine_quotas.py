@@ -120,6 +120,19 @@ def test_used_up_quota_that_a_reply_tells_of_pauses_before_anything_is_rejected(
     assert (fake_time.sleeps, fake_time.now_s) == ([20.0], began_s + 20)
 
 
+def test_rows_that_wait_to_be_asked_again_do_not_hold_up_a_stop(
+    teacher: Any, label: Label, make_rows: Rows, fake_time: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def sleep(seconds: float) -> None:
+        await asyncio.Event().wait()  # for ever
+
+    monkeypatch.setattr(fake_time, "_sleep", sleep)
+    teacher.scripts = {"item0": [errors.OverloadedError("503")], "item5": [errors.WrongKeyError("401")]}
+    votes, result = label(make_rows(6), teacher, concurrency=1)
+    assert result.outcomes == {"labeled": 4, "failed": 2}
+    assert votes.filter(pl.col("row_id") == "r0")["cause"].to_list() == ["overloaded"]
+
+
 def test_a_pause_that_the_last_reply_asks_for_is_not_waited_for(
     teacher: Any, label: Label, make_rows: Rows, fake_time: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
