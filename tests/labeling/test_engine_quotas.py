@@ -15,7 +15,7 @@ from distill.labeling.engine import ask_teachers
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.learned_limits import keep_limits, learned_limit
 from distill.labeling.ledger import Ledger
-from distill.labeling.limits import Learned
+from distill.labeling.limits import Learned, Limiter
 from distill.labeling.progress import LabelingResult, Progress
 from distill.labeling.quota_config import QuotaConfig
 from distill.labeling.task import Task
@@ -179,7 +179,7 @@ def test_learned_limit_is_kept_for_the_next_run(teacher: Any, make_rows: Rows, t
         assert learned is not None
         assert learned_limit(ledger, endpoint="http://fake", model="another") is None
     _, states = run(5000)
-    assert next(event for state in states for event in state.events).facts["limit"] == learned.limit
+    assert next(event for state in states for event in state.events).facts["limit"] == Limiter(learned=learned).limit
 
 
 def test_limits_of_an_empty_ledger_and_again(tmp_path: Path) -> None:
