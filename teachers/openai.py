@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -16,6 +17,13 @@ from pydantic_core import from_json
 from distill.labeling.errors import BadReplyError, ConnectionFailedError, TeacherError, TeacherTimeoutError
 from distill.labeling.teacher import Completion, Finish, Prompt, Reply, Request, RequestHead
 from distill.teachers.config import OpenAITeacherConfig, PriceConfig
+from distill.teachers.http_connections import (
+    Connections,
+    ConnectTimedOutError,
+    CutOffError,
+    NotConnectedError,
+    Response,
+)
 from distill.teachers.openai_errors import Refusal, as_error, is_filtered, one_line, quiet_s, told
 from distill.teachers.servers import Server, Servers
 
@@ -155,25 +163,32 @@ class OpenAITeacher:
         assert self._session is not None, "open() comes before ask()"
         started = time.perf_counter()
         try:
-            # Reading it whole gives the connection back; a context manager would do so a second time.
-            response = await self._session.post(
-                server.address, data=request.body, proxy=server.proxy, allow_redirects=False
+            response = await (
+                server.connections.post(request.body) if server.connections else self._post(server, request.body)
             )
-            body = (await response.read()).decode("utf-8", "replace")
         except self._losses as error:
             raise self._lost(error, server) from None
         latency_s = time.perf_counter() - started
+        body = response.body.decode("utf-8", "replace")
         parsed = _parse(body)
         if response.status in _NOBODY_THERE:
             self._servers.lost(server)
         else:
             self._servers.reached(server)
         if not 200 <= response.status < 300 and not is_filtered(parsed):
-            raise await self._refused(Refusal(response.status, response.headers, body, parsed), server)
+            raise await self._refused(Refusal(response.status, _mapping(response.headers), body, parsed), server)
         completion = self._read(body, parsed)
         self._answered = True
         cost_usd = _cost_usd(_usage_of(parsed), self._config.price)
-        return Reply(body, latency_s, cost_usd, completion, quiet_s=quiet_s(response.headers))
+        return Reply(body, latency_s, cost_usd, completion, quiet_s=quiet_s(dict(response.headers)))
+
+    async def _post(self, server: Server, body: bytes) -> Response:
+        """Sends a body through a proxy."""
+        assert self._session is not None
+        url = _url(server.base_url, "/chat/completions")
+        async with self._session.post(url, data=body, proxy=server.proxy, allow_redirects=False) as response:
+            headers = [(name.lower(), value) for name, value in response.headers.items()]
+            return Response(response.status, headers, await response.read())
 
     async def list_models(self) -> list[str]:
         """Names of the models that every server says it serves; none where one has no such list. Costs nothing.
@@ -204,7 +219,6 @@ class OpenAITeacher:
         """Opens the pool of connections. The engine bounds what is in flight; the pool does only where told to."""
         import aiohttp
         from multidict import CIMultiDict
-        from yarl import URL
 
         config = self._config
         headers = CIMultiDict({"Content-Type": "application/json", "User-Agent": "distill"})
@@ -217,16 +231,27 @@ class OpenAITeacher:
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        for server in self._servers.all:
-            server.address = URL(_url(server.base_url, "/chat/completions"))
-            server.proxy = _proxy_for(server.base_url)
         self._losses = (aiohttp.ClientError, OSError, ValueError)
+        for server in self._servers.all:
+            server.proxy = _proxy_for(server.base_url)
+            if server.proxy is None:
+                server.connections = Connections(
+                    _url(server.base_url, "/chat/completions"),
+                    headers=headers,
+                    timeout_s=config.timeout_s,
+                    connect_timeout_s=_CONNECT_TIMEOUT_S,
+                    keepalive_s=_KEEPALIVE_S,
+                )
 
     async def close(self) -> None:
         """Closes the pool of connections."""
         if self._models is not None:
             self._models.cancel()
             self._models = None
+        for server in self._servers.all:
+            if server.connections is not None:
+                server.connections.close()
+                server.connections = None
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -261,14 +286,15 @@ class OpenAITeacher:
         """What it means that no whole response came."""
         import aiohttp
 
-        sent = not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
+        unsent = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | NotConnectedError
+        sent = not isinstance(error, unsent)
+        if isinstance(error, aiohttp.ConnectionTimeoutError | ConnectTimedOutError):
             problem = f"no connection within {min(_CONNECT_TIMEOUT_S, self._config.timeout_s):g} s"
         elif isinstance(error, TimeoutError):
             limit = f"no whole answer within {self._config.timeout_s:g} s"
             do = "raise timeout_s, or lower max_tokens or max_concurrency"
             return TeacherTimeoutError(self._say(f"{limit}; {do}", server))
-        elif isinstance(error, aiohttp.ClientPayloadError):
+        elif isinstance(error, aiohttp.ClientPayloadError | CutOffError):
             problem = "the answer was cut off before its end"
         else:
             problem = f"the connection failed, got {one_line(str(error)) or type(error).__name__}"
@@ -311,6 +337,12 @@ def endpoint_of(base_url: str) -> str:
     if parts.port is not None and parts.port != _DEFAULT_PORTS.get(parts.scheme):
         netloc += f":{parts.port}"
     return urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
+
+
+def _mapping(headers: list[tuple[str, str]]) -> Mapping[str, str]:
+    from multidict import CIMultiDict
+
+    return CIMultiDict(headers)
 
 
 def _url(base_url: str, path: str) -> str:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from yarl import URL
+    from distill.teachers.http_connections import Connections
 
 # How far above the mean load a server may go for the sake of its prefixes.
 _OVERLOAD = 1.25
@@ -27,8 +27,8 @@ class Server:
     Attributes:
         base_url: Its address, as in the recipe.
         endpoint: The same without credentials and query, for messages.
-        address: Where requests go; set when the teacher is opened.
-        proxy: Through which proxy, None for none.
+        proxy: Through which proxy, None for none; set when the teacher is opened.
+        connections: Its open connections, None before it is opened and behind a proxy.
         in_flight: Requests that it is answering now.
         failures: How often it could not be reached since it last answered.
         resting_until_s: When it is tried again, by the clock.
@@ -36,8 +36,8 @@ class Server:
 
     base_url: str
     endpoint: str
-    address: str | URL = ""
     proxy: str | None = None
+    connections: Connections | None = None
     in_flight: int = 0
     failures: int = 0
     resting_until_s: float = 0.0
