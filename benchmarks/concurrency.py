@@ -33,9 +33,11 @@ from typing import Any, ClassVar, NamedTuple
 import polars as pl
 
 from distill.labeling.engine import ask_teachers
+from distill.labeling.errors import SpendLimitError
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.ledger import Ledger
 from distill.labeling.task import Task
+from distill.labeling.teacher import Reply, Request
 from distill.teachers.config import OpenAITeacherConfig
 from distill.teachers.openai import OpenAITeacher
 
@@ -197,6 +199,20 @@ def rows_for(seconds: float, name: str) -> Iterator[pl.DataFrame]:
         first += 64
 
 
+class Timed(OpenAITeacher):
+    """Stops when its time is over, so that the rows still queued need not be waited for."""
+
+    def __init__(self, base_url: str, seconds: float) -> None:
+        super().__init__("judge", OpenAITeacherConfig(base_url=base_url, model="stub", family="stub"))
+        self._until_s = time.monotonic() + seconds
+
+    async def ask(self, request: Request) -> Reply:
+        """As any teacher, while there is time."""
+        if time.monotonic() > self._until_s:
+            raise SpendLimitError("the time is over")
+        return await super().ask(request)
+
+
 def run(
     base_url: str, shared: Shared, limits: tuple[int, ...], *, concurrency: Any, seconds: float, ledger: Path
 ) -> Watch:
@@ -207,7 +223,7 @@ def run(
         ask_teachers(
             rows_for(seconds, name),
             task=_TASK,
-            teachers=[OpenAITeacher("judge", OpenAITeacherConfig(base_url=base_url, model="stub", family="stub"))],
+            teachers=[Timed(base_url, seconds)],
             ledger=opened,
             config=config,
             on_votes=lambda votes: None,

@@ -60,6 +60,7 @@ class Lane:
         self._unkept: deque[tuple[Job, asyncio.Future[Reply]]] = deque()
         self._bought = asyncio.Event()
         self._answers: dict[str, Answer] = {}
+        self._backing_off: dict[Job, asyncio.Task[None]] = {}
         self._open = 0
         self._ended = asyncio.Event()
         stop = config.stop_after_failures
@@ -274,10 +275,11 @@ class Lane:
         if retry_after_s is not None:
             self.queue_up(job, first=True)
         else:
-            self.floor.spawn(self._retry(job))
+            self._backing_off[job] = self.floor.spawn(self._retry(job))
 
     async def _retry(self, job: Job) -> None:
         await self.floor.timing.sleep(backoff_s(job.failures - 1, self.floor.timing.uniform))
+        del self._backing_off[job]
         self.queue_up(job, first=True)
 
     def _pay(self, job: Job, reply: Reply) -> Use:
@@ -305,8 +307,11 @@ class Lane:
             return
         self.tally.stopped, self.tally.stop_cause = reason, cause
         self.floor.note(self.teacher.name, "stopped", cause=cause, reason=reason)
+        backing_off, self._backing_off = self._backing_off, {}
+        for retry in backing_off.values():
+            retry.cancel()
         queued, self._queue = list(self._queue), deque()
-        for job in queued:
+        for job in (*backing_off, *queued):
             self._end_unasked(job)
 
     def _spent(self, reason: str) -> None:

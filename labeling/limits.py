@@ -79,8 +79,8 @@ class Limiter:
         ceiling: The most that the teacher can bear; None is 1024.
         start: Where slow start begins; None is 8.
         learned: What an earlier run found; the search goes on from there. Where slow start had come to its end, there
-            is none again, but additive increase; rejections halve the limit until one round went well, since the
-            server may bear less today.
+            is none again, but additive increase from nine tenths of it; rejections halve the limit until one round
+            went well, since the server may bear less today.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Limiter:
     ) -> None:
         self.ceiling = max(1, ceiling or MOST_IN_FLIGHT)
         self.adaptive = fixed is None
-        self.limit = min(fixed or (learned.limit if learned else None) or start or _START, self.ceiling)
+        self.limit = min(fixed or (_start_of(learned) if learned else start) or _START, self.ceiling)
         self.in_flight = 0
         self.paused_until_s = 0.0
         self._slow_start = learned is None or not learned.settled
@@ -224,6 +224,11 @@ class Limiter:
 
     def _begin_round(self, now_s: float) -> None:
         self._round = _Round(self._round.number + 1 if self._round else 0, now_s, peak=self.in_flight)
+
+
+def _start_of(learned: Learned) -> int:
+    # The limit found swings between nine tenths of what is borne and a step above it; begun above, it would be halved.
+    return max(1, int(learned.limit * _BACKOFF)) if learned.settled else learned.limit
 
 
 def backoff_s(

@@ -163,30 +163,32 @@ class OpenAITeacher:
         assert self._session is not None, "open() comes before ask()"
         started = time.perf_counter()
         try:
-            direct = server.connections
-            response = await (direct.post(request.body) if direct else self._post(request.body, server))
+            response = await (
+                server.connections.post(request.body) if server.connections else self._post(server, request.body)
+            )
         except self._losses as error:
             raise self._lost(error, server) from None
         latency_s = time.perf_counter() - started
-        body, headers = response.body.decode("utf-8", "replace"), _mapping(response.headers)
+        body = response.body.decode("utf-8", "replace")
         parsed = _parse(body)
         if response.status in _NOBODY_THERE:
             self._servers.lost(server)
         else:
             self._servers.reached(server)
         if not 200 <= response.status < 300 and not is_filtered(parsed):
-            raise await self._refused(Refusal(response.status, headers, body, parsed), server)
+            raise await self._refused(Refusal(response.status, _mapping(response.headers), body, parsed), server)
         completion = self._read(body, parsed)
         self._answered = True
         cost_usd = _cost_usd(_usage_of(parsed), self._config.price)
-        return Reply(body, latency_s, cost_usd, completion, quiet_s=quiet_s(headers))
+        return Reply(body, latency_s, cost_usd, completion, quiet_s=quiet_s(dict(response.headers)))
 
-    async def _post(self, body: bytes, server: Server) -> Response:
+    async def _post(self, server: Server, body: bytes) -> Response:
         """Sends a body through a proxy."""
         assert self._session is not None
-        address = _url(server.base_url, "/chat/completions")
-        async with self._session.post(address, data=body, proxy=server.proxy, allow_redirects=False) as response:
-            return Response(response.status, list(response.headers.items()), await response.read())
+        url = _url(server.base_url, "/chat/completions")
+        async with self._session.post(url, data=body, proxy=server.proxy, allow_redirects=False) as response:
+            headers = [(name.lower(), value) for name, value in response.headers.items()]
+            return Response(response.status, headers, await response.read())
 
     async def list_models(self) -> list[str]:
         """Names of the models that every server says it serves; none where one has no such list. Costs nothing.
@@ -284,7 +286,8 @@ class OpenAITeacher:
         """What it means that no whole response came."""
         import aiohttp
 
-        unsent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, NotConnectedError)
+        unsent = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | NotConnectedError
+        sent = not isinstance(error, unsent)
         if isinstance(error, aiohttp.ConnectionTimeoutError | ConnectTimedOutError):
             problem = f"no connection within {min(_CONNECT_TIMEOUT_S, self._config.timeout_s):g} s"
         elif isinstance(error, TimeoutError):
@@ -295,7 +298,6 @@ class OpenAITeacher:
             problem = "the answer was cut off before its end"
         else:
             problem = f"the connection failed, got {one_line(str(error)) or type(error).__name__}"
-        sent = not isinstance(error, unsent)
         return ConnectionFailedError(self._say(f"{problem}; is the server up, and base_url right?", server), sent=sent)
 
     async def _refused(self, refusal: Refusal, server: Server) -> TeacherError:

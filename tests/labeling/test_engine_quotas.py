@@ -15,7 +15,7 @@ from distill.labeling.engine import ask_teachers
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.learned_limits import keep_limits, learned_limit
 from distill.labeling.ledger import Ledger
-from distill.labeling.limits import Learned
+from distill.labeling.limits import Learned, Limiter
 from distill.labeling.progress import LabelingResult, Progress
 from distill.labeling.quota_config import QuotaConfig
 from distill.labeling.task import Task
@@ -120,6 +120,19 @@ def test_used_up_quota_that_a_reply_tells_of_pauses_before_anything_is_rejected(
     assert (fake_time.sleeps, fake_time.now_s) == ([20.0], began_s + 20)
 
 
+def test_rows_that_wait_to_be_asked_again_do_not_hold_up_a_stop(
+    teacher: Any, label: Label, make_rows: Rows, fake_time: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def sleep(seconds: float) -> None:
+        await asyncio.Event().wait()  # for ever
+
+    monkeypatch.setattr(fake_time, "_sleep", sleep)
+    teacher.scripts = {"item0": [errors.OverloadedError("503")], "item5": [errors.WrongKeyError("401")]}
+    votes, result = label(make_rows(6), teacher, concurrency=1)
+    assert result.outcomes == {"labeled": 4, "failed": 2}
+    assert votes.filter(pl.col("row_id") == "r0")["cause"].to_list() == ["overloaded"]
+
+
 def test_a_pause_that_the_last_reply_asks_for_is_not_waited_for(
     teacher: Any, label: Label, make_rows: Rows, fake_time: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +179,7 @@ def test_learned_limit_is_kept_for_the_next_run(teacher: Any, make_rows: Rows, t
         assert learned is not None
         assert learned_limit(ledger, endpoint="http://fake", model="another") is None
     _, states = run(5000)
-    assert next(event for state in states for event in state.events).facts["limit"] == learned.limit
+    assert next(event for state in states for event in state.events).facts["limit"] == Limiter(learned=learned).limit
 
 
 def test_limits_of_an_empty_ledger_and_again(tmp_path: Path) -> None:
