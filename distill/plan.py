@@ -14,15 +14,14 @@ import polars as pl
 
 from distill.labeling.errors import BadReplyError
 from distill.labeling.ledger import Ledger
-from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Reply, Request, Teacher
 from distill.recipe import Recipe, require_sections
 
 if TYPE_CHECKING:
+    from distill.labeling.asked_rows import AskedRows
     from distill.teachers.config import TeacherConfig
 
-_BATCH_ROWS = 2_000
 _MEASURED_REPLIES = 500
 _ENOUGH_REPLIES = 20
 # Bytes of UTF-8 a token, over the tokenizers in use: English runs at 4 to 4.5, Korean and JSON at 2.5 to 3.5.
@@ -56,6 +55,9 @@ class TeacherPlan:
         cost_usd: None where the price is not known.
         time_s: None where no reply of this teacher tells how long it takes.
         basis: What the estimates rest on.
+        canaries: Of the rows, those with a planted order.
+        rows_cut: Rows of which an input is too long and is shown in part.
+        shared: Rows that are not asked since they take a near-duplicate's answer; not among ``rows``.
     """
 
     teacher: str
@@ -69,6 +71,9 @@ class TeacherPlan:
     cost_usd: Interval | None
     time_s: Interval | None
     basis: str
+    canaries: int = 0
+    rows_cut: int = 0
+    shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ class Plan:
         widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
         table = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines]
         notes = [f"{teacher.teacher}: {teacher.basis}" for teacher in self.teachers if teacher.to_send]
+        notes += _said_of_rows(self.teachers[0]) if self.teachers else []
         budget = "no budget is set" if self.budget_usd is None else f"the budget is ${self.budget_usd:,.2f}"
         return "\n".join([*(line.rstrip() for line in table), "", *notes, f"ledger {self.ledger}; {budget}"])
 
@@ -126,6 +132,7 @@ def make_plan(recipe: Recipe, *, limit: int | None = None) -> Plan:
         UsageError: The recipe lacks rows, a task or teachers, or the rows cannot be used.
         LedgerError: The ledger cannot be read.
     """
+    from distill.labeling.asked_rows import AskedRows
     from distill.labeling.rows import load_rows
     from distill.secrets import with_secrets
     from distill.stages import ledger_path
@@ -139,41 +146,37 @@ def make_plan(recipe: Recipe, *, limit: int | None = None) -> Plan:
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "rows.parquet"
         load_rows(recipe.data, task=task, out=table, seed=recipe.seed, slices=recipe.eval.slices, limit=limit)
-        rows = pl.scan_parquet(table).filter(pl.col("split").is_in(recipe.labeling.splits))
+        config = recipe.labeling
+        asked = AskedRows(pl.scan_parquet(table), task=task, config=config, seed=recipe.seed, splits=config.splits)
         # A plan must not leave a ledger behind where there was none.
         with Ledger(path if path.exists() else Path(scratch) / "empty.sqlite") as ledger:
-            for name, config in recipe.teachers.items():
-                teacher = build_teacher(name, with_secrets(config, where=f"teachers.{name}"))
-                tally = _Tally(teacher, ledger)
-                for batch in rows.collect_batches(chunk_size=_BATCH_ROWS):
-                    tally.add(_requests(batch, teacher, task=task, samples=recipe.labeling.samples))
-                plans.append(tally.plan(config, concurrency=recipe.labeling.concurrency))
+            for name, teacher_config in recipe.teachers.items():
+                teacher = build_teacher(name, with_secrets(teacher_config, where=f"teachers.{name}"))
+                tally = _Tally(teacher, ledger, asked)
+                for batch in asked:
+                    tally.add(batch)
+                plans.append(tally.plan(teacher_config))
     return Plan(ledger=path, teachers=tuple(plans), budget_usd=recipe.labeling.budget_usd)
-
-
-def _requests(batch: pl.DataFrame, teacher: Teacher, *, task: Task, samples: int) -> Iterator[Request | None]:
-    prompter = Prompter(task, teacher.answer)
-    for row in batch.iter_rows(named=True):
-        prompt = prompter(row)
-        for sample in range(samples):
-            yield teacher.compile(prompt, sample=sample)
 
 
 class _Tally:
     """Counts the requests of one teacher, and learns from the replies that the ledger holds."""
 
-    def __init__(self, teacher: Teacher, ledger: Ledger) -> None:
+    def __init__(self, teacher: Teacher, ledger: Ledger, asked: AskedRows) -> None:
         self.teacher = teacher
         self.ledger = ledger
+        self.asked = asked
+        self._prompter = asked.prompter(teacher.answer)
+        self.rows_cut = 0
         self.rows = self.without_reply = self.duplicates = self.in_ledger = self.to_send = 0
         self.bytes_to_send = 0
         self.measured: list[tuple[float, float, float]] = []
         self._seen: set[bytes] = set()
 
-    def add(self, requests: Iterator[Request | None]) -> None:
-        """Counts a batch of requests."""
+    def add(self, batch: pl.DataFrame) -> None:
+        """Counts the requests of a batch of rows."""
         fresh: dict[bytes, Request] = {}
-        for request in requests:
+        for request in self._requests(batch):
             self.rows += 1
             if request is None:
                 self.without_reply += 1
@@ -191,7 +194,14 @@ class _Tally:
             elif len(self.measured) < _MEASURED_REPLIES:
                 self._measure(request, held[key])
 
-    def plan(self, config: TeacherConfig, *, concurrency: int | str) -> TeacherPlan:
+    def _requests(self, batch: pl.DataFrame) -> Iterator[Request | None]:
+        for row in batch.iter_rows(named=True):
+            prompt = self._prompter(row)
+            self.rows_cut += bool(prompt.cut)
+            for sample in range(self.asked.config.samples):
+                yield self.teacher.compile(prompt, sample=sample)
+
+    def plan(self, config: TeacherConfig) -> TeacherPlan:
         """Puts what was counted into a plan."""
         enough = len(self.measured) >= _ENOUGH_REPLIES
         if enough:
@@ -204,6 +214,7 @@ class _Tally:
             basis = "from the length of the requests; after a first run with --limit the ledger tells more"
         sent = Interval(self.bytes_to_send * ratio.low, self.bytes_to_send * ratio.high)
         received = Interval(self.to_send * output.low, self.to_send * output.high)
+        concurrency = self.asked.config.concurrency
         lanes = self.teacher.max_concurrency or (concurrency if isinstance(concurrency, int) else None)
         return TeacherPlan(
             teacher=self.teacher.name,
@@ -217,6 +228,9 @@ class _Tally:
             cost_usd=_cost(config, sent, received),
             time_s=_time(self.to_send, latency, lanes),
             basis=basis,
+            canaries=0 if self.asked.canaries is None else len(self.asked.canaries),
+            rows_cut=self.rows_cut,
+            shared=len(self.asked.sharing.shared),
         )
 
     def _measure(self, request: Request, reply: Reply) -> None:
@@ -227,6 +241,18 @@ class _Tally:
         if completion.input_tokens and completion.output_tokens is not None:
             ratio = completion.input_tokens / _payload_bytes(request)
             self.measured.append((ratio, completion.output_tokens, reply.latency_s))
+
+
+def _said_of_rows(plan: TeacherPlan) -> list[str]:
+    """What all teachers have in common: canaries, rows that share, rows that are cut."""
+    said = []
+    if plan.canaries:
+        said.append(f"{plan.canaries:,} of the rows are canaries: they carry a planted order and never become labels")
+    if plan.shared:
+        said.append(f"{plan.shared:,} further rows are not asked: they take the answer of a near-duplicate")
+    if plan.rows_cut:
+        said.append(f"{plan.rows_cut:,} rows are too long and are shown in part")
+    return said
 
 
 def _payload_bytes(request: Request) -> int:

@@ -9,14 +9,13 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from distill.labeling.errors import BudgetError, DataError, DistillError, TeacherError
+from distill.labeling.errors import BudgetError, DistillError, TeacherError
 from distill.recipe import Recipe
 from distill.run_folder import path_digest, table_digest, write_json
 from distill.secrets import with_secrets
@@ -24,14 +23,13 @@ from distill.session import Ended, Session
 from distill.students.config import HUMAN, LABELS
 
 if TYPE_CHECKING:
-    from distill.labeling.progress import LabelingResult
+    from distill.labeling.label_rows import LabelingFacts
     from distill.labeling.progress import Progress as LabelingProgress
     from distill.labeling.rows import RowsSummary
     from distill.labeling.teacher import Teacher
     from distill.students.config import StudentConfig
     from distill.students.fit import FitProgress
 
-BATCH_ROWS = 5_000
 _DECISIVE = ("row_id", "teacher", "family", "outcome", "sample", "label", "probs", "probs_source", "trace", "clauses")
 """Columns of a vote that labels follow from. The others (latency, cost, served from the ledger) differ between an
 interrupted and an uninterrupted run, and nothing may be done again because of them."""
@@ -78,11 +76,12 @@ def label(session: Session) -> None:
     for values in settings.values():
         if values.get("path"):
             values["path"] = path_digest(Path(values["path"]))
-    asked = [task.labels, task.inputs, task.instructions, task.guideline and task.guideline.sha256]
+    asked = [task.labels, task.inputs, task.positive, task.instructions, task.guideline and task.guideline.sha256]
+    outputs = [folder.votes, folder.failures] + ([folder.canaries] if recipe.labeling.canaries else [])
     session.stage(
         "label",
-        reads=[path_digest(folder.rows), asked, settings, recipe.labeling.model_dump(mode="json")],
-        outputs=[folder.votes, folder.failures],
+        reads=[path_digest(folder.rows), asked, settings, recipe.labeling.model_dump(mode="json"), recipe.seed],
+        outputs=outputs,
         work=lambda: _ask(session),
     )
 
@@ -157,16 +156,6 @@ def write_reports(session: Session) -> None:
     )
 
 
-@dataclass(frozen=True)
-class _Batches:
-    """Rows a batch at a time, as often as asked for, so that each teacher goes through them at its own pace."""
-
-    rows: pl.LazyFrame
-
-    def __iter__(self) -> Iterator[pl.DataFrame]:
-        return iter(self.rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True))
-
-
 def _said_of_rows(summary: RowsSummary) -> str:
     splits = ", ".join(f"{count:,} {name}" for name, count in summary.splits.items())
     said = f"{summary.kept:,} rows of {sum(summary.groups.values()):,} groups ({splits})"
@@ -179,32 +168,35 @@ def _said_of_rows(summary: RowsSummary) -> str:
 
 
 def _ask(session: Session) -> Ended:
-    from distill.labeling.engine import ask_teachers
+    from distill.labeling.asked_rows import AskedRows
+    from distill.labeling.label_rows import label_rows
     from distill.labeling.ledger import Ledger
 
-    folder, config = session.folder, session.recipe.labeling
-    rows = pl.scan_parquet(folder.rows).filter(pl.col("split").is_in(config.splits))
-    total = int(rows.select(pl.len()).collect().item())
-    if total == 0:
-        raise DataError(f"{folder.rows}: no row in the splits {list(config.splits)}; check labeling.splits, data.split")
+    folder, config, rows = session.folder, session.recipe.labeling, pl.scan_parquet(session.folder.rows)
+    asked = AskedRows(rows, task=session.task, config=config, seed=session.recipe.seed, splits=config.splits)
+    total = asked.total * config.samples
     _warn_of_unseen_costs(session)
     parts = folder.path / "votes.parts"
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir()
     numbers = itertools.count()
     with Ledger(ledger_path(session.recipe.ledger)) as ledger:
-        result = ask_teachers(
-            _Batches(rows),
-            task=session.task,
+        facts = label_rows(
+            asked,
             teachers=build_teachers(session.recipe),
             ledger=ledger,
-            config=config,
             on_votes=lambda votes: votes.write_parquet(parts / f"{next(numbers):09d}.parquet"),
-            on_progress=lambda state: _show_labeling(session, state, total=total * config.samples),
+            on_progress=lambda state: _show_labeling(session, state, total=total),
         )
     _write_votes(session, parts)
     shutil.rmtree(parts)
-    return _labeling_ended(result, failures=folder.failures)
+    if facts.canaries is None:
+        folder.canaries.unlink(missing_ok=True)
+    else:
+        write_table(facts.canaries, folder.canaries)
+    for note in facts.notes:
+        session.progress.warn(note)
+    return _labeling_ended(facts, failures=folder.failures)
 
 
 def _warn_of_unseen_costs(session: Session) -> None:
@@ -231,8 +223,8 @@ def _write_votes(session: Session, parts: Path) -> None:
     failures.select("row_id", "teacher", "sample", "outcome", "reason").sink_ndjson(folder.failures)
 
 
-def _labeling_ended(result: LabelingResult, *, failures: Path) -> Ended:
-    outcomes = result.outcomes
+def _labeling_ended(labeled: LabelingFacts, *, failures: Path) -> Ended:
+    result, outcomes = labeled.result, sum(labeled.outcomes.values(), Counter())
     stopped = {name: tally.stopped for name, tally in result.teachers.items() if tally.stopped}
     facts = {
         "outcomes": dict(outcomes),
@@ -242,9 +234,13 @@ def _labeling_ended(result: LabelingResult, *, failures: Path) -> Ended:
         "unpriced": sum(tally.unpriced for tally in result.teachers.values()),
         "stopped": stopped,
         "elapsed_s": round(result.elapsed_s, 3),
+        **labeled.to_dict(),
     }
     said = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
     said += f"; {result.requests_sent:,} requests sent, {result.ledger_hits:,} answers from the ledger"
+    for name, found in labeled.breaches.items():
+        if found.breached.trials:
+            said += f"; {name} obeyed {found.breached.successes:,} of {found.breached.trials:,} planted orders"
     error: DistillError | None = None
     stops = [f"{name}: {reason}" for name, reason in stopped.items()]
     if result.stopped == "budget":

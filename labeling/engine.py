@@ -12,11 +12,12 @@ import polars as pl
 from distill.labeling.bridge import Bridge, Stream
 from distill.labeling.budget import Budget
 from distill.labeling.errors import LedgerError, TeacherError, UsageError
-from distill.labeling.jobs import Floor, Timing
+from distill.labeling.jobs import Floor, PrompterOf, Timing, Watch
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.lane import Lane
 from distill.labeling.ledger import Ledger
 from distill.labeling.progress import LabelingResult, Progress, snapshot
+from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Teacher
 from distill.labeling.vote import Vote, votes_frame
@@ -80,6 +81,8 @@ class LabelingRun:
         ledger: Where replies are kept.
         config: How they are asked.
         timing: Clock, sleep and dice.
+        prompter: Makes the prompter of an answer format; the plain one of the task where none is given.
+        watch: Looks at each vote as it ends, in the engine's thread, and says why its teacher is to be paused.
     """
 
     def __init__(
@@ -90,6 +93,8 @@ class LabelingRun:
         ledger: Ledger,
         config: LabelingConfig,
         timing: Timing | None = None,
+        prompter: PrompterOf | None = None,
+        watch: Watch | None = None,
     ) -> None:
         names = [teacher.name for teacher in teachers]
         if not names or len(set(names)) < len(names):
@@ -99,6 +104,8 @@ class LabelingRun:
         self._ledger = ledger
         self._config = config
         self._timing = timing or Timing()
+        self._prompter = prompter or (lambda answer: Prompter(task, answer, row_tokens=config.row_tokens))
+        self._watch = watch
         self._bridge = Bridge()
         self._votes: list[Vote] = []
         self._handed_over: deque[asyncio.Future[None]] = deque()
@@ -148,6 +155,8 @@ class LabelingRun:
             timing=self._timing,
             budget=Budget(self._config.budget_usd),
             emit=self._emit,
+            prompter=self._prompter,
+            watch=self._watch,
             spawn=group.create_task,
         )
 

@@ -16,7 +16,6 @@ from distill.labeling.ledger import Source
 from distill.labeling.limits import Limiter, backoff_s
 from distill.labeling.parsing import AnswerError, parse_answer
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, snapshot
-from distill.labeling.prompt import Prompter
 from distill.labeling.teacher import Completion, Reply, Teacher
 from distill.labeling.vote import Outcome, Vote
 
@@ -45,7 +44,7 @@ class Lane:
         self.limiter = Limiter(fixed=fixed, ceiling=teacher.max_concurrency)
         own_usd = getattr(teacher, "budget_usd", None)
         self._purse = Purse(Budget(own_usd, within=floor.budget, name=f"teachers.{teacher.name}.budget_usd"))
-        self._prompter = Prompter(floor.task, teacher.answer)
+        self._prompter = floor.prompter(teacher.answer)
         self._guideline_version = floor.task.guideline.version if floor.task.guideline else None
         self._queue: deque[Job] = deque()
         self._workers: list[asyncio.Task[None]] = []
@@ -69,7 +68,7 @@ class Lane:
         Raises:
             DataError: A column is missing.
         """
-        columns = ["row_id", *(name for name in self.floor.task.inputs if name != "row_id")]
+        columns = self._prompter.columns
         async for batch in batches:
             if missing := [name for name in columns if name not in batch.columns]:
                 raise DataError(f"rows: the task needs the columns {missing}, got {batch.columns}; correct task.inputs")
@@ -91,6 +90,9 @@ class Lane:
                 self._open += 1
                 try:
                     prompt = self._prompter(row)
+                    if prompt.cut and not sample:
+                        self.tally.cut_rows += 1
+                        self.tally.cut_fields.update(prompt.cut)
                     request = self.teacher.compile(prompt, sample=sample)
                     if request is not None:
                         _ = request.key
@@ -374,6 +376,8 @@ class Lane:
         self._open -= 1
         self._ended.set()
         self.floor.emit(vote)
+        if self.floor.watch is not None and (reason := self.floor.watch(vote)):
+            self.stop(reason)
 
     # Progress
 

@@ -24,6 +24,8 @@ class TeacherTally:
         unpriced: Replies bought in this run whose price is not known; a budget cannot see them.
         retries: Sendings that failed and were tried again, by the name of the error.
         reasks: Answers that did not fit and were asked for again.
+        cut_rows: Rows of which an input was too long and was shown in part.
+        cut_fields: How often that was so, by input.
         stopped: Why the teacher was stopped early; None where it was not.
         limit: Requests allowed in flight when last looked at.
     """
@@ -37,6 +39,8 @@ class TeacherTally:
     unpriced: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     reasks: int = 0
+    cut_rows: int = 0
+    cut_fields: Counter[str] = field(default_factory=Counter)
     stopped: str | None = None
     limit: int = 0
 

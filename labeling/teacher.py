@@ -37,6 +37,7 @@ class Prompt:
         user: The row, fenced as data.
         schema: JSON schema of the answer.
         turns: Further messages, ``(role, text)``: an answer that did not fit, and what was wrong with it.
+        cut: Inputs of the row that were too long and are shown in part. For counting; no part of what is sent.
     """
 
     row_id: str
@@ -44,6 +45,7 @@ class Prompt:
     user: str
     schema: Mapping[str, Any]
     turns: tuple[tuple[str, str], ...] = ()
+    cut: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class Vote:
         key: Hex key of the request whose reply decided the vote; None where nothing was asked.
         guideline_version: Version of the guideline that was shown; None without one.
         round: Round of distillation, from 0.
+        shared_from: The row whose answer this is, where near-duplicates share one; None where the row was asked itself.
     """
 
     row_id: str
@@ -67,6 +68,7 @@ class Vote:
     key: str | None = None
     guideline_version: str | None = None
     round: int = 0
+    shared_from: str | None = None
 
 
 VOTE_SCHEMA: dict[str, pl.DataType] = {
@@ -89,6 +91,7 @@ VOTE_SCHEMA: dict[str, pl.DataType] = {
     "key": pl.String(),
     "guideline_version": pl.String(),
     "round": pl.Int32(),
+    "shared_from": pl.String(),
 }
 """Columns of ``votes.parquet``, in order."""
 
