@@ -107,7 +107,7 @@ def _twins(rows: pl.LazyFrame, inputs: Sequence[str]) -> pl.DataFrame:
     query, rest = inputs[0], list(inputs[1:])
     parts = []
     for batch in rows.select("row_id", *inputs).collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
-        others = batch.select(pl.concat_str([pl.lit(""), *rest], separator="\x1f")).to_series().to_list()
+        others = batch.with_columns(_others=pl.concat_str([pl.lit(""), *rest], separator="\x1f"))["_others"].to_list()
         queries = batch[query].to_list()
         parts.append(
             pl.DataFrame(
