@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,8 +70,8 @@ class ExampleBook:
         self._task = task
         self._config = config
         self._labels = known["gold"].to_list()
-        self._groups = np.array(known["group"].to_list(), dtype=object)
-        self._forms = np.array([query_form(text) for text in known[task.inputs[0]]], dtype=object)
+        self._of_group = _positions(known["group"])
+        self._of_form = _positions(map(query_form, known[task.inputs[0]]))
         self._by_label = [
             np.array([at for at, gold in enumerate(self._labels) if gold == label]) for label in task.labels
         ]
@@ -92,15 +92,15 @@ class ExampleBook:
             batch: Rows, with ``group`` and the task's inputs.
         """
         keys = list(zip(self._texts(batch), batch["group"], batch[self._task.inputs[0]], strict=True))
-        distinct = list(dict.fromkeys(keys))
+        place = {key: at for at, key in enumerate(dict.fromkeys(keys))}
+        distinct = list(place)
         wanted = _Wanted(
             texts=[key[0] for key in distinct],
             groups=[key[1] for key in distinct],
             forms=[query_form(key[2]) for key in distinct],
         )
-        chosen = dict(zip(distinct, self._choose(wanted), strict=True))
-        column = pl.Series(EXAMPLES_COLUMN, [chosen[key] for key in keys], dtype=pl.List(pl.UInt32))
-        return batch.with_columns(column)
+        chosen = pl.Series(EXAMPLES_COLUMN, self._choose(wanted), dtype=pl.List(pl.UInt32))
+        return batch.with_columns(chosen.gather([place[key] for key in keys]))
 
     def _texts(self, rows: pl.DataFrame) -> list[str]:
         names = self._task.inputs[:1] if self._config.similar == "query" else self._task.inputs
@@ -112,7 +112,8 @@ class ExampleBook:
             part = slice(start, start + _ROWS_AT_ONCE)
             near = (self._vectors.transform(wanted.texts[part]) @ self._known.T).toarray().round(_DECIMALS)
             for line, group, form in zip(near, wanted.groups[part], wanted.forms[part], strict=True):
-                line[(self._groups == group) | (self._forms == form)] = -1.0
+                line[self._of_group.get(group, [])] = -1.0
+                line[self._of_form.get(form, [])] = -1.0
                 chosen.append(self._balanced(line))
         return chosen
 
@@ -129,3 +130,10 @@ class ExampleBook:
             return []
         order = at[np.argsort(-near[at], kind="stable")[: self._config.count]]
         return [int(place) for place in order if near[place] >= 0]
+
+
+def _positions(names: Iterable[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for at, name in enumerate(names):
+        found.setdefault(name, []).append(at)
+    return found

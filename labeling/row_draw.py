@@ -21,8 +21,8 @@ def draw(row_ids: Iterable[str], *, seed: int, purpose: str) -> NDArray[np.float
         ``[n]``: the first 53 bits of BLAKE2b of purpose, seed and id.
     """
     prefix = f"{purpose}\x1f{seed}\x1f".encode()
-    found = [
+    found = (
         int.from_bytes(hashlib.blake2b(prefix + row_id.encode("utf-8", "surrogatepass"), digest_size=8).digest())
         for row_id in row_ids
-    ]
-    return (np.array(found, dtype=np.uint64) >> np.uint64(11)).astype(np.float64) / 2.0**53
+    )
+    return (np.fromiter(found, dtype=np.uint64) >> np.uint64(11)).astype(np.float64) / 2.0**53
