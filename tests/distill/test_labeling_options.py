@@ -42,7 +42,7 @@ def twins(shop):
 def test_a_recipe_with_everything_on(twins, recipe, cli, fault_server):
     recipe(teachers=fault_server.base_url, labeling=OPTIONS)
     planned = json.loads(cli("plan", "recipe.yaml", "--json").out)["teachers"][0]
-    # 12 pool rows and 12 twins, of which one each is asked; 9 train and 9 audit; 5 canaries. Two of the pool rows have a
+    # 12 pool rows and 12 twins, of which one each is asked; 12 train, 12 audit, 5 canaries. Two of the pool rows have a
     # long title that their twins lack, which makes them other rows: 10 share, 2 are cut.
     called = cli("run", "recipe.yaml")
     assert called.code == 0, called.err
