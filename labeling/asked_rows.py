@@ -77,7 +77,11 @@ class AskedRows:
         if self.config.near_duplicates == "ask":
             return Sharing.none()
         return find_sharing(
-            self._rows, inputs=self.task.inputs, audit=self.config.near_duplicate_audit, seed=self._seed
+            self._rows,
+            inputs=self.task.inputs,
+            audit=self.config.near_duplicate_audit,
+            seed=self._seed,
+            any_order=self.config.near_duplicate_order == "any",
         )
 
     @cached_property

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from distill.labeling.row_draw import draw
 
@@ -27,8 +30,8 @@ _RELATIONS = frozenset(
 
 
 @lru_cache(maxsize=65_536)
-def query_form(query: str) -> str:
-    """What stays of a query when case, spacing, plural and word order are left out.
+def query_form(query: str, *, any_order: bool = True) -> str:
+    """What stays of a query when case, spacing, plural and, unless told otherwise, word order are left out.
 
     Latin words are brought to the singular by their ending and sorted; words in Hangul are joined, since spacing is
     free there, and keep their order. Order is also kept with two or more numbers (5 by 7 is not 7 by 5) and beside
@@ -39,7 +42,9 @@ def query_form(query: str) -> str:
     text = re.sub(r"(?<=\d)/(?=\d)", "⁄", text)
     words = [word.strip('.&"') or word for word in _BREAKS.split(_DIGIT_BESIDE_LETTER.sub(" ", text)) if word]
     words = [_singular(word) for word in words]
-    ordered = sum(any(map(str.isdigit, word)) for word in words) > 1 or not _RELATIONS.isdisjoint(words)
+    ordered = (
+        not any_order or sum(any(map(str.isdigit, word)) for word in words) > 1 or not _RELATIONS.isdisjoint(words)
+    )
     hangul = "".join(word for word in words if _HANGUL.search(word))
     others = [word for word in words if not _HANGUL.search(word)]
     return " ".join([hangul, *(others if ordered else sorted(others))]).strip()
@@ -74,7 +79,9 @@ class Sharing:
         return cls(empty, empty)
 
 
-def find_sharing(rows: pl.LazyFrame, *, inputs: Sequence[str], audit: float, seed: int) -> Sharing:
+def find_sharing(
+    rows: pl.LazyFrame, *, inputs: Sequence[str], audit: float, seed: int, any_order: bool = True
+) -> Sharing:
     """Finds rows whose other inputs are the same and whose queries have the same :func:`query_form`.
 
     Rows that are the same to the letter are left alone: their requests are one request anyway. The row that is asked is
@@ -85,8 +92,9 @@ def find_sharing(rows: pl.LazyFrame, *, inputs: Sequence[str], audit: float, see
         inputs: The task's inputs, the query first.
         audit: Share of the sharers to be asked all the same.
         seed: Of the choice of these.
+        any_order: Whether queries with the same words in another order are near-duplicates too.
     """
-    table = _twins(rows, inputs)
+    table = _twins(rows, inputs, any_order=any_order)
     if table.is_empty():
         return Sharing.none()
     ids = table["row_id"]
@@ -102,29 +110,31 @@ def find_sharing(rows: pl.LazyFrame, *, inputs: Sequence[str], audit: float, see
     return Sharing(shared=pairs.filter(~asked), audited=pairs.filter(asked))
 
 
-def _twins(rows: pl.LazyFrame, inputs: Sequence[str]) -> pl.DataFrame:
+def _twins(rows: pl.LazyFrame, inputs: Sequence[str], *, any_order: bool) -> pl.DataFrame:
     """Rows whose cluster holds at least two different contents."""
     query, rest = inputs[0], list(inputs[1:])
-    parts = []
+    clusters, contents = array("Q"), array("Q")
     for batch in rows.select("row_id", *inputs).collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
         others = batch.with_columns(_others=pl.concat_str([pl.lit(""), *rest], separator="\x1f"))["_others"].to_list()
-        queries = batch[query].to_list()
-        parts.append(
-            pl.DataFrame(
-                {
-                    "cluster": [_digest(query_form(q), o) for q, o in zip(queries, others, strict=True)],
-                    "content": [_digest(q.strip(), o) for q, o in zip(queries, others, strict=True)],
-                },
-                schema={"cluster": pl.UInt64, "content": pl.UInt64},
-            )
-        )
-    if not parts:
-        return pl.DataFrame()
-    hashes = pl.concat(parts).with_row_index("at")
-    several = hashes.group_by("cluster").agg(pl.col("content").n_unique()).filter(pl.col("content") > 1)
-    hashes = hashes.join(several.select("cluster"), on="cluster", how="semi")
-    found = rows.select("row_id", "gold").with_row_index("at")
-    return found.join(hashes.lazy(), on="at", how="inner").collect()
+        for text, other in zip(batch[query].to_list(), others, strict=True):
+            clusters.append(_digest(query_form(text, any_order=any_order), other))
+            contents.append(_digest(text.strip(), other))
+    cluster, content = np.frombuffer(clusters, dtype=np.uint64), np.frombuffer(contents, dtype=np.uint64)
+    at = _several(cluster, content)
+    hashes = pl.DataFrame({"_at": at, "cluster": cluster[at], "content": content[at]})
+    found = rows.select("row_id", "gold").with_row_index("_at").filter(pl.col("_at").is_in(hashes["_at"].implode()))
+    return hashes.with_columns(pl.col("_at").cast(pl.UInt32)).join(found.collect(), on="_at")
+
+
+def _several(cluster: NDArray[np.uint64], content: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Positions of the rows of clusters with more than one content."""
+    if not len(cluster):
+        return np.empty(0, dtype=np.int64)
+    order = np.argsort(cluster, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(cluster[order]) != 0))
+    lowest, highest = (ufunc.reduceat(content[order], starts) for ufunc in (np.minimum, np.maximum))
+    sizes = np.diff(np.append(starts, len(order)))
+    return np.sort(order[np.repeat(lowest != highest, sizes)])
 
 
 def _digest(query: str, others: str) -> int:

@@ -45,6 +45,15 @@ def test_another_query(one: str, other: str) -> None:
     assert query_form(one) != query_form(other)
 
 
+def test_word_order_can_be_kept() -> None:
+    assert query_form("Running Shoes", any_order=False) == query_form("running  shoe", any_order=False)
+    assert query_form("running shoes", any_order=False) != query_form("shoes running", any_order=False)
+    rows = make_rows(("red shoe", "A", None), ("shoe red", "A", None), ("Red shoes", "A", None))
+    assert len(share(rows)) == 2
+    found = find_sharing(rows, inputs=["query", "title"], audit=0.0, seed=7, any_order=False).shared
+    assert set(found.row(0)) == {"r0", "r2"} and len(found) == 1
+
+
 def make_rows(*lines: tuple[str, str, str | None]) -> pl.LazyFrame:
     rows = [{"row_id": f"r{at}", "query": q, "title": t, "gold": gold} for at, (q, t, gold) in enumerate(lines)]
     return pl.LazyFrame(rows, schema={"row_id": str, "query": str, "title": str, "gold": str})
