@@ -63,11 +63,13 @@ class AskedRows:
     ) -> None:
         self.task = task
         self.config = config
+        rows = rows.with_columns(pl.col(task.inputs).cast(pl.String).fill_null(""))
         self._rows = rows if splits is None else rows.filter(pl.col("split").is_in(list(splits)))
         self._seed = seed
         self.rows = int(self._rows.select(pl.len()).collect().item())
         if not self.rows:
-            raise DataError(f"labeling: no row in the splits {list(splits or ())}; check labeling.splits, data.split")
+            where = "" if splits is None else f" in the splits {list(splits)}"
+            raise DataError(f"labeling: there is no row to ask{where}; check the rows, labeling.splits and data.split")
         book = config.examples
         self._examples = ExampleBook(rows, task=task, config=book, seed=seed) if book else None
 
@@ -95,7 +97,9 @@ class AskedRows:
         turn = draw(ids["row_id"], seed=self._seed, purpose="canary")
         chosen = np.argsort(turn, kind="stable")[: _canaries_wanted(self.config.canaries, len(ids))]
         sources = able.filter(pl.col("_at").is_in(ids["_at"].gather(chosen).implode())).drop("_at").collect()
-        return make_canaries(sources, task=self.task, seed=self._seed)
+        made = make_canaries(sources, task=self.task, seed=self._seed)
+        # A row of that very name would be taken for the canary.
+        return made.filter(~pl.col("row_id").is_in(ids["row_id"].implode()))
 
     @cached_property
     def watched(self) -> pl.DataFrame:

@@ -87,11 +87,13 @@ class LabelingConfig(BaseModel):
     )
     near_duplicates: Literal["ask", "share"] = Field(
         default="ask",
-        description="share: rows that differ only in case, spacing, plural or word order of the query get one answer; "
-        "rows with a gold label are always asked",
+        description="share: rows that differ only in case, spacing or plural of the query get one answer; rows with a "
+        "gold label are always asked",
     )
     near_duplicate_order: Literal["any", "same"] = Field(
-        default="any", description="same: words in another order make another query; the riskiest kind of sharing"
+        default="same",
+        description="any: queries with the same words in another order share too; of all near-duplicates these share "
+        "wrongly most often",
     )
     near_duplicate_audit: float = Field(
         default=0.1, ge=0, le=1, description="share of the rows that would share an answer which are asked all the same"

@@ -236,6 +236,13 @@ def test_near_duplicates_share_one_vote_a_row_and_the_audit_says_how_often_it_is
     assert facts.outcomes["fickle"] == {"labeled": 1200}
 
 
+def test_word_order_counts_unless_it_is_said_not_to(task: Task) -> None:
+    rows = pl.concat([make_rows(1), make_rows(1).with_columns(row_id=pl.lit("twin"), query=pl.lit("query a"))])
+    for order, shared in (("same", 0), ("any", 1)):
+        config = LabelingConfig(near_duplicates="share", near_duplicate_order=order, near_duplicate_audit=0.0)  # type: ignore[arg-type]
+        assert len(AskedRows(rows.lazy(), task=task, config=config, seed=7).sharing.shared) == shared
+
+
 def test_a_row_that_shares_a_failure_fails_too(make_teacher: Any, run: Run) -> None:
     rows = pl.concat([make_rows(1), make_rows(1).with_columns(row_id=pl.lit("twin"), query=pl.lit("A Query"))])
     teacher = make_teacher()
@@ -289,6 +296,15 @@ def test_everything_at_once_adds_up(gullible: Any, run: Run) -> None:
     assert again.drop("from_ledger", "latency_s").equals(votes.drop("from_ledger", "latency_s"))
 
 
+def test_empty_cells_and_rows_that_are_called_like_canaries(gullible: Any, run: Run) -> None:
+    rows = make_rows(40).with_columns(title=pl.when(pl.int_range(pl.len()) % 2 == 0).then("title"), brand=pl.lit(None))
+    rows = pl.concat([rows, rows.head(1).with_columns(row_id=pl.lit(f"{CANARY_PREFIX}r5"))])
+    votes, facts = run(rows, gullible, canaries={"at_least": 41}, near_duplicates="share")
+    assert sorted(votes["row_id"]) == sorted(rows["row_id"])
+    # Of 41 canaries that of r5 is left out, since a row bears its name.
+    assert facts.breaches["gullible"].asked == 40
+
+
 def test_nothing_to_ask_is_one_clear_error(task: Task) -> None:
-    with pytest.raises(DataError, match=r"no row in the splits \['train'\]"):
+    with pytest.raises(DataError, match=r"no row to ask in the splits \['train'\]"):
         AskedRows(make_rows(5).lazy(), task=task, config=LabelingConfig(), seed=7, splits=("train",))
