@@ -38,6 +38,9 @@ RecipeArgument = Annotated[
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="change one value of the recipe")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="the run folder; runs/<name> where none is given")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="use about this many rows, in whole groups")]
+RetryOption = Annotated[
+    bool, typer.Option("--retry-failed", help="ask only what stands in failures.jsonl; keep every other vote")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 LedgerOption = Annotated[
     Path | None, typer.Option("--ledger", help="its file; $DISTILL_LEDGER or .distill/ledger.sqlite")
@@ -110,15 +113,21 @@ def check(recipe: RecipeArgument, overrides: SetOption = None) -> None:
     print(f"{recipe}: fine. Teachers: {teachers}. Students: {students}.")
 
 
-@app.command(epilog="Example: distill plan recipe.yaml --json")
+@app.command(epilog="Example: distill plan recipe.yaml --probe 50")
 def plan(
-    recipe: RecipeArgument, overrides: SetOption = None, limit: LimitOption = None, as_json: JsonOption = False
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    limit: LimitOption = None,
+    probe: Annotated[
+        int, typer.Option(metavar="N", min=0, help="send N requests a teacher first; their answers are kept")
+    ] = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Say what would be asked, what the ledger already holds, and cost and time with an interval."""
     from distill.plan import make_plan
     from distill.recipe import load_recipe
 
-    planned = make_plan(load_recipe(recipe, overrides or ()), limit=limit)
+    planned = make_plan(load_recipe(recipe, overrides or ()), limit=limit, probe_requests=probe)
     print(json.dumps(planned.to_dict(), indent=1) if as_json else planned.to_text())
 
 
@@ -128,6 +137,7 @@ def run(
     overrides: SetOption = None,
     out: OutOption = None,
     limit: LimitOption = None,
+    retry_failed: RetryOption = False,
     until: Annotated[str, typer.Option(help="last stage: data, label, aggregate, train, eval or report")] = "report",
     as_json: JsonOption = False,
 ) -> None:
@@ -136,7 +146,7 @@ def run(
 
     if until not in STAGE_NAMES:
         raise typer.BadParameter(f"got {until!r}; one of {', '.join(STAGE_NAMES)}", param_hint="--until")
-    _run(recipe, overrides, out, limit, until=until, as_json=as_json)
+    _run(recipe, overrides, out, limit, until=until, retry_failed=retry_failed, as_json=as_json)
 
 
 def _stage_command(name: StageName, help_text: str) -> Callable[..., None]:
@@ -145,9 +155,10 @@ def _stage_command(name: StageName, help_text: str) -> Callable[..., None]:
         overrides: SetOption = None,
         out: OutOption = None,
         limit: LimitOption = None,
+        retry_failed: RetryOption = False,
         as_json: JsonOption = False,
     ) -> None:
-        _run(recipe, overrides, out, limit, until=name, as_json=as_json)
+        _run(recipe, overrides, out, limit, until=name, retry_failed=retry_failed, as_json=as_json)
 
     command.__doc__ = f"{help_text}\n\nStages before it run where something that they read has changed."
     return app.command(name=name, epilog=f"Example: distill {name} recipe.yaml --out runs/mine")(command)
@@ -278,7 +289,14 @@ def version() -> None:
 
 
 def _run(
-    recipe: str, overrides: list[str] | None, out: Path | None, limit: int | None, *, until: Any, as_json: bool
+    recipe: str,
+    overrides: list[str] | None,
+    out: Path | None,
+    limit: int | None,
+    *,
+    until: Any,
+    retry_failed: bool,
+    as_json: bool,
 ) -> None:
     from distill.progress import TerminalProgress
     from distill.runner import run as run_recipe
@@ -286,7 +304,13 @@ def _run(
     try:
         with TerminalProgress(sys.stderr) as progress:
             finished = run_recipe(
-                recipe, out=out, limit=limit, until=until, overrides=overrides or (), progress=progress
+                recipe,
+                out=out,
+                limit=limit,
+                until=until,
+                overrides=overrides or (),
+                progress=progress,
+                retry_failed=retry_failed,
             )
     except KeyboardInterrupt:
         print("interrupted: what was answered is kept; the same command goes on from there", file=sys.stderr)

@@ -157,16 +157,17 @@ def _look_at_servers(found: Examination, recipe: Recipe) -> None:
     for name, config in recipe.teachers.items():
         if not isinstance(config, OpenAITeacherConfig):
             continue
+        addresses = ", ".join(config.base_urls)
         try:
             teacher = OpenAITeacher(name, with_secrets(config, where=f"teachers.{name}"))
             models = asyncio.run(asyncio.wait_for(_models_of(teacher), _REACH_TIMEOUT_S))
         except TimeoutError:
-            found.add(f"teacher {name}", "bad", f"{config.base_url}: no answer in {_REACH_TIMEOUT_S:g} s; is it up?")
+            found.add(f"teacher {name}", "bad", f"{addresses}: no answer in {_REACH_TIMEOUT_S:g} s; is it up?")
         except DistillError as error:
             found.add(f"teacher {name}", "bad", str(error))
         else:
             serves = not models or config.model in models
-            text = f"{config.base_url} serves {', '.join(models) or 'models that it does not list'}"
+            text = f"{addresses} serves {', '.join(models) or 'models that it does not list'}"
             found.add(f"teacher {name}", "ok" if serves else "bad", text if serves else f"{text}, not {config.model!r}")
 
 

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from distill.labeling.errors import BadReplyError
-from distill.labeling.ledger import Ledger
+from distill.labeling.learned_limits import learned_limit
+from distill.labeling.ledger import Ledger, Source
+from distill.labeling.ledger_admin import count_replies, recent_replies
+from distill.labeling.limits import MOST_IN_FLIGHT
 from distill.labeling.task import Task
 from distill.labeling.teacher import Reply, Request, Teacher
+from distill.plan_estimates import Interval, Measured, cost_usd, estimate, in_flight, quota_s, time_s
 from distill.recipe import Recipe, require_sections
 
 if TYPE_CHECKING:
     from distill.labeling.asked_rows import AskedRows
+    from distill.plan_probe import ProbeResult
     from distill.teachers.config import TeacherConfig
 
 _MEASURED_REPLIES = 500
-_ENOUGH_REPLIES = 20
-# Bytes of UTF-8 a token, over the tokenizers in use: English runs at 4 to 4.5, Korean and JSON at 2.5 to 3.5.
-_BYTES_PER_TOKEN = (2.5, 4.5)
-# Tokens of a short JSON answer, and of one with a trace, without any reply to go by.
-_SHORT_ANSWER_TOKENS = (8, 80)
-_TRACED_ANSWER_TOKENS = (60, 400)
-_Z95 = 1.96
-
-
-class Interval(NamedTuple):
-    """From a low to a high estimate."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -55,6 +44,9 @@ class TeacherPlan:
         cost_usd: None where the price is not known.
         time_s: None where no reply of this teacher tells how long it takes.
         basis: What the estimates rest on.
+        earlier: Answers of this teacher that the ledger holds to other requests: of an earlier guideline or prompt, or
+            on other rows. None of them answers what is to be sent.
+        probe: How the probe went, one line; None where there was none.
         canaries: Of the rows, those with a planted order.
         rows_cut: Rows of which an input is too long and is shown in part.
         shared: Rows that are not asked since they take a near-duplicate's answer; not among ``rows``.
@@ -71,6 +63,8 @@ class TeacherPlan:
     cost_usd: Interval | None
     time_s: Interval | None
     basis: str
+    earlier: int = 0
+    probe: str | None = None
     canaries: int = 0
     rows_cut: int = 0
     shared: int = 0
@@ -115,18 +109,20 @@ class Plan:
         lines = [heads, *(_cells(teacher) for teacher in self.teachers)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
         table = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines]
-        notes = [f"{teacher.teacher}: {teacher.basis}" for teacher in self.teachers if teacher.to_send]
+        notes = [f"{teacher.teacher}: {note}" for teacher in self.teachers for note in _notes(teacher)]
         notes += _said_of_rows(self.teachers[0]) if self.teachers else []
         budget = "no budget is set" if self.budget_usd is None else f"the budget is ${self.budget_usd:,.2f}"
         return "\n".join([*(line.rstrip() for line in table), "", *notes, f"ledger {self.ledger}; {budget}"])
 
 
-def make_plan(recipe: Recipe, *, limit: int | None = None) -> Plan:
-    """Reads the rows, writes every request and looks it up in the ledger. Sends nothing.
+def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int = 0) -> Plan:
+    """Reads the rows, writes every request and looks it up in the ledger. Sends nothing but the probe asked for.
 
     Args:
         recipe: What would be run.
         limit: As in :func:`distill.run`.
+        probe_requests: How many rows each teacher is asked about first, so that cost and time can be told from the
+            replies. These are in the ledger, and paid for once.
 
     Raises:
         UsageError: The recipe lacks rows, a task or teachers, or the rows cannot be used.
@@ -134,43 +130,52 @@ def make_plan(recipe: Recipe, *, limit: int | None = None) -> Plan:
     """
     from distill.labeling.asked_rows import AskedRows
     from distill.labeling.rows import load_rows
-    from distill.secrets import with_secrets
-    from distill.stages import ledger_path
-    from distill.teachers.registry import build_teacher
+    from distill.stages import build_teachers, ledger_path
 
     require_sections(recipe, ("data", "task", "teachers"), stage="plan")
     assert recipe.data is not None and recipe.task is not None
     task = Task.from_config(recipe.task)
     path = ledger_path(recipe.ledger)
     plans = []
+    probes: dict[str, ProbeResult] = {}
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "rows.parquet"
         load_rows(recipe.data, task=task, out=table, seed=recipe.seed, slices=recipe.eval.slices, limit=limit)
         config = recipe.labeling
         asked = AskedRows(pl.scan_parquet(table), task=task, config=config, seed=recipe.seed, splits=config.splits)
         # A plan must not leave a ledger behind where there was none.
-        with Ledger(path if path.exists() else Path(scratch) / "empty.sqlite") as ledger:
-            for name, teacher_config in recipe.teachers.items():
-                teacher = build_teacher(name, with_secrets(teacher_config, where=f"teachers.{name}"))
-                tally = _Tally(teacher, ledger, asked)
+        with Ledger(path if path.exists() or probe_requests else Path(scratch) / "empty.sqlite") as ledger:
+            teachers = build_teachers(recipe)
+            if probe_requests:
+                paid = [teacher for teacher in teachers if recipe.teachers[teacher.name].type != "recorded"]
+                probes = _probe(asked, paid, ledger=ledger, requests=probe_requests)
+            for teacher in teachers:
+                tally = _Tally(teacher, ledger, asked, probe=probes.get(teacher.name))
                 for batch in asked:
                     tally.add(batch)
-                plans.append(tally.plan(teacher_config))
+                plans.append(tally.plan(recipe.teachers[teacher.name]))
     return Plan(ledger=path, teachers=tuple(plans), budget_usd=recipe.labeling.budget_usd)
+
+
+def _probe(asked: AskedRows, teachers: Sequence[Teacher], *, ledger: Ledger, requests: int) -> dict[str, ProbeResult]:
+    from distill.plan_probe import probe
+
+    return probe(asked, teachers=teachers, ledger=ledger, requests=requests) if teachers else {}
 
 
 class _Tally:
     """Counts the requests of one teacher, and learns from the replies that the ledger holds."""
 
-    def __init__(self, teacher: Teacher, ledger: Ledger, asked: AskedRows) -> None:
+    def __init__(self, teacher: Teacher, ledger: Ledger, asked: AskedRows, *, probe: ProbeResult | None = None) -> None:
         self.teacher = teacher
         self.ledger = ledger
         self.asked = asked
+        self.probe = probe
         self._prompter = asked.prompter(teacher.answer)
         self.rows_cut = 0
         self.rows = self.without_reply = self.duplicates = self.in_ledger = self.to_send = 0
         self.bytes_to_send = 0
-        self.measured: list[tuple[float, float, float]] = []
+        self.measured: list[Measured] = []
         self._seen: set[bytes] = set()
 
     def add(self, batch: pl.DataFrame) -> None:
@@ -190,9 +195,9 @@ class _Tally:
         self.to_send += len(fresh) - len(held)
         for key, request in fresh.items():
             if key not in held:
-                self.bytes_to_send += _payload_bytes(request)
+                self.bytes_to_send += len(request.body)
             elif len(self.measured) < _MEASURED_REPLIES:
-                self._measure(request, held[key])
+                self.measured += self._measured(held[key], sent_bytes=len(request.body))
 
     def _requests(self, batch: pl.DataFrame) -> Iterator[Request | None]:
         for row in batch.iter_rows(named=True):
@@ -203,19 +208,29 @@ class _Tally:
 
     def plan(self, config: TeacherConfig) -> TeacherPlan:
         """Puts what was counted into a plan."""
-        enough = len(self.measured) >= _ENOUGH_REPLIES
-        if enough:
-            ratio, output, latency = (_mean_interval([line[column] for line in self.measured]) for column in range(3))
-            basis = f"from {len(self.measured)} replies of this teacher in the ledger"
-        else:
-            ratio = Interval(1 / _BYTES_PER_TOKEN[1], 1 / _BYTES_PER_TOKEN[0])
-            output = Interval(*(_TRACED_ANSWER_TOKENS if self.teacher.answer.trace else _SHORT_ANSWER_TOKENS))
-            latency = None
-            basis = "from the length of the requests; after a first run with --limit the ledger tells more"
-        sent = Interval(self.bytes_to_send * ratio.low, self.bytes_to_send * ratio.high)
-        received = Interval(self.to_send * output.low, self.to_send * output.high)
-        concurrency = self.asked.config.concurrency
-        lanes = self.teacher.max_concurrency or (concurrency if isinstance(concurrency, int) else None)
+        labeling = self.asked.config
+        server = getattr(self.teacher, "endpoint", None), getattr(self.teacher, "model", None)
+        held, recent = 0, []
+        learned = None
+        if self.to_send and server[0] and server[1]:
+            source = Source(server[0], server[1], self.teacher.name)
+            held = count_replies(self.ledger, source)
+            replies = recent_replies(self.ledger, source, most=_MEASURED_REPLIES)
+            recent = [measured for reply in replies for measured in self._measured(reply)]
+            learned = learned_limit(self.ledger, endpoint=server[0], model=server[1])
+        found = estimate(
+            self.to_send,
+            self.bytes_to_send,
+            own=self.measured,
+            earlier=recent,
+            traced=self.teacher.answer.trace,
+            probed=self.probe is not None,
+        )
+        cost = cost_usd(config, found.input_tokens, found.output_tokens)
+        quotas = [getattr(self.teacher, "quota", None), labeling.quota]
+        tokens = found.input_tokens.low + found.output_tokens.low
+        least_s = quota_s(quotas, requests=self.to_send, tokens=tokens, usd=cost.low if cost else None)
+        lanes = in_flight(labeling.concurrency, self.teacher.max_concurrency, learned, most=MOST_IN_FLIGHT)
         return TeacherPlan(
             teacher=self.teacher.name,
             rows=self.rows,
@@ -223,24 +238,27 @@ class _Tally:
             in_ledger=self.in_ledger,
             without_reply=self.without_reply,
             to_send=self.to_send,
-            input_tokens=sent,
-            output_tokens=received,
-            cost_usd=_cost(config, sent, received),
-            time_s=_time(self.to_send, latency, lanes),
-            basis=basis,
+            input_tokens=found.input_tokens,
+            output_tokens=found.output_tokens,
+            cost_usd=cost,
+            time_s=time_s(self.to_send, found.latency_s, lanes, least_s=least_s),
+            basis=found.basis,
+            earlier=max(0, held - self.in_ledger),
+            probe=self.probe.text if self.probe else None,
             canaries=0 if self.asked.canaries is None else len(self.asked.canaries),
             rows_cut=self.rows_cut,
             shared=len(self.asked.sharing.shared),
         )
 
-    def _measure(self, request: Request, reply: Reply) -> None:
+    def _measured(self, reply: Reply, *, sent_bytes: int = 0) -> list[Measured]:
+        """What a reply took; nothing where it cannot be read or its tokens were not counted."""
         try:
             completion = self.teacher.read(reply)
         except BadReplyError:
-            return
-        if completion.input_tokens and completion.output_tokens is not None:
-            ratio = completion.input_tokens / _payload_bytes(request)
-            self.measured.append((ratio, completion.output_tokens, reply.latency_s))
+            return []
+        if not completion.input_tokens or completion.output_tokens is None:
+            return []
+        return [Measured(completion.input_tokens, completion.output_tokens, reply.latency_s, sent_bytes)]
 
 
 def _said_of_rows(plan: TeacherPlan) -> list[str]:
@@ -255,38 +273,17 @@ def _said_of_rows(plan: TeacherPlan) -> list[str]:
     return said
 
 
-def _payload_bytes(request: Request) -> int:
-    return len(json.dumps(request.payload, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-
-
-def _mean_interval(values: Sequence[float]) -> Interval:
-    """95% interval of a mean by the normal approximation, cut at zero."""
-    count = len(values)
-    mean = sum(values) / count
-    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / max(count - 1, 1) / count)
-    return Interval(max(0.0, mean - _Z95 * spread), mean + _Z95 * spread)
-
-
-def _cost(config: TeacherConfig, sent: Interval, received: Interval) -> Interval | None:
-    if config.type == "recorded":
-        return Interval(0.0, 0.0)
-    price = config.price
-    if price is None:
-        return None
-    low, high = (
-        (tokens_in * price.input_usd_per_mtok + tokens_out * price.output_usd_per_mtok) / 1e6
-        for tokens_in, tokens_out in zip(sent, received, strict=True)
-    )
-    return Interval(low, high)
-
-
-def _time(requests: int, latency: Interval | None, lanes: int | None) -> Interval | None:
-    """Seconds, were the server to bear as many requests at once as are allowed."""
-    if requests == 0:
-        return Interval(0.0, 0.0)
-    if latency is None or lanes is None:
-        return None
-    return Interval(requests * latency.low / lanes, requests * latency.high / lanes)
+def _notes(plan: TeacherPlan) -> list[str]:
+    """What is to be said below the table."""
+    notes = [plan.probe] if plan.probe else []
+    if plan.to_send:
+        notes.append(plan.basis)
+        if plan.earlier:
+            notes.append(
+                f"the ledger holds {plan.earlier:,} answers of it to other requests (an earlier guideline or prompt, "
+                f"other rows); none of them answers the {plan.to_send:,} to send"
+            )
+    return notes
 
 
 def _cells(plan: TeacherPlan) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ class Progress(Protocol):
     def warn(self, text: str) -> None:
         """Something that a person should know, and that does not stop the run."""
 
-    def step(self, what: str, *, done: float, total: float | None, note: str = "") -> None:
+    def step(self, what: str, *, done: float, total: float | None, note: str = "", left_s: float | None = None) -> None:
         """How far one piece of a stage is.
 
         Args:
@@ -39,6 +39,7 @@ class Progress(Protocol):
             done: Units done.
             total: Units in all, None where it is not known.
             note: Rates and amounts, to be shown behind the bar.
+            left_s: Seconds left, where they are known better than from ``done``.
         """
 
 
@@ -57,7 +58,7 @@ class SilentProgress:
     def warn(self, text: str) -> None:
         """Does nothing."""
 
-    def step(self, what: str, *, done: float, total: float | None, note: str = "") -> None:
+    def step(self, what: str, *, done: float, total: float | None, note: str = "", left_s: float | None = None) -> None:
         """Does nothing."""
 
 
@@ -106,10 +107,11 @@ class TerminalProgress:
         """One line that stands out."""
         self._console.print(f"[yellow]warning:[/yellow] {escape(text)}")
 
-    def step(self, what: str, *, done: float, total: float | None, note: str = "") -> None:
+    def step(self, what: str, *, done: float, total: float | None, note: str = "", left_s: float | None = None) -> None:
         """Moves the bar of one piece, or writes a line where there is no terminal."""
         if not self._console.is_terminal:
-            self._write_line(what, done=done, total=total, note=note)
+            left = "" if not left_s else f" · {duration(left_s)} left"
+            self._write_line(what, done=done, total=total, note=note + left)
             return
         if self._bars is None:
             self._bars = _bars(self._console)
@@ -133,6 +135,14 @@ class TerminalProgress:
         self._bars = None
         self._tasks.clear()
         self._last_line_s.clear()
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the units that matter: ``45 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _bars(console: Console) -> Bars:

@@ -40,6 +40,7 @@ def run(
     until: StageName = "report",
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
+    retry_failed: bool = False,
 ) -> Run:
     """Runs a recipe, or goes on where an earlier run of it stopped.
 
@@ -53,6 +54,8 @@ def run(
         until: The last stage to run.
         overrides: ``a.b=value`` each; only with a file or a name.
         progress: Where to show progress; nowhere by default.
+        retry_failed: Ask teachers only about what stands in the run's ``failures.jsonl``, and keep every other vote,
+            also where the recipe's teachers or ``labeling`` changed since (a higher ``max_tokens``, another server).
 
     Returns:
         The run, with its tables, ladder and reports.
@@ -71,7 +74,7 @@ def run(
     require_sections(recipe, ("data", "task", *_NEEDS.get(until, ())), stage=until)
     folder = RunFolder(Path(out) if out is not None else Path("runs") / recipe.name)
     with folder.locked(recipe.name):
-        session = Session(recipe, folder, progress or SilentProgress(), limit)
+        session = Session(recipe, folder, progress or SilentProgress(), limit, retry_failed)
         session.start()
         for name in STAGE_NAMES[: STAGE_NAMES.index(until) + 1]:
             _WORK[name](session)

@@ -47,6 +47,7 @@ class Session:
         progress: Where it shows how far it is.
         limit: Use about this many rows, None for all.
         task: The recipe's task, with its guideline read.
+        retry_failed: Ask only what failed, and leave every other vote as it is.
         marks: Fingerprints of the stages that are done, by key.
     """
 
@@ -54,6 +55,7 @@ class Session:
     folder: RunFolder
     progress: Progress
     limit: int | None
+    retry_failed: bool = False
     marks: dict[str, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
@@ -95,6 +97,7 @@ class Session:
         reads: Any,
         outputs: Sequence[Path],
         work: Callable[[], Ended],
+        again: bool = False,
     ) -> None:
         """Does a stage, or skips it; its fingerprint is in ``marks`` afterwards.
 
@@ -103,12 +106,13 @@ class Session:
             reads: Plain values that stand for everything the stage reads.
             outputs: Files and folders that it writes.
             work: Does it.
+            again: Do it also where nothing has changed.
 
         Raises:
             DistillError: As the work raises it, or ends in it.
         """
         mark = self.marks[key] = fingerprint([version("distill"), key, reads])
-        if self.folder.is_current(key, mark):
+        if not again and self.folder.is_current(key, mark):
             self.progress.skipped(key)
             self.folder.note("stage_skipped", stage=key)
             return

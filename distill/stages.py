@@ -10,21 +10,22 @@ import os
 import shutil
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from distill.labeling.errors import BudgetError, DistillError, TeacherError
+from distill.labeling_show import LabelingShow
 from distill.recipe import Recipe
-from distill.run_folder import path_digest, table_digest, write_json
+from distill.run_folder import RunFolder, fingerprint, path_digest, table_digest, write_json
 from distill.secrets import with_secrets
 from distill.session import Ended, Session
 from distill.students.config import HUMAN, LABELS
 
 if TYPE_CHECKING:
     from distill.labeling.label_rows import LabelingFacts
-    from distill.labeling.progress import Progress as LabelingProgress
     from distill.labeling.rows import RowsSummary
     from distill.labeling.teacher import Teacher
     from distill.students.config import StudentConfig
@@ -77,12 +78,16 @@ def label(session: Session) -> None:
         if values.get("path"):
             values["path"] = path_digest(Path(values["path"]))
     asked = [task.labels, task.inputs, task.positive, task.instructions, task.guideline and task.guideline.sha256]
-    outputs = [folder.votes, folder.failures] + ([folder.canaries] if recipe.labeling.canaries else [])
+    rows = path_digest(folder.rows)
+    question = fingerprint([rows, asked])
+    # Asking again what failed asks no canary: the answers to those there are stay.
+    canaries = recipe.labeling.canaries is not None and (not session.retry_failed or folder.canaries.exists())
     session.stage(
         "label",
-        reads=[path_digest(folder.rows), asked, settings, recipe.labeling.model_dump(mode="json"), recipe.seed],
-        outputs=outputs,
-        work=lambda: _ask(session),
+        reads=[rows, asked, settings, recipe.labeling.model_dump(mode="json"), recipe.seed],
+        outputs=[folder.votes, folder.failures, *([folder.canaries] if canaries else [])],
+        work=lambda: _ask_failed(session, question) if session.retry_failed else _ask(session, question),
+        again=session.retry_failed,
     )
 
 
@@ -167,67 +172,114 @@ def _said_of_rows(summary: RowsSummary) -> str:
     return said
 
 
-def _ask(session: Session) -> Ended:
+def _ask_failed(session: Session, question: str) -> Ended:
+    from distill.labeling.label_rows import LabelingFacts
+    from distill.retry import failures_to_retry
+
+    failures = failures_to_retry(session.folder, question=question)
+    record = session.folder.stage("label")
+    assert record is not None
+    if failures.is_empty():
+        return Ended("nothing had failed, every vote is kept", facts=record.facts, final=record.final)
+    ended = _ask(session, question, failures)
+    # Votes of two settings: asking again for those that were kept is what the caller said not to do.
+    mixed = bool(record.facts.get("mixed")) or record.fingerprint != session.marks["label"]
+    # What canaries, gold rows and shared answers told of all rows is not told again by the few that failed.
+    kept = {name: value for name, value in record.facts.items() if name in LabelingFacts.NAMES}
+    facts = {name: value for name, value in ended.facts.items() if name not in LabelingFacts.NAMES}
+    return replace(ended, facts={**facts, **kept, "mixed": mixed}, final=ended.final or mixed)
+
+
+def _ask(session: Session, question: str, failures: pl.DataFrame | None = None) -> Ended:
+    """Asks every teacher about every row, or only about what failed."""
     from distill.labeling.asked_rows import AskedRows
     from distill.labeling.label_rows import label_rows
     from distill.labeling.ledger import Ledger
+    from distill.retry import only_failed
 
     folder, config, rows = session.folder, session.recipe.labeling, pl.scan_parquet(session.folder.rows)
+    if failures is not None:
+        config = config.model_copy(update={"canaries": None, "watch": None})
     asked = AskedRows(rows, task=session.task, config=config, seed=session.recipe.seed, splits=config.splits)
-    total = asked.total * config.samples
     _warn_of_unseen_costs(session)
+    teachers = build_teachers(session.recipe)
     parts = folder.path / "votes.parts"
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir()
     numbers = itertools.count()
     with Ledger(ledger_path(session.recipe.ledger)) as ledger:
-        facts = label_rows(
+        labeled = label_rows(
             asked,
-            teachers=build_teachers(session.recipe),
+            teachers=teachers if failures is None else only_failed(teachers, failures),
             ledger=ledger,
             on_votes=lambda votes: votes.write_parquet(parts / f"{next(numbers):09d}.parquet"),
-            on_progress=lambda state: _show_labeling(session, state, total=total),
+            on_progress=LabelingShow(session.progress, session.folder.note),
         )
-    _write_votes(session, parts)
+    _write_votes(session, parts, failures)
     shutil.rmtree(parts)
-    if facts.canaries is None:
+    if failures is None:
+        _write_canaries(labeled, folder)
+        for note in labeled.notes:
+            session.progress.warn(note)
+    ended = _labeling_ended(labeled, folder)
+    return replace(ended, facts={**ended.facts, "question": question})
+
+
+def _write_canaries(labeled: LabelingFacts, folder: RunFolder) -> None:
+    if labeled.canaries is None:
         folder.canaries.unlink(missing_ok=True)
     else:
-        write_table(facts.canaries, folder.canaries)
-    for note in facts.notes:
-        session.progress.warn(note)
-    return _labeling_ended(facts, failures=folder.failures)
+        write_table(labeled.canaries, folder.canaries)
 
 
 def _warn_of_unseen_costs(session: Session) -> None:
+    labeling = session.recipe.labeling
     unpriced = [name for name, config in session.recipe.teachers.items() if getattr(config, "price", 0) is None]
-    if unpriced and session.recipe.labeling.budget_usd is not None:
-        session.progress.warn(
-            f"labeling.budget_usd cannot see what {', '.join(unpriced)} costs: give teachers.{unpriced[0]}.price"
-        )
+    limits = {
+        "labeling.budget_usd": labeling.budget_usd,
+        "labeling.quota.usd_per_minute": labeling.quota and labeling.quota.usd_per_minute,
+    }
+    for key, limit in limits.items():
+        if unpriced and limit is not None:
+            session.progress.warn(
+                f"{key} cannot see what {', '.join(unpriced)} costs: give teachers.{unpriced[0]}.price"
+            )
 
 
-def _write_votes(session: Session, parts: Path) -> None:
+def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None) -> None:
     """Puts votes in the order of the rows: they arrive in the order of the answers, which no two runs share."""
+    from distill.retry import merged_votes
+
     folder, teachers = session.folder, list(session.recipe.teachers)
     order = pl.scan_parquet(folder.rows).select("row_id").with_row_index("_row")
+    fresh = pl.scan_parquet(parts / "*.parquet")
     votes = (
-        pl.scan_parquet(parts / "*.parquet")
+        (fresh if failures is None else merged_votes(folder.votes, parts, failures))
         .join(order, on="row_id", how="left")
-        .with_columns(pl.col("teacher").replace_strict(teachers, range(len(teachers))).alias("_teacher"))
+        .with_columns(
+            pl.col("teacher").replace_strict(teachers, range(len(teachers)), default=len(teachers)).alias("_teacher")
+        )
         .sort("_row", "_teacher", "sample")
         .drop("_row", "_teacher")
     )
     write_table(votes, folder.votes)
-    failures = pl.scan_parquet(folder.votes).filter(pl.col("outcome") != "labeled")
-    failures.select("row_id", "teacher", "sample", "outcome", "reason").sink_ndjson(folder.failures)
+    failed = pl.scan_parquet(folder.votes).filter(pl.col("outcome") != "labeled")
+    failed.select("row_id", "teacher", "sample", "outcome", "cause", "reason").sink_ndjson(folder.failures)
 
 
-def _labeling_ended(labeled: LabelingFacts, *, failures: Path) -> Ended:
-    result, outcomes = labeled.result, sum(labeled.outcomes.values(), Counter())
+def _labeling_ended(labeled: LabelingFacts, folder: RunFolder) -> Ended:
+    result = labeled.result
+    ends = pl.scan_parquet(folder.votes).group_by("outcome", "cause").len().sort("outcome", "cause").collect()
+    outcomes: Counter[str] = Counter()
+    causes: Counter[str] = Counter()
+    for outcome, cause, count in ends.iter_rows():
+        outcomes[outcome] += count
+        if cause is not None:
+            causes[cause] += count
     stopped = {name: tally.stopped for name, tally in result.teachers.items() if tally.stopped}
     facts = {
         "outcomes": dict(outcomes),
+        "causes": dict(causes),
         "requests_sent": result.requests_sent,
         "ledger_hits": result.ledger_hits,
         "cost_usd": result.cost_usd,
@@ -246,8 +298,8 @@ def _labeling_ended(labeled: LabelingFacts, *, failures: Path) -> Ended:
     if result.stopped == "budget":
         error = BudgetError("; ".join(stops) or "labeling.budget_usd: spent; raise it and run the same command again")
     elif not outcomes["labeled"]:
-        told = "; ".join(stops) or _commonest_reason(failures)
-        error = TeacherError(f"labeling: no teacher labeled any row ({said}): {told}; every reason is in {failures}")
+        told, where = "; ".join(stops) or _commonest_reason(folder.failures), folder.failures
+        error = TeacherError(f"labeling: no teacher labeled any row ({said}): {told}; every reason is in {where}")
     settled = not outcomes["failed"] and not stops and result.stopped is None
     return Ended(said, facts=facts, final=settled, error=error)
 
@@ -255,22 +307,6 @@ def _labeling_ended(labeled: LabelingFacts, *, failures: Path) -> Ended:
 def _commonest_reason(failures: Path) -> str:
     reasons = pl.scan_ndjson(failures).group_by("reason").len().sort("len", "reason", descending=[True, False])
     return str(reasons.head(1).collect()["reason"].item())
-
-
-def _show_labeling(session: Session, state: LabelingProgress, *, total: int) -> None:
-    for teacher in state.teachers:
-        tally = teacher.tally
-        notes = [f"{teacher.rows_per_s:,.0f} rows/s"]
-        if tally.input_tokens or tally.output_tokens:
-            notes.append(f"{tally.input_tokens + tally.output_tokens:,} tokens")
-        if tally.cost_usd:
-            notes.append(f"${tally.cost_usd:,.4f}")
-        if tally.ledger_hits:
-            notes.append(f"{tally.ledger_hits:,} from the ledger")
-        notes += [f"{count:,} × {name}" for name, count in tally.retries.most_common(2)]
-        if teacher.paused_s:
-            notes.append(f"waiting {teacher.paused_s:.0f} s for the server")
-        session.progress.step(teacher.name, done=tally.done, total=total, note=" · ".join(notes))
 
 
 def _train_one(session: Session, name: str, config: StudentConfig) -> None:

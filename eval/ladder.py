@@ -128,6 +128,8 @@ class Ladder(BaseModel):
         quality = self.rows[0].quality
         said = f"Quality against {' and '.join(TRUTH_WORDS[source] for source in sources)}"
         said += f", {quality.rows:,} rows in {quality.groups:,} groups; {100 * quality.level:g}% intervals over groups."
+        if any(row.gain is not None for row in self.rows):
+            said += " Gains are over the first student of the same kind; that one's is over the rung before it."
         if self.baseline is not None:
             said += f" Always answering the commonest label scores {100 * self.baseline:.1f}%."
         return said
@@ -142,7 +144,10 @@ def build_ladder(
     seed: int = 0,
     split: str | None = "test",
 ) -> Ladder:
-    """Puts rungs in a ladder, each student with its paired difference to the student before it.
+    """Puts rungs in a ladder, each student with its paired difference to an earlier one.
+
+    That is the first student of its kind, so that the gain is what other labels bought; the first of a kind is compared
+    with the rung before it, so that its gain is what the kind bought.
 
     Args:
         rungs: In the order they were reached, all evaluated on the same rows.
@@ -161,18 +166,25 @@ def build_ladder(
     if repeated := {name for name in names if names.count(name) > 1}:
         raise DataError(f"ladder: {sorted(repeated)} stand on it twice; name each rung once")
     lines: list[LadderRow] = []
-    before: Rung | None = None
+    students: list[Rung] = []
     for rung in rungs:
         student = rung.kind not in ("teacher", "labels")
+        over = _compared_with(rung, students) if student else None
         gain = None
-        if student and before is not None:
+        if over is not None:
             gain = paired_difference(
-                rung.predictions, before.predictions, rows, task=task, config=config, seed=seed, split=split
+                rung.predictions, over.predictions, rows, task=task, config=config, seed=seed, split=split
             )
-        lines.append(_line(rung, metric, gain=gain, gain_over=before.name if gain and before else None))
-        before = rung if student else before
+        lines.append(_line(rung, metric, gain=gain, gain_over=over.name if over else None))
+        students += [rung] if student else []
     baseline = rungs[0].evaluation.commonest.get(metric) if rungs else None
     return Ladder(rows=lines, baseline=baseline)
+
+
+def _compared_with(rung: Rung, earlier: Sequence[Rung]) -> Rung | None:
+    """The first student of its kind, so that one thing differs: the labels. The rung before where it is the first."""
+    same_kind = [student for student in earlier if student.kind == rung.kind]
+    return same_kind[0] if same_kind else earlier[-1] if earlier else None
 
 
 def merge_ladders(ladders: Mapping[str, Ladder]) -> Ladder:

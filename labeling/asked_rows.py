@@ -16,6 +16,7 @@ from distill.labeling.labeling_config import CanaryConfig, LabelingConfig
 from distill.labeling.near_duplicates import Sharing, find_sharing
 from distill.labeling.prompt import Prompter
 from distill.labeling.row_draw import draw
+from distill.labeling.row_order import together
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat
 
@@ -31,7 +32,8 @@ _EARLY_SHARE = 0.1
 class AskedRows:
     """Rows in the order in which teachers are asked about them. Can be gone through any number of times.
 
-    Rows come in the order of the table, with these changes, each only where the ``labeling`` section asks for it:
+    Rows come in the order of the table, a batch at a time, those of a batch by their first input, with these changes,
+    each only where the ``labeling`` section asks for it:
 
     - rows that share the answer of a near-duplicate are left out (``near_duplicates``);
     - gold rows of splits train and audit, at most 2,000 by a draw, come at random places, many early (``watch``);
@@ -61,6 +63,7 @@ class AskedRows:
         seed: int,
         splits: Sequence[str] | None = None,
     ) -> None:
+        self.in_order = True
         self.task = task
         self.config = config
         rows = rows.with_columns(pl.col(task.inputs).cast(pl.String).fill_null(""))
@@ -113,7 +116,7 @@ class AskedRows:
         return known.join(turns.lazy(), on="row_id").sort("_at", "row_id").collect()
 
     @property
-    def total(self) -> int:
+    def height(self) -> int:
         """Rows that are asked, canaries included."""
         return self.rows - len(self.sharing.shared) + (0 if self.canaries is None else len(self.canaries))
 
@@ -127,10 +130,11 @@ class AskedRows:
         extra = self._extra
         left_out = pl.concat([self.sharing.shared["row_id"], self.watched["row_id"]]).implode()
         start = 0
-        numbered = self._kept.with_row_index("_at")
-        for batch in numbered.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
+        for batch in self._kept.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
             end = start + len(batch)
-            batch = batch.with_columns(pl.col("_at").cast(pl.Float64)).filter(~pl.col("row_id").is_in(left_out))
+            # Before anything is put at a place of its own, which sorting would undo.
+            batch = together(batch, self.task).with_columns(_at=pl.int_range(start, end).cast(pl.Float64))
+            batch = batch.filter(~pl.col("row_id").is_in(left_out))
             coming = extra.filter((pl.col("_at") >= start) & (pl.col("_at") < end))
             if len(coming):
                 batch = pl.concat([batch, coming.select(batch.columns)]).sort("_at", maintain_order=True)

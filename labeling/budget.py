@@ -1,31 +1,91 @@
-"""What a run may spend."""
+"""What a run and its teachers may use: requests, tokens and dollars, in all and a minute."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
-Admission = Literal["go", "wait", "stop"]
+from distill.labeling.pace import Pace
+from distill.labeling.quota_config import QuotaConfig
+
+Admission = Literal["go", "wait", "later", "stop"]
+
+
+class Use(NamedTuple):
+    """What a request uses, or a number of them."""
+
+    requests: float = 0.0
+    tokens: float = 0.0
+    usd: float = 0.0
+
+
+class Total:
+    """A sum that may be used up, and what of it is used or set aside.
+
+    Args:
+        limit: The most that may be used.
+        name: What to call it in messages.
+        place: Its place in :class:`Use`.
+    """
+
+    def __init__(self, limit: float, *, name: str, place: int) -> None:
+        self.limit = limit
+        self.name = name
+        self.place = place
+        self.used = 0.0
+        self.reserved = 0.0
+
+    def bears(self, more: float) -> bool:
+        """Whether more may be used, what is set aside counted as used. An empty one bears nothing, not even 0."""
+        gone = self.used + self.reserved
+        return gone < self.limit and gone + more <= self.limit
+
+    def text(self, more: float) -> str:
+        """Says in words that nothing more goes."""
+        if self.place == Use._fields.index("usd"):
+            gone = f"${self.used:.4f} of ${self.limit:.4f} is spent and the next request costs about ${more:.4f}"
+        else:
+            gone = f"{self.used:,.0f} of {self.limit:,.0f} are used and the next request takes about {more:,.0f}"
+        return f"{self.name}: {gone}; raise it, or run the same command again to use as much once more"
 
 
 class Budget:
-    """A sum that may be spent, and what of it is spent or set aside.
+    """What a teacher or a run may use.
 
     Args:
-        limit_usd: The most that may be spent; None is no limit.
+        usd: The most that may be spent in all; None is no limit.
+        quota: Further limits; None is none.
         within: A larger budget that this one is a part of.
-        name: What to call it in messages.
+        name: The section of the recipe, for messages: ``labeling`` or ``teachers.x``.
     """
 
     def __init__(
-        self, limit_usd: float | None, *, within: Budget | None = None, name: str = "labeling.budget_usd"
+        self,
+        usd: float | None = None,
+        *,
+        quota: QuotaConfig | None = None,
+        within: Budget | None = None,
+        name: str = "labeling",
     ) -> None:
-        self.limit_usd = limit_usd
+        quota = quota or QuotaConfig()
         self.within = within
-        self.name = name
-        self.spent_usd = 0.0
-        self.reserved_usd = 0.0
         self.in_flight = 0
+        in_all = (("quota.requests", quota.requests), ("quota.tokens", quota.tokens), ("budget_usd", usd))
+        a_minute = (
+            ("quota.requests_per_minute", quota.requests_per_minute),
+            ("quota.tokens_per_minute", quota.tokens_per_minute),
+            ("quota.usd_per_minute", quota.usd_per_minute),
+        )
+        self.totals = [
+            Total(limit, name=f"{name}.{key}", place=place)
+            for place, (key, limit) in enumerate(in_all)
+            if limit is not None
+        ]
+        self.paces = {
+            place: Pace(limit, name=f"{name}.{key}", unit=0.0 if place else 1.0)
+            for place, (key, limit) in enumerate(a_minute)
+            if limit is not None
+        }
 
     def chain(self) -> Iterator[Budget]:
         """This budget and those above it."""
@@ -34,82 +94,96 @@ class Budget:
             yield budget
             budget = budget.within
 
-    def bears(self, more_usd: float) -> bool:
-        """Whether more may be spent, what is set aside counted as spent. An empty budget bears nothing, not even 0."""
-        gone_usd = self.spent_usd + self.reserved_usd
-        return self.limit_usd is None or (gone_usd < self.limit_usd and gone_usd + more_usd <= self.limit_usd)
-
 
 class Purse:
-    """Spends one teacher's budget, and with it the run's, also with many requests in flight.
+    """Uses one teacher's budget, and with it the run's, also with many requests in flight.
 
-    What a request costs is known only when it is answered. So the mean of what was paid before is set aside when it is
-    sent, and put right when the answer is there: the limit is missed by at most what the estimates were off for the
+    What a request costs is known only when it is answered. So the mean of what was used before is set aside when it is
+    sent, and put right when the answer is there: a limit is missed by at most what the estimates were off for the
     requests then in flight.
 
     Args:
-        budget: What may be spent.
+        budget: What may be used.
     """
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._paid_usd = 0.0
-        self._paid_for = 0
+        self._totals = [(one, total) for one in budget.chain() for total in one.totals]
+        self._paces = [(place, pace) for one in budget.chain() for place, pace in one.paces.items()]
+        places = {total.place for _, total in self._totals} | {place for place, _ in self._paces}
+        self._blind = bool(places - {0})  # something is limited that is known only from answers
+        self._seen = Use()
+        self._estimate: Use | None = None
 
     @property
     def limited(self) -> bool:
         """Whether there is a limit, its own or the run's."""
-        return any(budget.limit_usd is not None for budget in self._budget.chain())
+        return bool(self._totals or self._paces)
 
     @property
-    def estimate_usd(self) -> float | None:
-        """What the next request will probably cost; None before anything is known."""
-        return self._paid_usd / self._paid_for if self._paid_for else None
+    def estimate(self) -> Use:
+        """What the next request will probably use."""
+        return self._estimate or Use(1.0)
 
-    def admits(self) -> Admission:
+    def admits(self, now_s: float) -> Admission:
         """Says whether one more request may go.
 
         Returns:
-            ``go``; ``wait`` until requests in flight have shown what they cost (the first of all goes alone); or
-            ``stop``.
+            ``go``; ``wait`` until requests in flight have shown what they use (the first of all goes alone);
+            ``later``, in :meth:`wait_s` seconds; or ``stop``.
         """
-        estimate_usd = self.estimate_usd
-        if estimate_usd is None and self._budget.in_flight:
+        if self._blind and self._estimate is None and self._budget.in_flight:
             return "wait"
-        exhausted = self._exhausted()
-        if exhausted is None:
-            return "go"
-        return "wait" if exhausted.in_flight else "stop"
+        if (exhausted := self._exhausted()) is not None:
+            return "wait" if exhausted[0].in_flight else "stop"
+        return "later" if self.wait_s(now_s) > 0 else "go"
 
-    def learn(self, cost_usd: float) -> None:
-        """Notes what a reply cost, in this run or when the ledger bought it."""
-        self._paid_usd += cost_usd
-        self._paid_for += 1
+    def wait_s(self, now_s: float) -> float:
+        """Seconds until no quota a minute is in the way."""
+        return max((pace.wait_s(self.estimate[place], now_s) for place, pace in self._paces), default=0.0)
 
-    def reserve(self) -> float:
-        """Sets money aside for a request that is being sent, and returns how much."""
-        estimate_usd = self.estimate_usd or 0.0
+    def slowest(self, now_s: float) -> str:
+        """Name of the quota a minute that is waited for longest."""
+        return max(self._paces, key=lambda item: item[1].wait_s(self.estimate[item[0]], now_s))[1].name
+
+    def room(self, now_s: float) -> int | None:
+        """How many requests the quotas a minute let go at once; None where they set no bound."""
+        rooms = [pace.room(self.estimate[place], now_s) for place, pace in self._paces]
+        return min((room for room in rooms if room is not None), default=None)
+
+    def learn(self, *, tokens: float, usd: float) -> None:
+        """Notes what a reply used, in this run or when the ledger bought it."""
+        seen = self._seen = Use(self._seen.requests + 1, self._seen.tokens + tokens, self._seen.usd + usd)
+        self._estimate = Use(1.0, seen.tokens / seen.requests, seen.usd / seen.requests)
+
+    def reserve(self, now_s: float) -> Use:
+        """Sets aside what a request will probably use that is being sent, and returns it."""
+        estimate = self.estimate
         for budget in self._budget.chain():
             budget.in_flight += 1
-            budget.reserved_usd += estimate_usd
-        return estimate_usd
+        for _, total in self._totals:
+            total.reserved += estimate[total.place]
+        for place, pace in self._paces:
+            pace.take(estimate[place], now_s)
+        return estimate
 
-    def settle(self, reserved_usd: float, paid_usd: float) -> None:
+    def settle(self, reserved: Use, used: Use, now_s: float) -> None:
         """Puts right what was set aside for a request that has ended."""
         for budget in self._budget.chain():
             budget.in_flight -= 1
+        for budget, total in self._totals:
             # Sums of many small floats drift; with nothing in flight the truth is known.
-            budget.reserved_usd = budget.reserved_usd - reserved_usd if budget.in_flight else 0.0
-            budget.spent_usd += paid_usd
+            total.reserved = total.reserved - reserved[total.place] if budget.in_flight else 0.0
+            total.used += used[total.place]
+        for place, pace in self._paces:
+            if used[place] != reserved[place]:
+                pace.take(used[place] - reserved[place], now_s)
 
     def exhausted_text(self) -> str:
         """Says in words why nothing more goes."""
-        budget, estimate_usd = self._exhausted() or self._budget, self.estimate_usd or 0.0
-        return (
-            f"{budget.name}: ${budget.spent_usd:.4f} of ${budget.limit_usd or 0:.4f} is spent and the next request "
-            f"costs about ${estimate_usd:.4f}; raise it, or run the same command again to spend as much once more"
-        )
+        exhausted = self._exhausted()
+        return "" if exhausted is None else exhausted[1].text(self.estimate[exhausted[1].place])
 
-    def _exhausted(self) -> Budget | None:
-        estimate_usd = self.estimate_usd or 0.0
-        return next((budget for budget in self._budget.chain() if not budget.bears(estimate_usd)), None)
+    def _exhausted(self) -> tuple[Budget, Total] | None:
+        estimate = self.estimate
+        return next((found for found in self._totals if not found[1].bears(estimate[found[1].place])), None)

@@ -14,7 +14,9 @@ from distill.labeling.budget import Budget
 from distill.labeling.errors import LedgerError, TeacherError, UsageError
 from distill.labeling.jobs import Floor, PrompterOf, Timing, Watch
 from distill.labeling.labeling_config import LabelingConfig
+from distill.labeling.labeling_events import LabelingEvent
 from distill.labeling.lane import Lane
+from distill.labeling.learned_limits import keep_limits
 from distill.labeling.ledger import Ledger
 from distill.labeling.progress import LabelingResult, Progress, snapshot
 from distill.labeling.prompt import Prompter
@@ -53,6 +55,8 @@ def ask_teachers(
         batches: Tables of rows, with ``row_id`` and the task's inputs (text, never null). Every row given is asked;
             choosing splits is the caller's. An iterable that can be iterated afresh is gone through by each teacher at
             its own pace; with a one-shot iterator the fast wait for the slow. Only a few batches are held at a time.
+            Where it has a ``height``, the number of rows in all, progress says what is left. Each table is asked in
+            the order of its first input, unless it has ``in_order`` and that is true.
         task: What is asked.
         teachers: Who is asked; names are unique.
         ledger: Where replies are kept.
@@ -108,6 +112,7 @@ class LabelingRun:
         self._watch = watch
         self._bridge = Bridge()
         self._votes: list[Vote] = []
+        self._events: list[LabelingEvent] = []
         self._handed_over: deque[asyncio.Future[None]] = deque()
 
     def run(
@@ -120,16 +125,17 @@ class LabelingRun:
         return self._bridge.run(lambda: self._main(batches))
 
     async def _main(self, batches: Iterable[pl.DataFrame]) -> LabelingResult:
-        rows = sum(batch.height for batch in batches) if isinstance(batches, list | tuple) else None
+        listed = isinstance(batches, list | tuple)
+        rows = sum(batch.height for batch in batches) if listed else getattr(batches, "height", None)
         total = None if rows is None else rows * self._config.samples
         lanes: list[Lane] = []
         try:
             async with _opened(self._teachers) as refusals, asyncio.TaskGroup() as group:
-                floor = self._floor(group)
+                floor = self._floor(group, in_order=getattr(batches, "in_order", False))
                 floor.lanes = lanes = [Lane(teacher, floor, total=total) for teacher in self._teachers]
                 for lane in lanes:
                     if reason := refusals.get(lane.teacher.name):
-                        lane.stop(reason)
+                        lane.stop(*reason)
                 reporter = group.create_task(self._keep_reporting(lanes))
                 stream = Stream(batches, readers=len(lanes), bridge=self._bridge)
                 async with asyncio.TaskGroup() as feeders:
@@ -140,6 +146,7 @@ class LabelingRun:
             raise _first(errors) from None
         finally:
             await self._wind_up()
+            await self._keep_limits(lanes)
         await self._report(lanes)
         return LabelingResult(
             teachers={lane.teacher.name: snapshot(lane.tally) for lane in lanes},
@@ -147,17 +154,20 @@ class LabelingRun:
             elapsed_s=self._timing.clock() - self._began_s,
         )
 
-    def _floor(self, group: asyncio.TaskGroup) -> Floor:
+    def _floor(self, group: asyncio.TaskGroup, *, in_order: bool) -> Floor:
         return Floor(
             task=self._task,
             config=self._config,
             ledger=self._ledger,
             timing=self._timing,
-            budget=Budget(self._config.budget_usd),
+            budget=Budget(self._config.budget_usd, quota=self._config.quota),
             emit=self._emit,
             prompter=self._prompter,
             watch=self._watch,
             spawn=group.create_task,
+            events=self._events,
+            began_s=self._began_s,
+            in_order=in_order,
         )
 
     # Votes and progress out
@@ -189,10 +199,19 @@ class LabelingRun:
         if failure := next((end for end in ends if end is not None), None):
             raise failure
 
+    async def _keep_limits(self, lanes: Sequence[Lane]) -> None:
+        """Keeps what was learned of the servers; a ledger that cannot be written has been complained of before."""
+        learned = {lane.gate.server: lane.limiter.learned for lane in lanes}
+        if limits := {server: limit for server, limit in learned.items() if server and limit}:
+            with suppress(LedgerError):
+                await asyncio.to_thread(keep_limits, self._ledger, limits)
+
     async def _report(self, lanes: Sequence[Lane]) -> None:
+        states = tuple(lane.progress() for lane in lanes)
+        events, self._events[:] = tuple(self._events), []
         if self._on_progress is not None:
             elapsed_s = self._timing.clock() - self._began_s
-            await self._bridge.submit(self._on_progress, Progress(elapsed_s, tuple(lane.progress() for lane in lanes)))
+            await self._bridge.submit(self._on_progress, Progress(elapsed_s, states, events))
 
     async def _keep_reporting(self, lanes: Sequence[Lane]) -> None:
         while True:
@@ -201,13 +220,13 @@ class LabelingRun:
 
 
 @asynccontextmanager
-async def _opened(teachers: Sequence[Teacher]) -> AsyncIterator[dict[str, str]]:
+async def _opened(teachers: Sequence[Teacher]) -> AsyncIterator[dict[str, tuple[str, str]]]:
     """Opens teachers, and closes those that opened.
 
     Yields:
-        Why, by name, for those that could not be opened.
+        Reason and cause, by name, for those that could not be opened.
     """
-    refusals: dict[str, str] = {}
+    refusals: dict[str, tuple[str, str]] = {}
     opened: list[Teacher] = []
     try:
         for teacher in teachers:
@@ -215,7 +234,7 @@ async def _opened(teachers: Sequence[Teacher]) -> AsyncIterator[dict[str, str]]:
                 await teacher.open()
                 opened.append(teacher)
             except TeacherError as error:
-                refusals[teacher.name] = f"{type(error).__name__}: {error}"
+                refusals[teacher.name] = (f"{type(error).__name__}: {error}", error.cause)
         yield refusals
     finally:
         for teacher in opened:

@@ -17,14 +17,24 @@ The tree (exit code of the CLI in brackets)::
     │                                  engine, which asks again and then ends the row as `invalid`
     ├── BudgetError [3]                the budget is spent; what was answered is kept, the run resumes
     └── TeacherError [1]               a teacher did not answer; `stops_teacher` and `retryable` say what next
-        ├── WrongKeyError              401/403: stops the teacher at once
-        ├── UnknownModelError          404 for the model: stops the teacher at once
-        ├── RequestRejectedError       400/422: this request is at fault; not retried
-        ├── RateLimitError             429: retried, after `retry_after_s` where the server says so
-        ├── OverloadedError            5xx: retried
-        ├── TeacherTimeoutError        no answer in time: retried
-        ├── ConnectionFailedError      refused, reset, cut in the middle: retried
-        └── BadReplyError              200, but the body is not what the protocol says (HTML, half a JSON): retried
+        ├── WrongKeyError              wrong_key: 401/403; stops the teacher at once
+        ├── UnknownModelError          unknown_model: 404 for the model; stops the teacher at once
+        ├── SpendLimitError            spend_limit: the account has no credit left (402, 429 with insufficient_quota);
+        │                              stops the teacher at once, the same command goes on when it is topped up
+        ├── DailyQuotaError            daily_quota: 429 for a quota of a day or longer; stops the teacher at once, the
+        │                              same command goes on tomorrow
+        ├── SchemaRejectedError        schema_rejected: 400 for the answer's schema, which every row shares; stops the
+        │                              teacher at once, and names the setting that asks for less
+        ├── RequestRejectedError       request_rejected: 400/422; this request is at fault, not retried
+        ├── RateLimitError             minute_quota: 429; retried, after `retry_after_s` where the server says so
+        ├── OverloadedError            overloaded: 5xx; retried
+        ├── TeacherTimeoutError        timeout: no answer in time; retried
+        ├── ConnectionFailedError      connection: refused, reset, cut in the middle; retried
+        └── BadReplyError              bad_reply: 200, but the body is not what the protocol says (HTML, half a JSON);
+                                       retried
+
+The word before the colon is the error's `cause`: votes, `failures.jsonl`, progress and the log name it so. A row that
+ends without an error of this tree has one of the causes in :data:`CAUSES`.
 
 A message reads *where: what, got what, do what*. The CLI prints it without a traceback.
 """
@@ -34,9 +44,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "CAUSES",
     "BadReplyError",
     "BudgetError",
     "ConnectionFailedError",
+    "DailyQuotaError",
     "DataError",
     "DistillError",
     "LedgerDamagedError",
@@ -49,6 +61,8 @@ __all__ = [
     "RecipeError",
     "RequestRejectedError",
     "RunFolderError",
+    "SchemaRejectedError",
+    "SpendLimitError",
     "StudentError",
     "TeacherError",
     "TeacherTimeoutError",
@@ -133,9 +147,11 @@ class TeacherError(DistillError):
     """A teacher did not answer a request.
 
     Class attributes say what happens next: ``retryable`` errors are sent again a bounded number of times,
-    and ``stops_teacher`` ones end that teacher's part of the run, since no other request would fare better.
+    and ``stops_teacher`` ones end that teacher's part of the run, since no other request would fare better. ``cause``
+    is its name in tables and logs.
     """
 
+    cause = "error"
     retryable = False
     stops_teacher = False
 
@@ -143,17 +159,42 @@ class TeacherError(DistillError):
 class WrongKeyError(TeacherError):
     """The server does not accept the credentials (401, 403)."""
 
+    cause = "wrong_key"
     stops_teacher = True
 
 
 class UnknownModelError(TeacherError):
     """The server does not serve this model, or the path is wrong (404)."""
 
+    cause = "unknown_model"
+    stops_teacher = True
+
+
+class SpendLimitError(TeacherError):
+    """The account has no credit left, or has reached the limit set for it (402, 429 with insufficient_quota)."""
+
+    cause = "spend_limit"
+    stops_teacher = True
+
+
+class DailyQuotaError(TeacherError):
+    """A quota of a day or longer is used up: waiting for it would take hours."""
+
+    cause = "daily_quota"
+    stops_teacher = True
+
+
+class SchemaRejectedError(TeacherError):
+    """The server does not take the schema that answers are held to, which is the same for every row."""
+
+    cause = "schema_rejected"
     stops_teacher = True
 
 
 class RequestRejectedError(TeacherError):
     """The server refuses this one request (400, 413, 422); the next row may fare better."""
+
+    cause = "request_rejected"
 
 
 class RateLimitError(TeacherError):
@@ -163,6 +204,7 @@ class RateLimitError(TeacherError):
         retry_after_s: Seconds that the server asked to wait, None where it did not say.
     """
 
+    cause = "minute_quota"
     retryable = True
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
@@ -173,20 +215,59 @@ class RateLimitError(TeacherError):
 class OverloadedError(RateLimitError):
     """The server is in trouble (5xx). Handled as :class:`RateLimitError`: wait, then send again."""
 
+    cause = "overloaded"
+
 
 class TeacherTimeoutError(TeacherError):
     """No complete answer within the time allowed."""
 
+    cause = "timeout"
     retryable = True
 
 
 class ConnectionFailedError(TeacherError):
-    """The connection was refused, reset, or cut before the body was whole."""
+    """The connection was refused, reset, or cut before the body was whole.
 
+    Attributes:
+        sent: Whether the request may have arrived; False where no connection was made.
+    """
+
+    cause = "connection"
     retryable = True
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class BadReplyError(TeacherError):
     """The server answered 200 with something that is not the protocol: an HTML page, half a JSON."""
 
+    cause = "bad_reply"
     retryable = True
+
+
+CAUSES: dict[str, str] = {
+    "wrong_key": "The server does not accept the key; the teacher was stopped",
+    "unknown_model": "The server has no such model or path; the teacher was stopped",
+    "spend_limit": "The account has no credit left; the teacher was stopped, top it up and run the same command",
+    "daily_quota": "A quota of a day or longer is used up; the teacher was stopped, run the same command tomorrow",
+    "schema_rejected": "The server does not take the answer's schema; the teacher was stopped, ask for less",
+    "request_rejected": "The server refuses this one request; not sent again",
+    "minute_quota": "Too many requests, also after retries; the same command asks again",
+    "overloaded": "The server was in trouble (5xx), also after retries; the same command asks again",
+    "timeout": "No answer in time, also after retries; the same command asks again",
+    "connection": "No connection, or one that broke, also after retries; the same command asks again",
+    "bad_reply": "The body was not what the protocol says, also after retries; the same command asks again",
+    "truncated": "The answer ended at max_tokens before it was whole; not asked again, raise max_tokens",
+    "misfit": "The answer does not fit the schema, also after it was asked again with the reason",
+    "filtered": "The provider withheld the answer",
+    "refused": "The model declined",
+    "abstained": "The teacher said that it cannot tell",
+    "budget": "A budget or quota in all was used up first; the same command goes on from there",
+    "failing": "The teacher was stopped since most of its rows failed",
+    "paused": "The teacher was stopped for another reason, which is given",
+    "no_reply": "A recorded teacher has no reply for the row",
+    "error": "Something that should not happen; the reason holds it in full",
+}
+"""What can go wrong with a row, by name, in one sentence each."""

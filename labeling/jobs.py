@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.labeling.budget import Budget
 from distill.labeling.labeling_config import LabelingConfig
+from distill.labeling.labeling_events import LabelingEvent, LabelingEventKind
 from distill.labeling.ledger import Ledger
 from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
@@ -44,7 +45,7 @@ class Job:
         failures: How often this request failed.
         reasks: How often the teacher was asked again because an answer did not fit.
         asked: Whether anything was sent for it in this run.
-        so_far: How it ends when it is not sent again: what went wrong last.
+        so_far: How it ends when it is not sent again: outcome, reason and cause of what went wrong last.
         bought: Whether a reply was bought for it in this run.
         latency_s: Of the last reply.
         cost_usd: Summed over its replies, as far as known; tokens likewise.
@@ -58,7 +59,7 @@ class Job:
     failures: int = 0
     reasks: int = 0
     asked: bool = False
-    so_far: tuple[Outcome, str] | None = None
+    so_far: tuple[Outcome, str, str] | None = None
     bought: bool = False
     latency_s: float | None = None
     cost_usd: float | None = None
@@ -75,13 +76,16 @@ class Floor:
         config: How teachers are asked.
         ledger: Where replies are kept.
         timing: Clock, sleep and dice.
-        budget: What the run may spend.
+        budget: What the run may use.
         emit: Takes a finished vote.
         prompter: Makes the prompter of an answer format.
         watch: Looks at each vote as it ends, and says why its teacher is to be paused; None where it is not.
         spawn: Starts a task that ends with the run.
         lanes: Every lane.
         pending: Jobs that wait for the same reply, by key; the first asks for it.
+        events: What happened since progress was last reported.
+        began_s: When the run began, by the clock.
+        in_order: Whether rows come in the order in which they are to be asked.
     """
 
     task: Task
@@ -95,6 +99,13 @@ class Floor:
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     lanes: list[Lane] = field(default_factory=list)
     pending: dict[bytes, list[Job]] = field(default_factory=dict)
+    events: list[LabelingEvent] = field(default_factory=list)
+    began_s: float = 0.0
+    in_order: bool = False
+
+    def note(self, teacher: str, kind: LabelingEventKind, **facts: Any) -> None:
+        """Notes that something happened."""
+        self.events.append(LabelingEvent(round(self.timing.clock() - self.began_s, 3), teacher, kind, facts))
 
     async def serve(self, jobs: Sequence[Job]) -> None:
         """Ends jobs whose replies the ledger holds, and queues the others.
@@ -122,14 +133,14 @@ class Floor:
         waiting = self.pending.pop(key)
         return [job for job in waiting if job.lane.receive(job, reply, bought=job is buyer)]
 
-    def give_up(self, leader: Job, outcome: Outcome, reason: str) -> None:
+    def give_up(self, leader: Job, outcome: Outcome, reason: str, *, cause: str) -> None:
         """Ends every job of a lane that waits for a reply which will not come.
 
         Jobs of other lanes ask for themselves: what stopped this lane need not stop them.
         """
         for job in self.pending.pop(leader.request.key):
             if job.lane is leader.lane:
-                job.lane.end(job, outcome, reason)
+                job.lane.end(job, outcome, reason, cause=cause)
             elif self._leads(job):
                 job.lane.queue_up(job)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 
@@ -78,6 +78,9 @@ class LabelingFacts:
     requests_cut: dict[str, int]
     fields_cut: dict[str, int]
     notes: list[str] = field(default_factory=list)
+
+    NAMES: ClassVar = ("shared", "sharing_wrong", "breaches", "quality", "requests_cut", "fields_cut")
+    """What :meth:`to_dict` may have."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: what was not asked for is left out."""

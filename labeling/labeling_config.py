@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from distill.labeling.quota_config import QuotaConfig
+
 
 class FailureStop(BaseModel):
     """When a teacher that keeps failing is given up."""
@@ -70,6 +72,9 @@ class LabelingConfig(BaseModel):
     )
     budget_usd: float | None = Field(
         default=None, ge=0, description="what this run may spend; what the ledger holds is free"
+    )
+    quota: QuotaConfig | None = Field(
+        default=None, description="requests, tokens and dollars a minute and in all, over all teachers"
     )
     splits: tuple[Literal["pool", "train", "audit", "test"], ...] = Field(
         default=("pool", "train", "audit"), min_length=1, description="splits whose rows are asked"

@@ -43,9 +43,14 @@ CREATE TABLE replies (
 """
 _INSERT = "INSERT INTO replies (key, lane, created_s, latency_ms, cost_usd, codec, body) VALUES"
 _COLUMN_COUNT = 7
+_SELECT = "SELECT key, latency_ms, cost_usd, codec, body FROM replies WHERE key IN ("
 _BUSY_TIMEOUT_S = 60.0
 _COMMIT_WITHIN_S = 0.05
+# How long a commit waits for company where nobody is held up by it: a commit costs the same for one reply as for many.
+_GATHER_S = 0.02
 _KEYS_PER_QUERY = 512
+_KEYS_STEP = 64
+_CACHE_KIB = 32_768
 
 
 class Source(NamedTuple):
@@ -56,6 +61,7 @@ class Source(NamedTuple):
     teacher: str
 
 
+_Row = tuple[bytes, int, float | None, int, bytes]
 _Waiter = Future[Reply] | asyncio.Future[Reply]
 
 
@@ -106,6 +112,7 @@ class Ledger:
         self._queue: deque[_Entry] = deque()
         self._wake = threading.Condition()
         self._idle = True
+        self._hurried = False
         self._closed = False
         self._broken: LedgerError | None = None
         self._writer: threading.Thread | None = None
@@ -137,19 +144,30 @@ class Ledger:
         Raises:
             LedgerDamagedError: A page or a stored body is damaged.
         """
-        found: dict[bytes, Reply] = {}
-        remaining = iter(keys)
-        with self.reading() as connection:
-            while chunk := list(islice(remaining, _KEYS_PER_QUERY)):
-                marks = ",".join("?" * len(chunk))
-                query = f"SELECT key, latency_ms, cost_usd, codec, body FROM replies WHERE key IN ({marks})"
-                for key, latency_ms, cost_usd, codec, body in connection.execute(query, chunk):
-                    found[key] = Reply(self._unpack(key, codec, body), latency_ms / 1000, cost_usd)
-        return found
+        return self._replies(self._look_up(keys))
 
     async def fetch(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
         """As :meth:`get_many`, in a thread: a slow disk does not hold up the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._read_pool, self.get_many, keys)
+        if not keys:
+            return {}
+        rows = await asyncio.get_running_loop().run_in_executor(self._read_pool, self._look_up, keys)
+        return self._replies(rows)
+
+    def _look_up(self, keys: Iterable[bytes]) -> list[_Row]:
+        rows: list[_Row] = []
+        remaining = iter(keys)
+        with self.reading() as connection:
+            while chunk := list(islice(remaining, _KEYS_PER_QUERY)):
+                # A statement is prepared once for each number of keys: the last one is repeated up to a few numbers.
+                chunk += chunk[-1:] * (-len(chunk) % _KEYS_STEP)
+                rows += connection.execute(_SELECT + ",".join("?" * len(chunk)) + ")", chunk).fetchall()
+        return rows
+
+    def _replies(self, rows: Iterable[_Row]) -> dict[bytes, Reply]:
+        return {
+            key: Reply(self._unpack(key, codec, body), latency_ms / 1000, cost_usd)
+            for key, latency_ms, cost_usd, codec, body in rows
+        }
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -175,13 +193,24 @@ class Ledger:
         """
         waiter: Future[Reply] = Future()
         self._enqueue(_entry(key, reply, source, waiter, created_s))
+        self.hurry()
         return waiter
 
     def put_soon(self, key: bytes, reply: Reply, *, source: Source) -> asyncio.Future[Reply]:
-        """As :meth:`put`, for the running event loop, which is woken once for a whole commit."""
+        """As :meth:`put`, for the running event loop, which is woken once for a whole commit.
+
+        The commit may wait some hundredths of a second for more; :meth:`hurry` ends that.
+        """
         waiter = asyncio.get_running_loop().create_future()
         self._enqueue(_entry(key, reply, source, waiter))
         return waiter
+
+    def hurry(self) -> None:
+        """Has what was handed over committed now: somebody waits for it and has nothing else to do."""
+        if not self._hurried and not self._idle:
+            with self._wake:
+                self._hurried = True
+                self._wake.notify_all()
 
     def flush(self) -> None:
         """Waits until everything handed over so far is durable.
@@ -189,6 +218,7 @@ class Ledger:
         Raises:
             LedgerWriteError: Something could not be written.
         """
+        self.hurry()
         with self._wake:
             self._wake.wait_for(lambda: self._idle and not self._queue)
             if self._broken:
@@ -228,6 +258,8 @@ class Ledger:
                 self._wake.wait_for(lambda: bool(self._queue) or self._closed)
                 if not self._queue:
                     break
+                self._wake.wait_for(lambda: self._hurried or self._closed, timeout=_GATHER_S)
+                self._hurried = False
             batch: list[_Entry] = []
             outcome: dict[bytes, Reply] | LedgerError
             try:
@@ -278,10 +310,8 @@ class Ledger:
         return winners
 
     def _held(self, connection: sqlite3.Connection, entries: list[_Entry]) -> dict[bytes, Reply]:
-        marks = ",".join("?" * len(entries))
-        query = f"SELECT key, latency_ms, cost_usd, codec, body FROM replies WHERE key IN ({marks})"
-        rows = connection.execute(query, [entry.key for entry in entries]).fetchall()
-        return {row[0]: Reply(self._unpack(row[0], row[3], row[4]), row[1] / 1000, row[2]) for row in rows}
+        query = _SELECT + ",".join("?" * len(entries)) + ")"
+        return self._replies(connection.execute(query, [entry.key for entry in entries]).fetchall())
 
     def _unpack(self, key: bytes, codec: int, body: bytes) -> str:
         try:
@@ -296,6 +326,7 @@ class Ledger:
             self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=32
         )
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")  # the index of a million keys is 30 MB
         connection.execute("PRAGMA wal_autocheckpoint = 4000")  # 16 MB: fewer checkpoints, each of them two more fsyncs
         return connection
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,6 +95,30 @@ def ledger_stats(ledger: Ledger) -> LedgerStats:
     size = _size_bytes(ledger.path)
     cost_usd = sum(stats.cost_usd for stats in sources)
     return LedgerStats(ledger.path, replies, cost_usd, size, size / replies if replies else None, sources)
+
+
+def count_replies(ledger: Ledger, source: Source) -> int:
+    """How many replies of one source are held. Reads the whole table."""
+    query = (
+        "SELECT count(*) FROM replies WHERE lane = (SELECT id FROM lanes WHERE (endpoint, model, teacher) = (?, ?, ?))"
+    )
+    with ledger.reading() as connection:
+        return int(connection.execute(query, source).fetchone()[0])
+
+
+def recent_replies(ledger: Ledger, source: Source, *, most: int) -> list[Reply]:
+    """The last replies of one source, the newest first; those that cannot be unpacked are left out."""
+    query = """
+        SELECT latency_ms, cost_usd, codec, body FROM replies
+        WHERE lane = (SELECT id FROM lanes WHERE (endpoint, model, teacher) = (?, ?, ?)) ORDER BY id DESC LIMIT ?
+    """
+    with ledger.reading() as connection:
+        rows = connection.execute(query, (*source, most)).fetchall()
+    found = []
+    for latency_ms, cost_usd, codec, body in rows:
+        with suppress(UnreadableBodyError):
+            found.append(Reply(unpack(codec, body), latency_ms / 1000, cost_usd))
+    return found
 
 
 def export_ledger(ledger: Ledger, path: Path) -> ExportCounts:

@@ -40,6 +40,8 @@ _DICTIONARY_1 = (
 # An 8 KB window (2**13) and memory level 5 are a third of the default's cost: a fresh compressor clears its memory.
 _WINDOW_BITS = 13
 _MEMORY_LEVEL = 5
+# Has taken the dictionary in already; each body takes a copy.
+_READY = zlib.compressobj(6, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zdict=_DICTIONARY_1)
 
 
 class UnreadableBodyError(ValueError):
@@ -49,7 +51,7 @@ class UnreadableBodyError(ValueError):
 def pack(body: str) -> tuple[int, bytes]:
     """Packs a body: the codec's number and the bytes to store."""
     plain = body.encode("utf-8", "surrogatepass")
-    deflate = zlib.compressobj(6, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zdict=_DICTIONARY_1)
+    deflate = _READY.copy()
     packed = deflate.compress(plain) + deflate.flush()
     return (DEFLATE_1, packed) if len(packed) < len(plain) else (PLAIN, plain)
 
@@ -63,7 +65,7 @@ def unpack(codec: int, stored: bytes) -> str:
     try:
         if codec == DEFLATE_1:
             inflate = zlib.decompressobj(_WINDOW_BITS, zdict=_DICTIONARY_1)
-            plain = inflate.decompress(stored) + inflate.flush()
+            plain = inflate.decompress(stored)
             if not inflate.eof:
                 raise UnreadableBodyError("the stored body ends too early")
         elif codec == PLAIN:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 _START = 8
-_CEILING = 1024
+MOST_IN_FLIGHT = 1024
+"""What is never gone beyond unless a fixed limit says so."""
+
 _BACKOFF = 0.9
 _SATURATED_AT = 0.9
 _LATENCY_RISE = 2.0
@@ -42,6 +44,18 @@ class _Footing(NamedTuple):
     latency_s: float
 
 
+class Learned(NamedTuple):
+    """What a run found of a server.
+
+    Attributes:
+        limit: Requests in flight that it bore.
+        settled: Whether slow start had come to its end; where it had not, the server may bear much more.
+    """
+
+    limit: int
+    settled: bool
+
+
 class Limiter:
     """Decides when the next request may go. Holds no clock and never sleeps: the caller says what time it is.
 
@@ -63,16 +77,28 @@ class Limiter:
     Args:
         fixed: The limit, where it is given; None finds it.
         ceiling: The most that the teacher can bear; None is 1024.
-        start: Where the search begins; None is 8.
+        start: Where slow start begins; None is 8.
+        learned: What an earlier run found; the search goes on from there. Where slow start had come to its end, there
+            is none again, but additive increase; rejections halve the limit until one round went well, since the
+            server may bear less today.
     """
 
-    def __init__(self, *, fixed: int | None = None, ceiling: int | None = None, start: int | None = None) -> None:
-        self.ceiling = max(1, ceiling or _CEILING)
+    def __init__(
+        self,
+        *,
+        fixed: int | None = None,
+        ceiling: int | None = None,
+        start: int | None = None,
+        learned: Learned | None = None,
+    ) -> None:
+        self.ceiling = max(1, ceiling or MOST_IN_FLIGHT)
         self.adaptive = fixed is None
-        self.limit = min(fixed or start or _START, self.ceiling)
+        self.limit = min(fixed or (learned.limit if learned else None) or start or _START, self.ceiling)
         self.in_flight = 0
         self.paused_until_s = 0.0
-        self._slow_start = True
+        self._slow_start = learned is None or not learned.settled
+        self._unproven = learned is not None
+        self._sound: int | None = None
         self._rejected_at: int | None = None
         self._answers_since_rejection = 0
         self._step = 1
@@ -80,6 +106,13 @@ class Limiter:
         self._patience_rounds = _PATIENCE_ROUNDS
         self._footing: _Footing | None = None
         self._round: _Round | None = None
+
+    @property
+    def learned(self) -> Learned | None:
+        """What the next run may begin with; None where nothing was found: too few answers, or the limit is fixed."""
+        if not self.adaptive or self._sound is None:
+            return None
+        return Learned(self._sound if self._slow_start else self.limit, not self._slow_start)
 
     def room(self, now_s: float) -> int:
         """How many more requests may go now."""
@@ -118,12 +151,16 @@ class Limiter:
         """
         self.in_flight -= 1
         if retry_after_s is not None:
-            self.paused_until_s = max(self.paused_until_s, now_s + retry_after_s)
+            self.pause(retry_after_s, now_s)
         # Whatever was sent before the last decrease says nothing about the limit since.
         if self.adaptive and self._round is not None and round_number >= self._round.number:
             self._rejected_at = min(self.limit, self.in_flight + 1)
             self._answers_since_rejection = 0
             self._decrease(now_s)
+
+    def pause(self, seconds: float, now_s: float) -> None:
+        """Lets nothing go for a while."""
+        self.paused_until_s = max(self.paused_until_s, now_s + seconds)
 
     def failed(self) -> None:
         """A request ended without saying anything about the load: the server is down, the request was at fault."""
@@ -135,6 +172,7 @@ class Limiter:
             seen = _Footing(
                 self.limit, ended.answers / max(now_s - ended.started_s, 1e-9), ended.latency_s / ended.answers
             )
+            self._sound, self._unproven = self.limit, False
             if self._slow_start:
                 self._double(seen, now_s)
             else:
@@ -177,7 +215,8 @@ class Limiter:
 
     def _decrease(self, now_s: float) -> None:
         # Slow start has just doubled the limit: the half is known to be sound.
-        self.limit = max(1, self.limit // 2 if self._slow_start else int(self.limit * _BACKOFF))
+        halve = self._slow_start or self._unproven
+        self.limit = max(1, self.limit // 2 if halve else int(self.limit * _BACKOFF))
         self._slow_start = False
         self._footing = None
         self._step = 1

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from pydantic_core import from_json
+
 from distill.labeling.errors import DistillError
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat
@@ -84,15 +86,22 @@ def parse_answer(text: str, *, task: Task, answer: AnswerFormat) -> Answer:
         AnswerError: There is no JSON object and no bare label, or the label is not of the set.
     """
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
+        found = from_json(text)  # as json.loads, in half the time
+    except ValueError:
+        found = _loaded(text)
     if isinstance(found, dict):
         return _from_object(found, None, task)
     thought, rest = _split_thinking(text)
     if found := _find_object(rest):
         return _from_object(found, thought, task)
     return Answer(label=_bare_label(rest, task, answer), trace=thought)
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return json.loads(text)  # knows more than pydantic's: lone surrogates
+    except (ValueError, RecursionError):
+        return None
 
 
 def _from_object(found: Mapping[str, Any], thought: str | None, task: Task) -> Answer:

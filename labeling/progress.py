@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, NamedTuple
+
+from distill.labeling.labeling_events import LabelingEvent
 
 _RATE_WINDOW_S = 10.0
 
@@ -22,11 +24,13 @@ class TeacherTally:
         output_tokens: Likewise.
         cost_usd: What this run paid, as far as prices are known.
         unpriced: Replies bought in this run whose price is not known; a budget cannot see them.
-        retries: Sendings that failed and were tried again, by the name of the error.
+        retries: Sendings that failed and were tried again, by cause (:data:`~distill.labeling.errors.CAUSES`).
         reasks: Answers that did not fit and were asked for again.
         cut_rows: Rows of which an input was too long and was shown in part.
         cut_fields: How often that was so, by input.
+        quota_waits: Seconds for which a quota a minute held requests back, by the quota's name.
         stopped: Why the teacher was stopped early; None where it was not.
+        stop_cause: The same by name, one of :data:`~distill.labeling.errors.CAUSES`.
         limit: Requests allowed in flight when last looked at.
     """
 
@@ -41,7 +45,9 @@ class TeacherTally:
     reasks: int = 0
     cut_rows: int = 0
     cut_fields: Counter[str] = field(default_factory=Counter)
+    quota_waits: dict[str, float] = field(default_factory=dict)
     stopped: str | None = None
+    stop_cause: str | None = None
     limit: int = 0
 
     @property
@@ -60,6 +66,10 @@ class TeacherProgress:
         tally: Its counts so far.
         in_flight: Requests that it is answering now.
         rows_per_s: Rows ended a second over the last ten seconds.
+        tokens_per_s: Tokens bought a second, in and out, likewise.
+        left_s: Seconds left at this rate; None where the total or the rate is not known.
+        forecast_usd: What it will have cost in the end if rows go on as in the last ten seconds; None where the total
+            is not known.
         paused_s: Seconds for which the server has asked for quiet; 0 where it has not.
     """
 
@@ -68,6 +78,9 @@ class TeacherProgress:
     tally: TeacherTally
     in_flight: int
     rows_per_s: float
+    tokens_per_s: float
+    left_s: float | None
+    forecast_usd: float | None
     paused_s: float
 
 
@@ -78,10 +91,12 @@ class Progress:
     Attributes:
         elapsed_s: Seconds since it began.
         teachers: Each teacher, in the order given.
+        events: What happened since the last report.
     """
 
     elapsed_s: float
     teachers: tuple[TeacherProgress, ...]
+    events: tuple[LabelingEvent, ...] = ()
 
     @property
     def cost_usd(self) -> float:
@@ -124,21 +139,58 @@ class LabelingResult:
         return sum(tally.ledger_hits for tally in self.teachers.values())
 
 
+class Speeds(NamedTuple):
+    """How fast counts rose over the last seconds: ``rows`` and ``tokens`` a second, and ``usd_per_row``."""
+
+    rows: float
+    tokens: float
+    usd_per_row: float
+
+
+class _Counts(NamedTuple):
+    at_s: float
+    rows: int
+    tokens: int
+    usd: float
+
+
 class Speedometer:
-    """Rate of a counter over the last seconds."""
+    """How fast a teacher's counts rose over the last ten seconds."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
+        self._seen: deque[_Counts] = deque()
 
-    def rate(self, count: int, now_s: float) -> float:
-        """Notes where the counter stands and returns how fast it rose, per second."""
-        self._seen.append((now_s, count))
-        while len(self._seen) > 2 and self._seen[1][0] <= now_s - _RATE_WINDOW_S:
+    def rates(self, tally: TeacherTally, now_s: float) -> Speeds:
+        """Notes where the counts stand and returns how fast they rose."""
+        now = _Counts(now_s, tally.done, tally.input_tokens + tally.output_tokens, tally.cost_usd)
+        self._seen.append(now)
+        while len(self._seen) > 2 and self._seen[1].at_s <= now_s - _RATE_WINDOW_S:
             self._seen.popleft()
-        since_s, before = self._seen[0]
-        return (count - before) / (now_s - since_s) if now_s > since_s else 0.0
+        first = self._seen[0]
+        seconds, rows = now_s - first.at_s, now.rows - first.rows
+        usd_per_row = (now.usd - first.usd) / rows if rows else 0.0
+        if seconds <= 0:
+            return Speeds(0.0, 0.0, usd_per_row)
+        return Speeds(rows / seconds, (now.tokens - first.tokens) / seconds, usd_per_row)
 
 
 def snapshot(tally: TeacherTally) -> TeacherTally:
     """Copies counts, so that who is shown them does not see them change."""
     return copy.deepcopy(tally)
+
+
+def facts_of(tally: TeacherTally) -> dict[str, Any]:
+    """Counts as plain values, for a log; what is nothing is left out."""
+    facts: dict[str, Any] = {
+        "outcomes": dict(tally.outcomes),
+        "requests_sent": tally.requests_sent,
+        "ledger_hits": tally.ledger_hits,
+        "input_tokens": tally.input_tokens,
+        "output_tokens": tally.output_tokens,
+        "cost_usd": round(tally.cost_usd, 6),
+        "unpriced": tally.unpriced,
+        "retries": dict(tally.retries),
+        "reasks": tally.reasks,
+        "quota_waits": {name: round(seconds, 3) for name, seconds in tally.quota_waits.items()},
+    }
+    return {name: value for name, value in facts.items() if value}

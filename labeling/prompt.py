@@ -132,7 +132,8 @@ class Prompter:
         user = fence(field_lines(values))
         if shown:
             user = "\n\n".join([_EXAMPLES_HEAD, *shown, _EXAMPLES_END, user])
-        return Prompt(row_id=row_id, system=self.system, user=user, schema=self.schema, cut=cut)
+        prefix = str(row[self.task.inputs[0]])
+        return Prompt(row_id, self.system, user, self.schema, prefix=prefix, cut=cut)
 
     def again(self, prompt: Prompt, *, text: str, problem: str) -> Prompt:
         """Asks again after an answer that does not fit.
@@ -222,9 +223,16 @@ def _fenced(content: str) -> tuple[str, str]:
 
 
 def _mark(data: bytes, counter: int) -> str:
-    return hashlib.blake2b(
-        data, digest_size=6, salt=counter.to_bytes(8, "little"), person=b"distill-fence-1"
-    ).hexdigest()
+    state = _FENCE.copy() if counter == 0 else _fence_state(counter)
+    state.update(data)
+    return state.hexdigest()
+
+
+def _fence_state(counter: int) -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=6, salt=counter.to_bytes(8, "little"), person=b"distill-fence-1")
+
+
+_FENCE = _fence_state(0)
 
 
 def answer_schema(task: Task, answer: AnswerFormat) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""What a teacher is: who answers requests, and what goes to it and comes back."""
+"""What a teacher is: who answers requests, and what goes to it and comes back.
+
+Prompts, requests, replies and completions are not changed once they are made. They are not frozen, though: a frozen
+dataclass takes three times as long to make, and several are made a row.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
 ProbsAsked = Literal["none", "confidence", "distribution"]
@@ -27,7 +29,7 @@ class AnswerFormat:
     probs: ProbsAsked = "none"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prompt:
     """A question about one row, before any provider's dialect.
 
@@ -37,6 +39,7 @@ class Prompt:
         user: The row, fenced as data.
         schema: JSON schema of the answer.
         turns: Further messages, ``(role, text)``: an answer that did not fit, and what was wrong with it.
+        prefix: What rows that begin alike have in common: the first input. Servers of one model share rows out by it.
         cut: Inputs of the row that were too long and are shown in part. For counting; no part of what is sent.
     """
 
@@ -45,38 +48,72 @@ class Prompt:
     user: str
     schema: Mapping[str, Any]
     turns: tuple[tuple[str, str], ...] = ()
+    prefix: str = ""
     cut: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Request:
-    """What is sent, as the provider will see it.
+    """What is sent, byte for byte.
 
     Attributes:
         endpoint: Who answers: the address of the service, without credentials.
-        payload: Everything else that can change the answer (messages, schema, sampling, model), JSON-serialisable.
+        body: Everything else that can change the answer (messages, schema, sampling, model), as it goes over the wire.
         sample: Index of a deliberate repeat, from 0.
-        row_id: For messages only; no part of the key.
+        row_id: For messages, and for recorded teachers; no part of the key.
+        model: What the ledger notes as sold; no part of the key, since the body names it.
+        key: 16 bytes that change with anything that can change the answer, and with nothing else: BLAKE2b-128 of
+            endpoint, sample and body. Worked out where it is not given (:class:`RequestHead` gives it).
+        prefix: As in :class:`Prompt`; no part of the key.
     """
 
     endpoint: str
-    payload: Mapping[str, Any]
+    body: bytes
     sample: int = 0
-    row_id: str = field(default="", compare=False)
+    row_id: str = ""
+    model: str = ""
+    key: bytes = b""
+    prefix: str = ""
 
-    @cached_property
-    def key(self) -> bytes:
-        """16 bytes that change with anything that can change the answer, and with nothing else.
-
-        BLAKE2b-128 of the canonical JSON (sorted keys, no spaces, UTF-8) of endpoint, payload and sample.
-        """
-        body = json.dumps(
-            [self.endpoint, self.payload, self.sample], sort_keys=True, separators=(",", ":"), ensure_ascii=False
-        )
-        return hashlib.blake2b(body.encode("utf-8", "surrogatepass"), digest_size=16, person=b"distill-req-1").digest()
+    def __post_init__(self) -> None:
+        if not self.key:
+            self.key = _hashed(self.endpoint, self.sample, self.body).digest()
 
 
-@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """The first bytes of a body, which many requests share: encoded once and hashed once.
+
+    With a guideline of 4 KB that is most of what a request costs to write.
+
+    Args:
+        endpoint: As in :class:`Request`.
+        start: The shared bytes.
+        sample: As in :class:`Request`.
+        model: As in :class:`Request`.
+    """
+
+    def __init__(self, endpoint: str, start: bytes, *, sample: int = 0, model: str = "") -> None:
+        self.start = start
+        self._endpoint = endpoint
+        self._sample = sample
+        self._model = model
+        self._state = _hashed(endpoint, sample, start)
+
+    def request(self, rest: bytes, *, row_id: str = "") -> Request:
+        """Makes the request whose body is the shared start and this rest."""
+        state = self._state.copy()
+        state.update(rest)
+        return Request(self._endpoint, self.start + rest, self._sample, row_id, self._model, state.digest())
+
+
+def _hashed(endpoint: str, sample: int, body: bytes) -> hashlib.blake2b:
+    """The body stands last, so that its start can be hashed ahead; lengths keep the parts apart."""
+    address = endpoint.encode("utf-8", "surrogatepass")
+    head = b"%d %d %s " % (sample, len(address), address)
+    return hashlib.blake2b(head + body, digest_size=16, person=b"distill-req-2")
+
+
+@dataclass(slots=True)
 class Reply:
     """What came back, raw, as the ledger keeps it.
 
@@ -84,17 +121,21 @@ class Reply:
         body: The provider's response as text, unparsed.
         latency_s: Seconds from sending to the whole answer.
         cost_usd: What it cost by the prices known when it was bought; None where no price is known.
+        completion: The body as the teacher that bought it read it, so that it is not read twice. Not kept.
+        quiet_s: Seconds for which the service says that its quota is used up, 0 where it does not. Not kept.
     """
 
     body: str
     latency_s: float = 0.0
     cost_usd: float | None = None
+    completion: Completion | None = field(default=None, compare=False, repr=False)
+    quiet_s: float = field(default=0.0, compare=False)
 
 
 Finish = Literal["stop", "length", "filtered", "refused"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Completion:
     """A reply read by its teacher: the provider's envelope is gone, the answer is not parsed yet.
 
@@ -116,6 +157,9 @@ class Completion:
 @runtime_checkable
 class Teacher(Protocol):
     """Answers requests. The engine drives it: ``compile`` → (ledger?) → ``ask`` → ledger → ``read``.
+
+    A teacher may also have ``budget_usd`` (float) and ``quota`` (:class:`~distill.labeling.quota_config.QuotaConfig`),
+    what it may use, and ``endpoint`` and ``model`` (str), by which the limit found is kept for the next run.
 
     Attributes:
         name: Its name in the recipe, as votes carry it.
@@ -147,7 +191,7 @@ class Teacher(Protocol):
     async def ask(self, request: Request) -> Reply:
         """Sends one request, once: the engine retries.
 
-        A body is returned only when ``read`` can read it.
+        A body is returned only when ``read`` can read it; what was read may be handed over with it.
 
         Raises:
             TeacherError: By kind, as in :mod:`distill.labeling.errors`.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Literal, get_args
 
 import polars as pl
 
@@ -46,6 +47,7 @@ class Vote:
         key: Hex key of the request whose reply decided the vote; None where nothing was asked.
         guideline_version: Version of the guideline that was shown; None without one.
         round: Round of distillation, from 0.
+        cause: Name of what went wrong, one of :data:`~distill.labeling.errors.CAUSES`; None where it is ``labeled``.
         shared_from: The row whose answer this is, where near-duplicates share one; None where the row was asked itself.
     """
 
@@ -68,6 +70,7 @@ class Vote:
     key: str | None = None
     guideline_version: str | None = None
     round: int = 0
+    cause: str | None = None
     shared_from: str | None = None
 
 
@@ -91,14 +94,25 @@ VOTE_SCHEMA: dict[str, pl.DataType] = {
     "key": pl.String(),
     "guideline_version": pl.String(),
     "round": pl.Int32(),
+    "cause": pl.String(),
     "shared_from": pl.String(),
 }
 """Columns of ``votes.parquet``, in order."""
 
-_FIELDS = tuple(field.name for field in fields(Vote))
-
 
 def votes_frame(votes: Iterable[Vote]) -> pl.DataFrame:
     """Lays votes out as a table with the columns of :data:`VOTE_SCHEMA`, one line a vote."""
-    rows = [tuple(getattr(vote, name) for name in _FIELDS) for vote in votes]
-    return pl.DataFrame(rows, schema=dict(zip(_FIELDS, VOTE_SCHEMA.values(), strict=True)), orient="row")
+    votes = list(votes)
+    columns = []
+    for name, dtype in VOTE_SCHEMA.items():
+        values = list(map(attrgetter(name), votes))
+        columns.append(_lists(name, values, dtype) if name in ("probs", "clauses") else pl.Series(name, values, dtype))
+    return pl.DataFrame(columns)
+
+
+def _lists(name: str, values: list[list[Any] | None], dtype: pl.DataType) -> pl.Series:
+    """A column of short lists, of which most are the same: each is converted once, which is what takes the time."""
+    places: dict[tuple[Any, ...] | None, int] = {}
+    at = [places.setdefault(None if value is None else tuple(value), len(places)) for value in values]
+    distinct = pl.Series(name, [None if value is None else list(value) for value in places], dtype)
+    return distinct.gather(at)

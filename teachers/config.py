@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from distill.labeling.quota_config import QuotaConfig
 from distill.labeling.teacher import AnswerFormat, ProbsAsked
 
 # Errors leave the input out: it may be a secret.
@@ -39,7 +40,16 @@ class OpenAITeacherConfig(BaseModel):
     model_config = _CONFIG
 
     type: Literal["openai"] = Field("openai", description="a server that speaks OpenAI's chat completions")
-    base_url: str = Field(description="address up to /chat/completions, such as http://localhost:8000/v1")
+    base_url: str | tuple[str, ...] = Field(
+        description="address up to /chat/completions, such as http://localhost:8000/v1; or a list of servers of one "
+        "model, over which requests are balanced"
+    )
+    endpoint: str | None = Field(
+        None,
+        min_length=1,
+        description="who answers, as the ledger knows it; by default the first address. Servers may be added, and the "
+        "first one replaced if endpoint then names its old address, without paying for any answer again",
+    )
     model: str = Field(min_length=1, description="model name as the server lists it under /models")
     family: str = Field(min_length=1, description="models that share ancestry share a family: they err together")
     api_key: SecretStr | None = Field(None, description="key, from the environment: ${NAME}; none for a local server")
@@ -67,12 +77,21 @@ class OpenAITeacherConfig(BaseModel):
         None, ge=1, description="the most requests in flight; null lets the engine find out"
     )
     price: PriceConfig | None = Field(None, description="what tokens cost; without it the cost is not known")
+    budget_usd: float | None = Field(None, ge=0, description="what a run may spend on it, within labeling.budget_usd")
+    quota: QuotaConfig | None = Field(
+        None, description="requests, tokens and dollars that it may use a minute and in all, within labeling.quota"
+    )
     headers: dict[str, SecretStr] = Field(
         default_factory=dict, description="further HTTP headers, kept out of the ledger, logs and manifest"
     )
     extra_body: dict[str, Any] = Field(
         default_factory=dict, description="further fields of the request, which win over ours; null takes a field out"
     )
+
+    @property
+    def base_urls(self) -> tuple[str, ...]:
+        """``base_url`` as a tuple, also where it is one address."""
+        return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
 
     @property
     def answer(self) -> AnswerFormat:
@@ -86,19 +105,13 @@ class OpenAITeacherConfig(BaseModel):
 
     @field_validator("base_url")
     @classmethod
-    def _is_an_address(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value.strip())
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            raise ValueError("must be an address such as http://localhost:8000/v1")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("holds credentials; give them as api_key or headers, from the environment: ${NAME}")
-        if parts.path.rstrip("/").endswith("/chat/completions"):
-            raise ValueError("ends in /chat/completions; leave that off, it is added")
-        return value.strip()
+    def _is_an_address(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(value, str):
+            return _address(value)
+        addresses = tuple(_address(item) for item in value)
+        if not addresses or len(set(addresses)) < len(addresses):
+            raise ValueError("is an empty list, or names a server twice; give each server once")
+        return addresses
 
     @field_validator("api_key", mode="after")
     @classmethod
@@ -125,6 +138,13 @@ class OpenAITeacherConfig(BaseModel):
         if taken := [name for name in _RESERVED_BODY if name in value]:
             raise ValueError(f"may not set {', '.join(taken)}")
         return value
+
+    @model_validator(mode="after")
+    def _dollars_need_a_price(self) -> OpenAITeacherConfig:
+        limited = self.budget_usd is not None or (self.quota is not None and self.quota.usd_per_minute is not None)
+        if limited and self.price is None:
+            raise ValueError("budget_usd and quota.usd_per_minute see nothing without a price; give price")
+        return self
 
 
 class RecordedColumns(BaseModel):
@@ -180,6 +200,21 @@ class RecordedTeacherConfig(BaseModel):
         if self.label_map and self.columns is None:
             raise ValueError("label_map is for parsed tables; name the label's column under columns: {label: …}")
         return self
+
+
+def _address(value: str) -> str:
+    try:
+        parts = urlsplit(value.strip())
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be an address such as http://localhost:8000/v1")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("holds credentials; give them as api_key or headers, from the environment: ${NAME}")
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        raise ValueError("ends in /chat/completions; leave that off, it is added")
+    return value.strip()
 
 
 def _as_text(value: object) -> object:

@@ -11,9 +11,12 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from distill.labeling.errors import (
+    DailyQuotaError,
     OverloadedError,
     RateLimitError,
     RequestRejectedError,
+    SchemaRejectedError,
+    SpendLimitError,
     TeacherError,
     TeacherTimeoutError,
     UnknownModelError,
@@ -22,9 +25,20 @@ from distill.labeling.errors import (
 from distill.teachers.config import OpenAITeacherConfig
 
 _MAX_QUOTED_CHARS = 300
+_MAX_SEARCHED_CHARS = 4000
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+# What services write about quotas of a day or a month, and nothing else: OpenAI and Groq "per day (RPD)", Gemini
+# "…PerDay", OpenRouter "free-models-per-day".
+_DAILY = re.compile(r"\bper[ -]?(?:day|month)|PerDay|\b[RT]PD\b|\bdaily\b|\bmonthly\b", re.IGNORECASE)
+# No other words: "billing" also stands in the advice that comes with a quota a minute.
+_SPENT = ("insufficient_quota", "billing_hard_limit", "billing_not_active", "insufficient_balance", "credit balance")
+_SCHEMA_WORDS = ("response_format", "schema", "grammar", "maxitems", "guided_json", "structured output")
+_TOO_LONG = ("context length", "too long", "maximum context", "max_model_len")
 _KNOWS_LESS = {"json_schema": "json_schema_unbounded", "json_schema_unbounded": "json_object", "json_object": "none"}
+_LEFT_AND_RESET = tuple(
+    (f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}") for kind in ("requests", "tokens")
+)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -90,7 +104,13 @@ def one_line(text: str) -> str:
 
 
 def as_error(
-    refusal: Refusal, *, name: str, config: OpenAITeacherConfig, served: str, say: Callable[[str], str]
+    refusal: Refusal,
+    *,
+    name: str,
+    config: OpenAITeacherConfig,
+    served: str,
+    say: Callable[[str], str],
+    answered: bool = False,
 ) -> TeacherError:
     """Turns a status into the error that says what happens next.
 
@@ -100,10 +120,11 @@ def as_error(
         config: The teacher's section.
         served: Models that the server lists, empty where they are not known.
         say: Puts the teacher in front of a message and takes secrets out.
+        answered: Whether it has answered before. A server that has does take the schema, whatever this request's fault.
     """
     status, got, code = refusal.status, refusal.told, refusal.code
-    if status == 402 or "insufficient_quota" in code:
-        return WrongKeyError(say(f"the account has no credit left, got {got}; top it up, or use another api_key"))
+    if status == 402 or (status in (400, 403, 429) and any(word in f"{code} {got}".lower() for word in _SPENT)):
+        return SpendLimitError(say(f"the account has no credit left, got {got}; top it up, or use another api_key"))
     if status in (401, 403):
         do = "check the environment variable behind api_key" if config.api_key else "give one: api_key: ${NAME}"
         return WrongKeyError(say(f"the server does not accept the key, got {got}; {do}"))
@@ -114,13 +135,20 @@ def as_error(
         return UnknownModelError(say(_unknown_model(got, name, config, served)))
     if status == 408:
         return TeacherTimeoutError(say(f"the server gave up waiting, got {got}; raise timeout_s"))
+    if status == 429 and _DAILY.search(refusal.body[:_MAX_SEARCHED_CHARS]):
+        return DailyQuotaError(
+            say(f"a quota of a day or longer is used up, got {got}; run the same command again then")
+        )
     if status == 429:
         message = say(f"too many requests, got {got}; lower max_concurrency, or wait")
         return RateLimitError(message, retry_after_s=retry_after_s(refusal.headers))
     if status >= 500 or status in (409, 425):
         message = say(f"the server is in trouble, got {got}; look at its log, or lower max_concurrency")
         return OverloadedError(message, retry_after_s=retry_after_s(refusal.headers))
-    return RequestRejectedError(say(f"the server refuses this request, got {got}; {_remedy(got, config)}"))
+    remedy = _remedy(got, config)
+    if not answered and _blames_schema(got, config):
+        return SchemaRejectedError(say(f"the server does not take the schema of the answer, got {got}; {remedy}"))
+    return RequestRejectedError(say(f"the server refuses this request, got {got}; {remedy}"))
 
 
 def _unknown_model(got: str, name: str, config: OpenAITeacherConfig, served: str) -> str:
@@ -129,13 +157,16 @@ def _unknown_model(got: str, name: str, config: OpenAITeacherConfig, served: str
     return f"no model {config.model!r} or no such path, got {got}; correct model, or base_url (it usually ends in /v1)"
 
 
-def _remedy(got: str, config: OpenAITeacherConfig) -> str:
+def _blames_schema(got: str, config: OpenAITeacherConfig) -> bool:
     words = got.lower()
-    if config.structured != "none" and any(
-        word in words for word in ("response_format", "schema", "grammar", "maxitems")
-    ):
+    too_long = any(word in words for word in _TOO_LONG)
+    return config.structured != "none" and not too_long and any(word in words for word in _SCHEMA_WORDS)
+
+
+def _remedy(got: str, config: OpenAITeacherConfig) -> str:
+    if _blames_schema(got, config):
         return f"where it does not know structured: {config.structured}, try {_KNOWS_LESS[config.structured]}"
-    if "context length" in words or "too long" in words:
+    if any(word in got.lower() for word in _TOO_LONG):
         return "lower max_tokens, or shorten the row"
     return "correct what it names (extra_body: {field: null} takes a field out)"
 
@@ -154,12 +185,17 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     if (until := _date(stated)) is not None:
         now = _date(headers.get("Date")) or datetime.now(UTC)
         return max(0.0, (until - now).total_seconds())
-    resets = [
-        _duration(headers.get(f"x-ratelimit-reset-{kind}"))
-        for kind in ("requests", "tokens")
-        if headers.get(f"x-ratelimit-remaining-{kind}") == "0"
-    ]
-    return max((reset for reset in resets if reset is not None), default=None)
+    return quiet_s(headers) or None
+
+
+def quiet_s(headers: Mapping[str, str]) -> float:
+    """Seconds until the quota is whole again that this response says is used up (``x-ratelimit-remaining-…: 0``).
+
+    0 where none is. Waiting so long costs nothing also where the service lets a share through earlier: what it holds
+    back meanwhile goes at once afterwards.
+    """
+    resets = [_duration(headers.get(reset)) or 0.0 for left, reset in _LEFT_AND_RESET if headers.get(left) == "0"]
+    return max(resets, default=0.0)
 
 
 def _seconds(text: str | None) -> float | None:

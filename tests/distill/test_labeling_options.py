@@ -107,3 +107,37 @@ def test_wrong_settings_are_said_at_once(shop, recipe, cli):
         recipe(labeling=settings)
         called = cli("check", "recipe.yaml")
         assert called.code == 2 and said in called.err, called.err
+
+
+def test_retrying_what_failed_heals_shared_answers_and_leaves_canaries_alone(twins, recipe, cli, fault_server):
+    options = {**OPTIONS, "watch": None}
+    rows = pl.read_csv(twins / "rows.csv").filter(pl.col("split") == "pool", ~pl.col("row_id").str.starts_with("t-"))
+    row_id, title = rows.filter(~pl.col("title").str.ends_with(" x")).select("row_id", "title").row(-1)
+    fault_server.on(f"title: {title}", then="400")
+    recipe(teachers=fault_server.base_url, students=None, labeling=options)
+    assert cli("label", "recipe.yaml").code == 0
+    folder = RunFolder(twins / "runs/shop")
+    before, canaries = folder.stage("label").facts, folder.canaries.read_bytes()
+    failed = pl.read_ndjson(folder.failures)
+    # Whichever of the two was asked, the other took its failure.
+    assert sorted(failed["row_id"]) == sorted([row_id, f"t-{row_id}"])
+    assert set(failed["cause"]) == {"request_rejected"}
+    fault_server._by_text.clear()
+    fault_server.requests.clear()
+    called = cli("label", "recipe.yaml", "--retry-failed")
+    assert called.code == 0, called.err
+    assert len(fault_server.requests) == 1
+    votes = pl.read_parquet(folder.votes)
+    assert set(votes["outcome"]) == {"labeled"} and votes["shared_from"].is_not_null().sum() == 10
+    after = folder.stage("label").facts
+    assert (after["breaches"], after["shared"]) == (before["breaches"], 10)
+    assert folder.canaries.read_bytes() == canaries and folder.failures.stat().st_size == 0
+
+
+def test_a_probe_asks_what_the_run_would(twins, recipe, cli, fault_server):
+    recipe(teachers=fault_server.base_url, students=None, labeling={**OPTIONS, "watch": None})
+    planned = json.loads(cli("plan", "recipe.yaml", "--json", "--probe", "9").out)["teachers"][0]
+    assert len(fault_server.requests) == 9 and planned["in_ledger"] >= 9
+    assert all("Items that people have judged" in sent["messages"][1]["content"] for sent in fault_server.requests)
+    assert cli("label", "recipe.yaml").code == 0
+    assert len(fault_server.requests) == 9 + planned["to_send"]

@@ -30,7 +30,7 @@ def rungs(make_rows, task):
     return made, rows
 
 
-def test_each_student_is_compared_with_the_student_before_it(rungs, task):
+def test_the_first_student_of_a_kind_is_compared_with_the_one_before_it(rungs, task):
     made, rows = rungs
     ladder = build_ladder(made, rows, task=task, config=EvalConfig(bootstrap=100))
     teacher, small, large = ladder.rows
@@ -67,6 +67,14 @@ def test_tables_name_metric_truth_and_interval(rungs, task):
     text = captured.get()
     assert expected in text
     assert "labels by the author of the data" in " ".join(text.split())
+
+
+def test_later_students_are_compared_with_the_first_of_their_kind(rungs, task):
+    made, rows = rungs
+    again = [Rung(name, "encoder", "labels", made[2].predictions, made[2].evaluation) for name in ("second", "third")]
+    ladder = build_ladder([*made, *again], rows, task=task, config=EvalConfig(bootstrap=100))
+    assert [row.gain_over for row in ladder.rows] == [None, None, "small", "large|", "large|"]
+    assert ladder.rows[-1].gain.value == 0.0
 
 
 def test_against_teachers_nothing_is_called_accuracy(rungs, task):

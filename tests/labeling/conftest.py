@@ -54,7 +54,8 @@ class ScriptedTeacher:
         if prompt.row_id in self.unanswerable:
             return None
         messages = [["system", prompt.system], ["user", prompt.user], *map(list, prompt.turns)]
-        return Request("http://fake", {"model": self.model, "messages": messages}, sample, prompt.row_id)
+        body = json.dumps({"model": self.model, "messages": messages}).encode()
+        return Request("http://fake", body, sample, prompt.row_id, self.model)
 
     def read(self, reply: Reply) -> Completion:
         body = json.loads(reply.body)
@@ -75,7 +76,7 @@ class ScriptedTeacher:
         return Reply(json.dumps({"text": text, "finish": finish}), latency_s=0.5, cost_usd=self.cost_usd)
 
     def _step(self, request: Request) -> Any:
-        text = request.payload["messages"][1][1]
+        text = json.loads(request.body)["messages"][1][1]
         for word, steps in self.scripts.items():
             if f"{word}\n" in text and steps:
                 return steps.pop(0)

@@ -1,51 +1,109 @@
 from __future__ import annotations
 
-from distill.labeling.budget import Budget, Purse
+from distill.labeling.budget import Budget, Purse, Use
+from distill.labeling.quota_config import QuotaConfig
+
+
+def learn(purse: Purse, usd: float = 0.0, *, tokens: float = 0.0) -> None:
+    purse.learn(tokens=tokens, usd=usd)
 
 
 def test_first_request_goes_alone_so_that_its_price_is_known() -> None:
     purse = Purse(Budget(10.0))
-    assert purse.admits() == "go"
-    reserved = purse.reserve()
-    assert (reserved, purse.admits()) == (0.0, "wait")
-    purse.learn(2.0)
-    purse.settle(reserved, 2.0)
+    assert purse.admits(0.0) == "go"
+    reserved = purse.reserve(0.0)
+    assert (reserved.usd, purse.admits(0.0)) == (0.0, "wait")
+    learn(purse, 2.0)
+    purse.settle(reserved, Use(1, 0, 2.0), 0.0)
     # Four more at $2 fit into what is left of $10.
     reservations = []
-    while purse.admits() == "go":
-        reservations.append(purse.reserve())
-    assert reservations == [2.0] * 4
-    assert purse.admits() == "wait"
-    purse.learn(1.0)
-    purse.settle(2.0, 1.0)  # cheaper than thought: $5 of estimates... 2 + 1 + 3 x 2 = $9 gone, the mean is $1.50
-    assert purse.admits() == "wait"
+    while purse.admits(0.0) == "go":
+        reservations.append(purse.reserve(0.0))
+    assert [reserved.usd for reserved in reservations] == [2.0] * 4
+    assert purse.admits(0.0) == "wait"
+    learn(purse, 1.0)
+    purse.settle(reservations[0], Use(1, 0, 1.0), 0.0)  # 2 + 1 + 3 x 2 = $9 gone, the mean is $1.50
+    assert purse.admits(0.0) == "wait"
+    for reserved in reservations[1:]:
+        learn(purse, 1.0)
+        purse.settle(reserved, Use(1, 0, 1.0), 0.0)
+    assert purse.admits(0.0) == "go"  # 2 + 4 x 1 = $6, the mean is $1.20
     for _ in range(3):
-        purse.learn(1.0)
-        purse.settle(2.0, 1.0)
-    assert purse.admits() == "go"  # 2 + 4 x 1 = $6, the mean is $1.20
-    for _ in range(3):
-        purse.settle(purse.reserve(), 1.2)
-    assert purse.admits() == "stop"  # $9.60 and $1.20 more
+        purse.settle(purse.reserve(0.0), Use(1, 0, 1.2), 0.0)
+    assert purse.admits(0.0) == "stop"  # $9.60 and $1.20 more
     assert "labeling.budget_usd: $9.6000 of $10.0000 is spent" in purse.exhausted_text()
 
 
 def test_own_budget_lies_within_the_runs() -> None:
     run = Budget(10.0)
-    rich, poor = Purse(Budget(None, within=run)), Purse(Budget(1.0, within=run, name="teachers.poor.budget_usd"))
+    rich, poor = Purse(Budget(within=run)), Purse(Budget(1.0, within=run, name="teachers.poor"))
     for purse in (rich, poor):
-        purse.learn(1.0)
-    poor.settle(poor.reserve(), 1.0)
-    assert poor.admits() == "stop"
+        learn(purse, 1.0)
+    poor.settle(poor.reserve(0.0), Use(1, 0, 1.0), 0.0)
+    assert poor.admits(0.0) == "stop"
     assert poor.exhausted_text().startswith("teachers.poor.budget_usd")
     for _ in range(9):
-        assert rich.admits() == "go"
-        rich.settle(rich.reserve(), 1.0)
-    assert rich.admits() == "stop"
+        assert rich.admits(0.0) == "go"
+        rich.settle(rich.reserve(0.0), Use(1, 0, 1.0), 0.0)
+    assert rich.admits(0.0) == "stop"
     assert rich.exhausted_text().startswith("labeling.budget_usd: $10.0000 of $10.0000")
 
 
 def test_without_a_limit_all_goes_and_with_an_empty_one_nothing() -> None:
-    free = Purse(Budget(None))
+    free = Purse(Budget())
     assert not free.limited
-    assert free.admits() == "go"
-    assert Purse(Budget(0.0)).admits() == "stop"
+    assert free.admits(0.0) == "go"
+    for empty in (Budget(0.0), Budget(quota=QuotaConfig(requests=0)), Budget(quota=QuotaConfig(tokens=0))):
+        assert Purse(empty).admits(0.0) == "stop"
+
+
+def test_requests_in_all_count_what_failed_and_need_no_estimate() -> None:
+    purse = Purse(Budget(quota=QuotaConfig(requests=3)))
+    first, second = purse.reserve(0.0), purse.reserve(0.0)
+    assert purse.admits(0.0) == "go"  # none goes alone: a request is a request
+    purse.settle(first, Use(1), 0.0)
+    purse.settle(second, Use(1, 50), 0.0)
+    purse.settle(purse.reserve(0.0), Use(1), 0.0)
+    assert purse.admits(0.0) == "stop"
+    assert purse.exhausted_text().startswith("labeling.quota.requests: 3 of 3 are used")
+
+
+def test_tokens_in_all_are_reserved_and_corrected() -> None:
+    purse = Purse(Budget(quota=QuotaConfig(tokens=1000), name="teachers.a"))
+    learn(purse, tokens=400)
+    one, two = purse.reserve(0.0), purse.reserve(0.0)
+    assert purse.admits(0.0) == "wait"  # 800 set aside, 400 more would be 1,200
+    purse.settle(one, Use(1, 100), 0.0)
+    learn(purse, tokens=100)
+    assert purse.estimate.tokens == 250
+    assert purse.admits(0.0) == "go"  # 100 + 400 set aside + 250
+    purse.settle(two, Use(1, 0), 0.0)  # it failed: nothing was used
+    assert purse.admits(0.0) == "go"
+    purse.settle(purse.reserve(0.0), Use(1, 800), 0.0)
+    assert purse.admits(0.0) == "stop"
+    assert purse.exhausted_text().startswith("teachers.a.quota.tokens: 900 of 1,000 are used")
+
+
+def test_quota_a_minute_says_when_to_go_on_and_which_it_is() -> None:
+    purse = Purse(Budget(quota=QuotaConfig(requests_per_minute=60, tokens_per_minute=6000), name="teachers.a"))
+    learn(purse, tokens=500)
+    assert purse.admits(10.0) == "go"
+    reserved = purse.reserve(10.0)
+    assert purse.admits(10.0) == "later"
+    # The bucket holds one request of 500 tokens and is refilled by (6000 - 500) / 60 a second.
+    assert abs(purse.wait_s(10.0) - 500 / (5500 / 60)) < 1e-6
+    assert purse.slowest(10.0) == "teachers.a.quota.tokens_per_minute"
+    purse.settle(reserved, Use(1, 50), 10.0)  # it took 50: 450 are given back
+    assert abs(purse.wait_s(10.0) - 1.0) < 1e-6  # one request a second is now what holds it
+    assert purse.slowest(10.0) == "teachers.a.quota.requests_per_minute"
+    assert purse.admits(11.0) == "go"
+
+
+def test_quota_of_the_run_is_shared_by_its_teachers() -> None:
+    run = Budget(quota=QuotaConfig(requests_per_minute=60))
+    one, two = Purse(Budget(within=run, name="teachers.one")), Purse(Budget(within=run, name="teachers.two"))
+    one.reserve(0.0)
+    assert (one.admits(0.0), two.admits(0.0)) == ("later", "later")
+    assert two.admits(1.0) == "go"
+    two.reserve(1.0)
+    assert one.slowest(1.0) == "labeling.quota.requests_per_minute"

@@ -19,7 +19,7 @@ from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.ledger import Ledger
 from distill.labeling.progress import LabelingResult, Progress
 from distill.labeling.task import Task
-from distill.labeling.vote import OUTCOMES, VOTE_SCHEMA
+from distill.labeling.vote import OUTCOMES, VOTE_SCHEMA, Vote, votes_frame
 
 Label = Callable[..., tuple[pl.DataFrame, LabelingResult]]
 Rows = Callable[..., pl.DataFrame]
@@ -122,8 +122,13 @@ def test_outcomes_add_up_with_every_failure_there_is(teacher: Any, label: Label,
     assert set(votes["outcome"]) <= set(OUTCOMES)
     assert votes.filter(pl.col("outcome") != "labeled")["reason"].null_count() == 0
     tally = result.teachers["judge"]
-    retried = {"OverloadedError": 1, "TeacherTimeoutError": 1, "BadReplyError": 1, "ConnectionFailedError": 3}
-    assert tally.retries == {**retried, "RateLimitError": 1}
+    retried = {"overloaded": 1, "timeout": 1, "bad_reply": 1, "connection": 3}
+    assert tally.retries == {**retried, "minute_quota": 1}
+    causes = dict(votes.filter(pl.col("cause").is_not_null()).select("row_id", "cause").iter_rows())
+    rejected = {"r3": "request_rejected", "r13": "request_rejected"}
+    misfits = {"r5": "misfit", "r6": "truncated", "r8": "filtered", "r9": "refused", "r10": "abstained"}
+    assert causes == {**rejected, **misfits, "r2": "connection", "r11": "error", "r14": "error", "r15": "no_reply"}
+    assert set(causes.values()) <= set(errors.CAUSES)
     assert tally.reasks == 3  # r4, r5, r13
 
     # Failures are not answers: only what has none is asked again, and now all is well.
@@ -442,7 +447,74 @@ def test_full_ledger_stops_the_run(
             )
         held = len(ledger)
     assert teacher.closed == 1
-    assert sum(teacher.asked.values()) <= held + 16
+    assert sum(teacher.asked.values()) <= held + 2 * 16  # sent and not yet durable
     labeled = pl.concat(votes).filter(pl.col("outcome") == "labeled")
     assert labeled.height <= held  # nothing was used that is not durable
     assert set(pl.concat(votes)["outcome"]) == {"labeled"}
+
+
+def test_slots_are_free_before_answers_are_durable_within_a_bound(
+    teacher: Any, label: Label, make_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, at_risk, durable = Ledger._commit, [], [0]
+
+    def slow(self: Ledger, connection: Any, batch: list[Any], sources: Any) -> Any:
+        time.sleep(0.003)
+        result = commit(self, connection, batch, sources)
+        at_risk.append(sum(teacher.asked.values()) - durable[0])
+        durable[0] += len(batch)
+        return result
+
+    monkeypatch.setattr(Ledger, "_commit", slow)
+    votes, _ = label(make_rows(300), teacher, concurrency=8)
+    assert votes.height == durable[0] == 300
+    assert 8 < max(at_risk) <= 16
+
+
+def test_what_was_read_when_it_was_bought_is_not_read_again(teacher: Any, label: Label, make_rows: Rows) -> None:
+    ask, read, reads = teacher.ask, teacher.read, []
+
+    async def ask_and_read(request: Any) -> Any:
+        reply = await ask(request)
+        reply.completion = read(reply)
+        return reply
+
+    def counted(reply: Any) -> Any:
+        reads.append(reply)
+        return read(reply)
+
+    teacher.ask, teacher.read = ask_and_read, counted
+    votes, _ = label(make_rows(50), teacher)
+    assert not reads
+    again, _ = label(make_rows(50), teacher)
+    assert len(reads) == 50  # the ledger keeps what came over the wire, not what was made of it
+    assert again.drop("from_ledger").equals(votes.drop("from_ledger"))
+
+
+def test_requests_that_share_a_query_follow_each_other(teacher: Any, label: Label, make_rows: Rows) -> None:
+    order: list[str] = []
+    ask = teacher.ask
+
+    async def noted(request: Any) -> Any:
+        order.append(request.body.decode().split("query: ")[1][:2])
+        return await ask(request)
+
+    teacher.ask = noted
+    rows = make_rows(300).with_columns(query=pl.Series([f"q{n % 3}" for n in range(300)]))
+    label(rows, teacher, concurrency=1)
+    assert order == ["q0"] * 100 + ["q1"] * 100 + ["q2"] * 100
+
+
+def test_votes_are_laid_out_as_they_are() -> None:
+    lists = [None, [], ["E1"], ["E1", "S2"], ["E1"], None]
+    probs = [[0.5, 0.5], None, [1.0, 0.0], [0.5, 0.5], [], None]
+    votes = [
+        Vote("r", "t", "f", "labeled", clauses=clauses, probs=stated, latency_s=n if n else None)
+        for n, (clauses, stated) in enumerate(zip(lists, probs, strict=True))
+    ]
+    table = votes_frame(iter(votes))
+    assert dict(table.schema) == VOTE_SCHEMA == dict(votes_frame([]).schema)
+    assert table["clauses"].to_list() == lists
+    assert table["probs"].to_list() == probs
+    assert table["latency_s"].to_list() == [None, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert table.height == 6

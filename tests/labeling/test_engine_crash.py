@@ -18,7 +18,7 @@ import pytest
 
 # A child process: asks the server about every row and writes the votes, in order, when all is done.
 _CHILD = """
-import resource, sys
+import resource, sqlite3, sys, time
 from pathlib import Path
 import polars as pl
 from distill.labeling.engine import ask_teachers
@@ -28,7 +28,17 @@ from distill.labeling.task import Task
 from distill.teachers.config import OpenAITeacherConfig
 from distill.teachers.openai import OpenAITeacher
 
-base_url, ledger, rows, out, in_flight, most_bytes = sys.argv[1:]
+base_url, ledger, rows, out, in_flight, most_bytes, commit_s = sys.argv[1:]
+
+class SlowDisk(sqlite3.Connection):
+    def execute(self, statement, *parameters):
+        if statement == "COMMIT":
+            time.sleep(float(commit_s))  # killed here, nothing of the commit is there
+        return super().execute(statement, *parameters)
+
+if float(commit_s):
+    connect = sqlite3.connect
+    sqlite3.connect = lambda *places, **settings: connect(*places, factory=SlowDisk, **settings)
 if int(most_bytes):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(most_bytes), int(most_bytes)))
 teacher = OpenAITeacher("judge", OpenAITeacherConfig(base_url=base_url, model="tiny", family="f"))
@@ -43,6 +53,8 @@ pl.concat(votes).sort("row_id").write_parquet(out)
 print(result.requests_sent, result.ledger_hits)
 """
 _IN_FLIGHT = 16
+# What a kill can lose is what was sent and is not yet durable: at most twice what may be in flight.
+_AT_RISK = 2 * _IN_FLIGHT
 _ROWS = 240
 
 
@@ -52,11 +64,12 @@ class Child:
     def __init__(self, server: Any, folder: Path, rows: pl.DataFrame) -> None:
         self.server = server
         self.folder = folder
+        self.commit_s = 0.0
         rows.write_parquet(folder / "rows.parquet")
 
     def start(self, *, ledger: str = "ledger.sqlite", out: str = "votes.parquet", most_bytes: int = 0) -> Any:
         places = [self.folder / ledger, self.folder / "rows.parquet", self.folder / out]
-        command = [sys.executable, "-c", _CHILD, self.server.base_url, *places, _IN_FLIGHT, most_bytes]
+        command = [sys.executable, "-c", _CHILD, self.server.base_url, *places, _IN_FLIGHT, most_bytes, self.commit_s]
         return subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def finish(self, process: Any) -> tuple[int, int]:
@@ -100,11 +113,11 @@ def kill_and_resume(child: Child, kills: int) -> None:
         time.sleep(dice.random() * 0.02)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        assert child.paid_twice() <= (kill + 1) * _IN_FLIGHT
+        assert child.paid_twice() <= (kill + 1) * _AT_RISK
     sent, hits = child.finish(child.start())
     assert sent + hits == _ROWS
     assert len(child.server.counts) == _ROWS
-    assert child.paid_twice() <= kills * _IN_FLIGHT
+    assert child.paid_twice() <= kills * _AT_RISK
     assert (child.votes()["outcome"] == "labeled").all()
     assert same_answers(child.votes(), child.votes("undisturbed.parquet"))
 
@@ -113,8 +126,19 @@ def test_kill_and_resume_is_as_if_undisturbed(child: Child) -> None:
     kill_and_resume(child, kills=3)
 
 
+def test_kill_with_the_ledger_on_a_slow_disk(child: Child) -> None:
+    child.commit_s = 0.1  # five times what an answer takes: most of what is answered is not yet durable
+    kill_and_resume(child, kills=3)
+
+
 @pytest.mark.slow
 def test_twenty_kills(child: Child) -> None:
+    kill_and_resume(child, kills=20)
+
+
+@pytest.mark.slow
+def test_twenty_kills_with_the_ledger_on_a_slow_disk(child: Child) -> None:
+    child.commit_s = 0.1
     kill_and_resume(child, kills=20)
 
 
@@ -137,8 +161,8 @@ def test_full_disk_ends_in_one_clear_error_and_the_next_run_goes_on(child: Child
     assert _IN_FLIGHT < asked < _ROWS
     sent, hits = child.finish(child.start())
     assert sent + hits == _ROWS
-    assert hits >= asked - _IN_FLIGHT
-    assert child.paid_twice() <= _IN_FLIGHT
+    assert hits >= asked - _AT_RISK
+    assert child.paid_twice() <= _AT_RISK
     assert (child.votes()["outcome"] == "labeled").all()
 
 

@@ -93,7 +93,9 @@ def test_the_prompt_shows_them_before_the_item_and_the_prefix_is_the_same(rows: 
     prompter = asked.prompter(AnswerFormat())
     prompts = [prompter(row) for batch in asked for row in batch.iter_rows(named=True)]
     assert len({prompt.system for prompt in prompts}) == 1
-    first = prompts[0].user
+    # Both ask about shoes; capitals come first.
+    red, first = (prompt.user for prompt in prompts[:2])
+    assert "query: Red running shoe" in red
     examples, _, item = first.rpartition("The item to judge:")
     assert examples.count("\nlabel: ") == 2 and "blue running shoes" not in examples
     assert "query: blue running shoes" in item and "label:" not in item

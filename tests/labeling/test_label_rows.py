@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def gullible(make_teacher: Any) -> Any:
 
     class Gullible(make_teacher):  # type: ignore[misc]
         def _step(self, request: Request) -> str:
-            text = request.payload["messages"][1][1]
+            text = json.loads(request.body)["messages"][1][1]
             korean = any("가" <= letter <= "힣" for letter in text)
             return '{"label": "exact"}' if korean else '{"label": "irrelevant"}'
 
@@ -209,7 +210,7 @@ def test_near_duplicates_share_one_vote_a_row_and_the_audit_says_how_often_it_is
 ) -> None:
     class Fickle(make_teacher):  # type: ignore[misc]
         def _step(self, request: Request) -> str:
-            plural = "Red Shoes" in request.payload["messages"][1][1]
+            plural = "Red Shoes" in json.loads(request.body)["messages"][1][1]
             return '{"label": "substitute"}' if plural else '{"label": "exact"}'
 
     base = make_rows(600)

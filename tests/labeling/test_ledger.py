@@ -100,6 +100,23 @@ def test_many_replies_share_a_commit(path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(commits) < 500  # 4 or more a commit also on a very fast disk
 
 
+def test_commits_gather_until_somebody_is_in_a_hurry(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill.labeling.ledger._GATHER_S", 60.0)
+
+    async def main(ledger: Ledger) -> None:
+        waiting = [ledger.put_soon(key_of(n), Reply(str(n)), source=SOURCE) for n in range(50)]
+        done, _ = await asyncio.wait(waiting, timeout=0.02)
+        assert not done
+        ledger.hurry()
+        await asyncio.wait_for(asyncio.gather(*waiting), timeout=10)
+        waiting = [ledger.put_soon(key_of(99), Reply("x"), source=SOURCE)]
+        await asyncio.to_thread(ledger.flush)
+        assert (await waiting[0]).body == "x"
+
+    with Ledger(path) as ledger:
+        asyncio.run(main(ledger))
+
+
 def test_closing_writes_what_is_left(path: Path) -> None:
     ledger = Ledger(path)
     futures = [ledger.put(key_of(n), Reply("x"), source=SOURCE) for n in range(500)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from distill.labeling.limits import Limiter, backoff_s
+from distill.labeling.limits import Learned, Limiter, backoff_s
 
 
 @dataclass
@@ -144,3 +144,33 @@ def test_backoff_is_full_jitter() -> None:
         return high
 
     assert [backoff_s(n, most) for n in (0, 1, 2, 5, 6, 7, 5000)] == [1.0, 2.0, 4.0, 32.0, 60.0, 60.0, 60.0]
+
+
+def test_what_was_learned_is_where_the_next_run_begins() -> None:
+    world = World(Limiter(), hidden_limit(lambda now_s: 100))
+    assert world.limiter.learned is None  # nothing is known yet
+    world.run(60.0)
+    learned = world.limiter.learned
+    assert learned is not None and 85 <= learned.limit <= 100 and learned.settled
+    again = World(Limiter(learned=learned), hidden_limit(lambda now_s: 100))
+    again.run(60.0)
+    assert again.rate(since_s=2.0) >= 0.9 * 100  # at once, where slow start needs five rounds
+    assert again.rejected_share(since_s=0.0) < 0.02
+    assert Limiter(fixed=9).learned is None
+
+
+def test_a_run_that_ended_in_slow_start_lets_the_next_one_go_on_with_it() -> None:
+    world = World(Limiter(), hidden_limit(lambda now_s: 500))
+    world.run(2.5)  # rounds of 8 and 16 have ended
+    learned = world.limiter.learned
+    assert learned is not None and not learned.settled
+    again = World(Limiter(learned=learned), hidden_limit(lambda now_s: 500))
+    again.run(30.0)
+    assert max(again.limits[:2000]) >= 256  # doubling, where steps of one and two would be far below
+
+
+def test_a_server_that_bears_less_than_last_time_is_found_out_soon() -> None:
+    world = World(Limiter(learned=Learned(400, True)), hidden_limit(lambda now_s: 10))
+    world.run(60.0)
+    assert world.limits[-1] <= 12
+    assert world.rate(since_s=20.0) >= 0.9 * 10

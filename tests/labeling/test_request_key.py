@@ -6,88 +6,123 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
-from distill.labeling.teacher import AnswerFormat, Prompt, Request
+from distill.labeling.teacher import AnswerFormat, Prompt, Request, RequestHead
 
 TEXT = st.text(min_size=1, max_size=40)
-PARTS: dict[str, st.SearchStrategy[Any]] = {
-    "model": TEXT,
-    "messages": st.lists(st.fixed_dictionaries({"role": TEXT, "content": TEXT}), min_size=1, max_size=3),
-    "temperature": st.floats(0, 2),
-    "max_tokens": st.integers(1, 9999),
-    "response_format": st.dictionaries(TEXT, st.recursive(TEXT | st.booleans(), st.lists, max_leaves=5), max_size=3),
-    "images": st.lists(st.binary(max_size=20).map(bytes.hex), max_size=2),
-}
-PAYLOAD = st.fixed_dictionaries(PARTS)
-REQUEST = st.builds(Request, TEXT, PAYLOAD, st.integers(0, 99), TEXT)
+BODY = st.binary(max_size=80)
+REQUEST = st.builds(Request, TEXT, BODY, st.integers(0, 99), TEXT, TEXT)
 
 
 def copy(request: Request, **changes: Any) -> Request:
-    """A new object: the key is cached in the old one."""
-    return replace(request, **{"payload": json.loads(json.dumps(request.payload)), **changes})
+    """A new object, whose key is worked out afresh."""
+    return replace(request, **{"key": b"", **changes})
 
 
-@given(REQUEST, TEXT)
-def test_row_id_and_order_of_fields_do_not_matter(request: Request, row_id: str) -> None:
-    shuffled = dict(reversed(list(request.payload.items())))
-    assert copy(request, row_id=row_id, payload=shuffled).key == request.key
+@given(REQUEST, TEXT, TEXT)
+def test_row_id_and_the_noted_model_do_not_matter(request: Request, row_id: str, model: str) -> None:
+    assert copy(request, row_id=row_id, model=model).key == request.key
     assert len(request.key) == 16
 
 
-@given(REQUEST, st.sampled_from(["endpoint", "sample", *PARTS]), st.data())
+@given(REQUEST, st.sampled_from(["endpoint", "sample", "body"]), st.data())
 def test_each_part_matters(request: Request, part: str, data: st.DataObject) -> None:
-    if part == "endpoint":
-        other = copy(request, endpoint=data.draw(TEXT.filter(lambda text: text != request.endpoint)))
-    elif part == "sample":
-        other = copy(request, sample=request.sample + 1)
-    else:
-        value = data.draw(PARTS[part].filter(lambda value: value != request.payload[part]))
-        other = copy(request, payload={**request.payload, part: value})
-    assert other.key != request.key
+    values: dict[str, st.SearchStrategy[Any]] = {"endpoint": TEXT, "sample": st.integers(0, 99), "body": BODY}
+    value = data.draw(values[part].filter(lambda value: value != getattr(request, part)))
+    assert copy(request, **{part: value}).key != request.key
 
 
-@given(REQUEST, st.data())
-def test_one_character_of_one_message_matters(request: Request, data: st.DataObject) -> None:
-    messages = json.loads(json.dumps(request.payload["messages"]))
-    message = messages[data.draw(st.integers(0, len(messages) - 1))]
-    at = data.draw(st.integers(0, len(message["content"])))
-    message["content"] = message["content"][:at] + data.draw(st.characters()) + message["content"][at:]
-    assert copy(request, payload={**request.payload, "messages": messages}).key != request.key
+@given(REQUEST, st.integers(0, 80), st.integers(1, 255))
+def test_one_byte_of_the_body_matters(request: Request, at: int, flip: int) -> None:
+    inserted = request.body[:at] + bytes([flip]) + request.body[at:]
+    assert copy(request, body=inserted).key != request.key
+    if at < len(request.body):
+        changed = bytearray(request.body)
+        changed[at] ^= flip
+        assert copy(request, body=bytes(changed)).key != request.key
 
 
 @given(REQUEST, TEXT)
 def test_text_cannot_move_from_one_part_to_another(request: Request, text: str) -> None:
     one = copy(request, endpoint=request.endpoint + text)
-    two = copy(request, payload={**request.payload, "model": text + request.payload["model"]})
-    assert len({one.key, two.key, request.key}) == 3
+    two = copy(request, body=text.encode() + request.body)
+    three = copy(request, endpoint=f"{request.endpoint} {text}", body=request.body)
+    four = copy(request, endpoint=request.endpoint, body=text.encode() + b" " + request.body)
+    assert len({one.key, two.key, three.key, four.key, request.key}) == 5
 
 
-def test_key_of_the_first_version() -> None:
+@given(REQUEST, st.integers(0, 80))
+def test_a_start_hashed_ahead_changes_nothing(request: Request, at: int) -> None:
+    head = RequestHead(request.endpoint, request.body[:at], sample=request.sample, model=request.model)
+    twice = [head.request(request.body[at:], row_id=request.row_id) for _ in range(2)]
+    for made in twice:
+        assert (made.key, made.body, made.endpoint) == (request.key, request.body, request.endpoint)
+        assert (made.sample, made.row_id, made.model) == (request.sample, request.row_id, request.model)
+
+
+def test_key_of_this_version() -> None:
     # Where this fails, every answer that anybody ever bought is bought again.
-    request = Request("http://localhost/v1", {"model": "m", "messages": [{"role": "user", "content": "é"}]}, 1, "row")
-    assert request.key.hex() == "a477f53f8967dac77bde6aff5b986936"
+    request = Request("http://localhost/v1", '{"model":"m","messages":["é"]}'.encode(), 1, "row")
+    assert request.key.hex() == "7fcfc246750d54671ff5681484c8ab82"
 
 
-def test_prompt_and_format_matter_and_the_rows_around_do_not() -> None:
-    def key(task: Task, answer: AnswerFormat, **row: str) -> bytes:
-        prompt: Prompt = Prompter(task, answer)({"row_id": "1", "query": "q", "title": "t", "gold": "exact", **row})
-        payload = {"messages": [prompt.system, prompt.user], "schema": prompt.schema}
-        return Request("http://x", payload).key
+@pytest.mark.parametrize("seed", [None, 5])
+def test_prompt_and_settings_matter_and_the_rows_around_do_not(seed: int | None) -> None:
+    from distill.teachers.config import OpenAITeacherConfig
+    from distill.teachers.openai import OpenAITeacher
 
-    task, answer = Task(labels=("a", "b"), inputs=("query", "title")), AnswerFormat()
-    plain = key(task, answer)
-    assert key(task, answer, row_id="2", gold="irrelevant", group="other") == plain
+    def key(task: Task, row: dict[str, str] | None = None, *, sample: int = 0, **settings: Any) -> bytes:
+        section = {"base_url": "http://x/v1", "model": "m", "family": "f", "seed": seed, **settings}
+        teacher = OpenAITeacher(settings.pop("name", "judge"), OpenAITeacherConfig(**section))
+        prompter = Prompter(task, teacher.answer)
+        # Others are asked before and after; what is kept of them must not leak into this one.
+        for number in range(2):
+            teacher.compile(prompter({"row_id": "0", "query": f"before {number}", "title": "b"}), sample=number)
+        prompt: Prompt = prompter({"row_id": "1", "query": "q", "title": "t", "gold": "exact", **(row or {})})
+        return teacher.compile(prompt, sample=sample).key
+
+    task = Task(labels=("a", "b"), inputs=("query", "title"))
+    plain = key(task)
+    assert key(task, {"row_id": "2", "gold": "irrelevant", "group": "other"}) == plain
+    assert key(task, timeout_s=9, max_concurrency=3, api_key="sk-secret", headers={"X-A": "b"}, family="g") == plain
     changed = [
-        key(task, answer, query="q2"),
-        key(task, answer, title="t2"),
-        key(replace(task, labels=("b", "a")), answer),
-        key(replace(task, inputs=("title", "query")), answer),
-        key(replace(task, instructions="Judge."), answer),
-        key(task, AnswerFormat(trace=True)),
-        key(task, AnswerFormat(probs="distribution")),
+        key(task, {"query": "q2"}),
+        key(task, {"title": "t2"}),
+        key(task, sample=1),
+        key(replace(task, labels=("b", "a"))),
+        key(replace(task, inputs=("title", "query"))),
+        key(replace(task, instructions="Judge.")),
+        key(task, base_url="http://y/v1"),
+        key(task, model="n"),
+        key(task, traces=True),
+        key(task, probs="distribution"),
+        key(task, temperature=1),
+        key(task, temperature=None),
+        key(task, max_tokens=7),
+        key(task, seed=6),
+        key(task, structured="json_object"),
+        key(task, structured="none"),
+        key(task, extra_body={"top_k": 1}),
     ]
-    assert len({plain, *changed}) == 8
+    assert len({plain, *changed}) == 1 + len(changed)
+
+
+def test_order_of_the_schema_matters() -> None:
+    # A model writes the fields in the schema's order: reasoning before the label is another question than after it.
+    from distill.teachers.config import OpenAITeacherConfig
+    from distill.teachers.openai import OpenAITeacher
+
+    teacher = OpenAITeacher("judge", OpenAITeacherConfig(base_url="http://x/v1", model="m", family="f", traces=True))
+    prompt = Prompter(Task(labels=("a", "b"), inputs=("query",)), AnswerFormat(trace=True))(
+        {"row_id": "1", "query": "q"}
+    )
+    properties = dict(reversed(prompt.schema["properties"].items()))
+    other = replace(prompt, schema={**prompt.schema, "properties": properties})
+    one, two = teacher.compile(prompt, sample=0), teacher.compile(other, sample=0)
+    assert json.loads(one.body) == json.loads(two.body)
+    assert one.key != two.key

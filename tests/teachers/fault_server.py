@@ -10,6 +10,9 @@ Faults (a string each; what follows a colon is the fault's argument)::
     401 403 404 400 413 422 402 500 503 …    that status, with an OpenAI error body
     429  429:SECONDS   too many requests, with Retry-After where SECONDS is given
     quota              429 with the code insufficient_quota
+    daily              429 whose message names a quota a day
+    schema             400 that blames the schema of the answer
+    used_up:SECONDS    ok, with headers that say that the requests a minute are used up, and for how long
     azure_filter       400 with the code content_filter
     redirect           307 to another path
     html               200 with an HTML page
@@ -40,7 +43,16 @@ from typing import Any
 from aiohttp import web
 
 DEFAULT_LABELS = ("exact", "substitute", "complement", "irrelevant")
-_ERROR_CODES = {"quota": (429, "insufficient_quota"), "azure_filter": (400, "content_filter")}
+_ERROR_CODES = {
+    "quota": (429, "insufficient_quota"),
+    "daily": (429, "rate_limit_exceeded"),
+    "schema": (400, "invalid_request_error"),
+    "azure_filter": (400, "content_filter"),
+}
+_ERROR_WORDS = {
+    "daily": "Rate limit reached for tiny on requests per day (RPD): Limit 1000, Used 1000.",
+    "schema": "Invalid schema for response_format 'answer': 'maxItems' is not permitted.",
+}
 _HTML = "<!doctype html><html><head><title>Welcome to the proxy</title></head><body>Sign in</body></html>"
 
 
@@ -156,7 +168,10 @@ class FaultServer:
             status, code = _ERROR_CODES.get(kind, (0, kind))
             headers = {"Retry-After": argument} if argument else {}
             return error_response(
-                status or int(kind), f"scripted fault {kind}\nsecond line", code=code, headers=headers
+                status or int(kind),
+                _ERROR_WORDS.get(kind, f"scripted fault {kind}\nsecond line"),
+                code=code,
+                headers=headers,
             )
         if kind == "never":
             await self._stopping.wait()
@@ -175,8 +190,11 @@ class FaultServer:
         if kind == "cut":
             return await _cut_off(http, body.encode())
         bodies = {"html": _HTML, "empty": "", "half_json": body[: len(body) // 2]}
+        spent = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": f"{argument}s"}
         return web.Response(
-            text=bodies.get(kind, body), content_type="text/html" if kind == "html" else "application/json"
+            text=bodies.get(kind, body),
+            content_type="text/html" if kind == "html" else "application/json",
+            headers=spent if kind == "used_up" else None,
         )
 
 

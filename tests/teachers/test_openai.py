@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import traceback
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from distill.labeling.guideline import Guideline
 from distill.labeling.parsing import parse_answer
 from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
-from distill.labeling.teacher import Prompt, Reply, Teacher
+from distill.labeling.teacher import Prompt, Reply, Request, Teacher
 from distill.teachers.config import OpenAITeacherConfig
 from distill.teachers.openai import OpenAITeacher, endpoint_of
 from distill.teachers.registry import build_teacher
@@ -34,6 +36,10 @@ def teacher(server, **changes) -> OpenAITeacher:
 
 def prompt_of(one: OpenAITeacher, row=ROW) -> Prompt:
     return Prompter(TASK, one.answer)(row)
+
+
+def sent_by(request: Request) -> dict[str, Any]:
+    return json.loads(request.body)
 
 
 def ask(one: OpenAITeacher, row=ROW) -> Reply:
@@ -101,9 +107,9 @@ def test_cached_tokens_have_their_price(fault_server):
     )
     from distill.teachers.openai import _cost_usd
 
-    body = '{"usage": {"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 80}}}'
+    usage = {"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 80}}
     # 20 fresh at 10 dollars a million and 80 cached at 1: 280 dollars a million.
-    assert _cost_usd(body, one._config.price) == pytest.approx(280e-6)
+    assert _cost_usd(usage, one._config.price) == pytest.approx(280e-6)
 
 
 def test_what_is_sent(fault_server):
@@ -136,18 +142,18 @@ def test_servers_that_know_less(fault_server, structured, sent):
 def test_seeds_differ_by_row_and_sample_and_repeat():
     one = teacher("http://localhost:8000/v1", seed=5)
     rows = [{**ROW, "title": f"shoe {number}"} for number in range(20)]
-    seeds = [one.compile(prompt_of(one, row), sample=sample).payload["seed"] for row in rows for sample in range(3)]
+    seeds = [sent_by(one.compile(prompt_of(one, row), sample=sample))["seed"] for row in rows for sample in range(3)]
     assert len(set(seeds)) == 60
     assert all(0 <= seed < 2**31 for seed in seeds)
-    assert one.compile(prompt_of(one, rows[0]), sample=1).payload["seed"] == seeds[1]
-    assert "seed" not in teacher("http://localhost:8000/v1").compile(prompt_of(one), sample=3).payload
+    assert sent_by(one.compile(prompt_of(one, rows[0]), sample=1))["seed"] == seeds[1]
+    assert "seed" not in sent_by(teacher("http://localhost:8000/v1").compile(prompt_of(one), sample=3))
 
 
 def test_a_schema_without_bounds(fault_server):
     one = teacher(fault_server, structured="json_schema_unbounded", probs="distribution")
     task = Task(labels=("minimum", "b"), inputs=("query",), guideline=Guideline.parse("- **E1 A.** b\n"))
     prompt = Prompter(task, one.answer)(ROW)
-    schema = one.compile(prompt, sample=0).payload["response_format"]["json_schema"]["schema"]
+    schema = sent_by(one.compile(prompt, sample=0))["response_format"]["json_schema"]["schema"]
     assert schema["properties"] == {
         "label": {"type": "string", "enum": ["minimum", "b"]},
         "clauses": {"type": "array", "items": {"type": "string", "enum": ["E1"]}},
@@ -163,7 +169,7 @@ def test_a_schema_without_bounds(fault_server):
 def test_turns_follow_the_question(fault_server):
     one = teacher(fault_server)
     prompt = Prompter(TASK, one.answer).again(prompt_of(one), text="great", problem="label: got 'great'")
-    messages = one.compile(prompt, sample=0).payload["messages"]
+    messages = sent_by(one.compile(prompt, sample=0))["messages"]
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
     assert one.compile(prompt, sample=0).key != one.compile(prompt_of(one), sample=0).key
 
@@ -209,8 +215,43 @@ def test_wrong_key(make_fault_server):
 
 def test_forbidden_and_no_credit_stop_the_teacher(fault_server):
     failure(fault_server, "403", errors.WrongKeyError)
-    assert "no credit" in str(failure(fault_server, "402", errors.WrongKeyError))
-    assert "no credit" in str(failure(fault_server, "quota", errors.WrongKeyError))
+    assert "no credit" in str(failure(fault_server, "402", errors.SpendLimitError))
+    assert failure(fault_server, "quota", errors.SpendLimitError).stops_teacher
+
+
+def test_a_quota_of_a_day_is_no_quota_of_a_minute(fault_server):
+    error = failure(fault_server, "daily", errors.DailyQuotaError)
+    assert error.stops_teacher and not error.retryable
+    assert "run the same command again then" in str(error)
+
+
+def test_a_schema_that_the_server_does_not_take_stops_the_teacher_with_what_to_do(fault_server):
+    error = failure(fault_server, "schema", errors.SchemaRejectedError)
+    assert error.stops_teacher
+    assert "try json_schema_unbounded" in str(error)
+    # Nobody is held to a schema: it is this request's fault.
+    failure(fault_server, "schema", errors.RequestRejectedError, structured="none")
+
+
+def test_a_server_that_has_answered_takes_the_schema(fault_server):
+    async def main(one: OpenAITeacher) -> None:
+        await one.open()
+        try:
+            request = one.compile(prompt_of(one), sample=0)
+            await one.ask(request)
+            fault_server.script("schema")
+            with pytest.raises(errors.RequestRejectedError, match="json_schema_unbounded"):
+                await one.ask(request)
+        finally:
+            await one.close()
+
+    asyncio.run(main(teacher(fault_server)))
+
+
+def test_used_up_quota_is_told(fault_server):
+    fault_server.script("used_up:12")
+    assert ask(teacher(fault_server)).quiet_s == 12.0
+    assert ask(teacher(fault_server)).quiet_s == 0.0
 
 
 def test_unknown_model_names_what_is_served(make_fault_server):

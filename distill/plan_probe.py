@@ -1,0 +1,119 @@
+"""Sends a few of the requests of a plan, at random, to learn what the others will cost."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from distill.retry import only_these
+
+if TYPE_CHECKING:
+    from distill.labeling.asked_rows import AskedRows
+    from distill.labeling.ledger import Ledger
+    from distill.labeling.prompt import Prompter
+    from distill.labeling.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """How a teacher answered the probe.
+
+    Attributes:
+        outcomes: How the rows of the probe ended, by outcome.
+        cost_usd: What was paid for it.
+        elapsed_s: Seconds that it took.
+        stopped: Why the teacher was stopped; None where it was not.
+    """
+
+    outcomes: dict[str, int] = field(default_factory=dict)
+    cost_usd: float = 0.0
+    elapsed_s: float = 0.0
+    stopped: str | None = None
+
+    @property
+    def text(self) -> str:
+        """One line for a person."""
+        ends = ", ".join(f"{count:,} {outcome}" for outcome, count in self.outcomes.items()) or "nothing left to ask"
+        said = f"probe: {ends}, in {self.elapsed_s:.1f} s"
+        if self.cost_usd:
+            said += f" for ${self.cost_usd:,.4f}"
+        return f"{said}; stopped: {self.stopped}" if self.stopped else said
+
+
+def probe(rows: AskedRows, *, teachers: Sequence[Teacher], ledger: Ledger, requests: int) -> dict[str, ProbeResult]:
+    """Asks each teacher about a random sample of the rows that the ledger cannot answer.
+
+    The replies are in the ledger like any others, so nothing of it is paid for again. Budgets and quotas hold.
+
+    Args:
+        rows: The rows, and how they are asked.
+        teachers: Who is asked.
+        ledger: Where replies are kept.
+        requests: How many rows each teacher is asked about.
+
+    Returns:
+        How it went, by teacher.
+    """
+    from distill.labeling.engine import LabelingRun
+
+    wanted: dict[str, set[tuple[str, int]]] = {}
+    samples: list[pl.DataFrame] = []
+    for teacher in teachers:
+        found = _sample(rows, teacher, ledger=ledger, count=requests)
+        wanted[teacher.name] = {(row_id, 0) for row_id in found["row_id"]}
+        samples.append(found)
+    ends: list[pl.DataFrame] = []
+    run = LabelingRun(
+        task=rows.task,
+        teachers=[only_these(teacher, wanted[teacher.name]) for teacher in teachers],
+        ledger=ledger,
+        config=rows.config.model_copy(update={"samples": 1}),
+        prompter=rows.prompter,
+    )
+    result = run.run([pl.concat(samples).unique("row_id", maintain_order=True)], on_votes=ends.append)
+    votes = pl.concat(ends) if ends else None
+    results = {}
+    for name, pairs in wanted.items():
+        outcomes: dict[str, int] = {}
+        if votes is not None:
+            asked = votes.filter((pl.col("teacher") == name) & pl.col("row_id").is_in([row_id for row_id, _ in pairs]))
+            outcomes = dict(asked["outcome"].value_counts(sort=True).iter_rows())
+        tally = result.teachers[name]
+        results[name] = ProbeResult(outcomes, tally.cost_usd, result.elapsed_s, tally.stopped)
+    return results
+
+
+def _sample(rows: AskedRows, teacher: Teacher, *, ledger: Ledger, count: int) -> pl.DataFrame:
+    """The ``count`` rows with the smallest hash of those that are not answered: a random choice, the same each time."""
+    chosen: list[tuple[int, str, pl.DataFrame]] = []
+    columns: pl.DataFrame | None = None
+    prompter = rows.prompter(teacher.answer)
+    for batch in rows:
+        columns = batch.clear() if columns is None else columns
+        for place, key in _unanswered(batch, teacher, prompter=prompter, ledger=ledger):
+            digest = hashlib.blake2b(key, digest_size=8, person=b"distill-probe-1").digest()
+            draw = (-int.from_bytes(digest, "big"), str(batch["row_id"][place]), batch[place])
+            if len(chosen) < count:
+                heapq.heappush(chosen, draw)
+            elif draw[:2] > chosen[0][:2]:
+                heapq.heapreplace(chosen, draw)
+    tables = [] if columns is None else [columns]
+    return pl.concat([*tables, *(row for _, _, row in sorted(chosen, key=lambda draw: draw[:2]))])
+
+
+def _unanswered(
+    batch: pl.DataFrame, teacher: Teacher, *, prompter: Prompter, ledger: Ledger
+) -> Iterator[tuple[int, bytes]]:
+    """Places of the rows of a batch whose reply is not held, with their keys; equal requests once."""
+    keys: dict[bytes, int] = {}
+    for place, row in enumerate(batch.iter_rows(named=True)):
+        request = teacher.compile(prompter(row), sample=0)
+        if request is not None:
+            keys.setdefault(request.key, place)
+    held = ledger.get_many(keys)
+    return ((place, key) for key, place in keys.items() if key not in held)
