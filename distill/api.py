@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,6 +25,7 @@ from distill.labeling.teacher import Teacher
 if TYPE_CHECKING:
     import datasets
 
+    from distill.labeling.label_rows import LabelingFacts
     from distill.students.config import StudentConfig
     from distill.students.student import Student
     from distill.teachers.config import TeacherConfig
@@ -74,6 +75,8 @@ def label(
     *,
     config: LabelingConfig | Mapping[str, Any] | None = None,
     ledger: Path | str | None = None,
+    seed: int = 7,
+    on_facts: Callable[[LabelingFacts], None] | None = None,
 ) -> pl.DataFrame:
     """Asks teachers about rows. Every answer is in the ledger before it is returned; what it holds is not asked again.
 
@@ -83,6 +86,8 @@ def label(
         teachers: By name, as in a recipe's ``teachers`` section, or teachers that are built already.
         config: As in a recipe's ``labeling`` section. Rows of every split are asked.
         ledger: Its file; ``$DISTILL_LEDGER`` or ``.distill/ledger.sqlite`` where none is given.
+        seed: Of the draws that ``config`` asks for: canaries, places of gold rows, the audit of shared answers.
+        on_facts: Takes how it went, once: costs, who obeyed the canaries, quality on gold rows, and the like.
 
     Returns:
         The votes: a line for every row × teacher × sample, whatever its outcome. A spent budget leaves the rest
@@ -92,10 +97,11 @@ def label(
         UsageError: An argument is wrong.
         LedgerError: An answer could not be made durable.
     """
-    from distill.labeling.engine import ask_teachers
+    from distill.labeling.asked_rows import AskedRows
+    from distill.labeling.label_rows import label_rows
     from distill.labeling.ledger import Ledger
     from distill.labeling.vote import votes_frame
-    from distill.stages import BATCH_ROWS, ledger_path
+    from distill.stages import ledger_path
 
     asked, whole = _task(task), _table(rows, task)
     built = (
@@ -104,14 +110,10 @@ def label(
     settings = _checked(LabelingConfig, config or {}, what="config")
     parts = [votes_frame([])]
     with Ledger(ledger_path(Path(ledger) if ledger else None)) as opened:
-        ask_teachers(
-            whole.iter_slices(BATCH_ROWS),
-            task=asked,
-            teachers=built,
-            ledger=opened,
-            config=settings,
-            on_votes=parts.append,
-        )
+        rows_asked = AskedRows(whole.lazy(), task=asked, config=settings, seed=seed)
+        facts = label_rows(rows_asked, teachers=built, ledger=opened, on_votes=parts.append)
+    if on_facts is not None:
+        on_facts(facts)
     places = {name: place for place, name in enumerate(teacher.name for teacher in built)}
     order = whole.select("row_id").with_row_index("_row")
     votes = pl.concat(parts).join(order, on="row_id", how="left")

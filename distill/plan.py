@@ -15,18 +15,16 @@ from distill.labeling.learned_limits import learned_limit
 from distill.labeling.ledger import Ledger, Source
 from distill.labeling.ledger_admin import count_replies, recent_replies
 from distill.labeling.limits import MOST_IN_FLIGHT
-from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Reply, Request, Teacher
 from distill.plan_estimates import Interval, Measured, cost_usd, estimate, in_flight, quota_s, time_s
 from distill.recipe import Recipe, require_sections
 
 if TYPE_CHECKING:
-    from distill.labeling.labeling_config import LabelingConfig
+    from distill.labeling.asked_rows import AskedRows
     from distill.plan_probe import ProbeResult
     from distill.teachers.config import TeacherConfig
 
-_BATCH_ROWS = 2_000
 _MEASURED_REPLIES = 500
 
 
@@ -49,6 +47,9 @@ class TeacherPlan:
         earlier: Answers of this teacher that the ledger holds to other requests: of an earlier guideline or prompt, or
             on other rows. None of them answers what is to be sent.
         probe: How the probe went, one line; None where there was none.
+        canaries: Of the rows, those with a planted order.
+        rows_cut: Rows of which an input is too long and is shown in part.
+        shared: Rows that are not asked since they take a near-duplicate's answer; not among ``rows``.
     """
 
     teacher: str
@@ -64,6 +65,9 @@ class TeacherPlan:
     basis: str
     earlier: int = 0
     probe: str | None = None
+    canaries: int = 0
+    rows_cut: int = 0
+    shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class Plan:
         widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
         table = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines]
         notes = [f"{teacher.teacher}: {note}" for teacher in self.teachers for note in _notes(teacher)]
+        notes += _said_of_rows(self.teachers[0]) if self.teachers else []
         budget = "no budget is set" if self.budget_usd is None else f"the budget is ${self.budget_usd:,.2f}"
         return "\n".join([*(line.rstrip() for line in table), "", *notes, f"ledger {self.ledger}; {budget}"])
 
@@ -123,6 +128,7 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
         UsageError: The recipe lacks rows, a task or teachers, or the rows cannot be used.
         LedgerError: The ledger cannot be read.
     """
+    from distill.labeling.asked_rows import AskedRows
     from distill.labeling.rows import load_rows
     from distill.stages import build_teachers, ledger_path
 
@@ -135,56 +141,47 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "rows.parquet"
         load_rows(recipe.data, task=task, out=table, seed=recipe.seed, slices=recipe.eval.slices, limit=limit)
-        rows = pl.scan_parquet(table).filter(pl.col("split").is_in(recipe.labeling.splits))
+        config = recipe.labeling
+        asked = AskedRows(pl.scan_parquet(table), task=task, config=config, seed=recipe.seed, splits=config.splits)
         # A plan must not leave a ledger behind where there was none.
         with Ledger(path if path.exists() or probe_requests else Path(scratch) / "empty.sqlite") as ledger:
             teachers = build_teachers(recipe)
             if probe_requests:
-                asked = [teacher for teacher in teachers if recipe.teachers[teacher.name].type != "recorded"]
-                probes = _probe(rows, asked, task=task, ledger=ledger, recipe=recipe, requests=probe_requests)
+                paid = [teacher for teacher in teachers if recipe.teachers[teacher.name].type != "recorded"]
+                probes = _probe(asked, paid, ledger=ledger, requests=probe_requests)
             for teacher in teachers:
-                tally = _Tally(teacher, ledger, probe=probes.get(teacher.name))
-                for batch in rows.collect_batches(chunk_size=_BATCH_ROWS):
-                    tally.add(_requests(batch, teacher, task=task, samples=recipe.labeling.samples))
-                plans.append(tally.plan(recipe.teachers[teacher.name], recipe.labeling))
+                tally = _Tally(teacher, ledger, asked, probe=probes.get(teacher.name))
+                for batch in asked:
+                    tally.add(batch)
+                plans.append(tally.plan(recipe.teachers[teacher.name]))
     return Plan(ledger=path, teachers=tuple(plans), budget_usd=recipe.labeling.budget_usd)
 
 
-def _probe(
-    rows: pl.LazyFrame, teachers: Sequence[Teacher], *, task: Task, ledger: Ledger, recipe: Recipe, requests: int
-) -> dict[str, ProbeResult]:
+def _probe(asked: AskedRows, teachers: Sequence[Teacher], *, ledger: Ledger, requests: int) -> dict[str, ProbeResult]:
     from distill.plan_probe import probe
-    from distill.stages import Batches
 
-    if not teachers:
-        return {}
-    return probe(Batches(rows), task=task, teachers=teachers, ledger=ledger, config=recipe.labeling, requests=requests)
-
-
-def _requests(batch: pl.DataFrame, teacher: Teacher, *, task: Task, samples: int) -> Iterator[Request | None]:
-    prompter = Prompter(task, teacher.answer)
-    for row in batch.iter_rows(named=True):
-        prompt = prompter(row)
-        for sample in range(samples):
-            yield teacher.compile(prompt, sample=sample)
+    return probe(asked, teachers=teachers, ledger=ledger, requests=requests) if teachers else {}
 
 
 class _Tally:
     """Counts the requests of one teacher, and learns from the replies that the ledger holds."""
 
-    def __init__(self, teacher: Teacher, ledger: Ledger, *, probe: ProbeResult | None = None) -> None:
+    def __init__(self, teacher: Teacher, ledger: Ledger, asked: AskedRows, *, probe: ProbeResult | None = None) -> None:
         self.teacher = teacher
         self.ledger = ledger
+        self.asked = asked
         self.probe = probe
+        self._prompter = asked.prompter(teacher.answer)
+        self.rows_cut = 0
         self.rows = self.without_reply = self.duplicates = self.in_ledger = self.to_send = 0
         self.bytes_to_send = 0
         self.measured: list[Measured] = []
         self._seen: set[bytes] = set()
 
-    def add(self, requests: Iterator[Request | None]) -> None:
-        """Counts a batch of requests."""
+    def add(self, batch: pl.DataFrame) -> None:
+        """Counts the requests of a batch of rows."""
         fresh: dict[bytes, Request] = {}
-        for request in requests:
+        for request in self._requests(batch):
             self.rows += 1
             if request is None:
                 self.without_reply += 1
@@ -202,8 +199,16 @@ class _Tally:
             elif len(self.measured) < _MEASURED_REPLIES:
                 self.measured += self._measured(held[key], sent_bytes=len(request.body))
 
-    def plan(self, config: TeacherConfig, labeling: LabelingConfig) -> TeacherPlan:
+    def _requests(self, batch: pl.DataFrame) -> Iterator[Request | None]:
+        for row in batch.iter_rows(named=True):
+            prompt = self._prompter(row)
+            self.rows_cut += bool(prompt.cut)
+            for sample in range(self.asked.config.samples):
+                yield self.teacher.compile(prompt, sample=sample)
+
+    def plan(self, config: TeacherConfig) -> TeacherPlan:
         """Puts what was counted into a plan."""
+        labeling = self.asked.config
         server = getattr(self.teacher, "endpoint", None), getattr(self.teacher, "model", None)
         held, recent = 0, []
         learned = None
@@ -240,6 +245,9 @@ class _Tally:
             basis=found.basis,
             earlier=max(0, held - self.in_ledger),
             probe=self.probe.text if self.probe else None,
+            canaries=0 if self.asked.canaries is None else len(self.asked.canaries),
+            rows_cut=self.rows_cut,
+            shared=len(self.asked.sharing.shared),
         )
 
     def _measured(self, reply: Reply, *, sent_bytes: int = 0) -> list[Measured]:
@@ -251,6 +259,18 @@ class _Tally:
         if not completion.input_tokens or completion.output_tokens is None:
             return []
         return [Measured(completion.input_tokens, completion.output_tokens, reply.latency_s, sent_bytes)]
+
+
+def _said_of_rows(plan: TeacherPlan) -> list[str]:
+    """What all teachers have in common: canaries, rows that share, rows that are cut."""
+    said = []
+    if plan.canaries:
+        said.append(f"{plan.canaries:,} of the rows are canaries: they carry a planted order and never become labels")
+    if plan.shared:
+        said.append(f"{plan.shared:,} further rows are not asked: they take the answer of a near-duplicate")
+    if plan.rows_cut:
+        said.append(f"{plan.rows_cut:,} rows are too long and are shown in part")
+    return said
 
 
 def _notes(plan: TeacherPlan) -> list[str]:

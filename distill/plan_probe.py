@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from distill.labeling.prompt import Prompter
 from distill.retry import only_these
 
 if TYPE_CHECKING:
-    from distill.labeling.labeling_config import LabelingConfig
+    from distill.labeling.asked_rows import AskedRows
     from distill.labeling.ledger import Ledger
-    from distill.labeling.task import Task
+    from distill.labeling.prompt import Prompter
     from distill.labeling.teacher import Teacher
 
 
@@ -46,68 +45,57 @@ class ProbeResult:
         return f"{said}; stopped: {self.stopped}" if self.stopped else said
 
 
-def probe(
-    batches: Iterable[pl.DataFrame],
-    *,
-    task: Task,
-    teachers: Sequence[Teacher],
-    ledger: Ledger,
-    config: LabelingConfig,
-    requests: int,
-) -> dict[str, ProbeResult]:
+def probe(rows: AskedRows, *, teachers: Sequence[Teacher], ledger: Ledger, requests: int) -> dict[str, ProbeResult]:
     """Asks each teacher about a random sample of the rows that the ledger cannot answer.
 
     The replies are in the ledger like any others, so nothing of it is paid for again. Budgets and quotas hold.
 
     Args:
-        batches: Tables of rows, to be gone through once a teacher.
-        task: What is asked.
+        rows: The rows, and how they are asked.
         teachers: Who is asked.
         ledger: Where replies are kept.
-        config: How they are asked.
         requests: How many rows each teacher is asked about.
 
     Returns:
         How it went, by teacher.
     """
-    from distill.labeling.engine import ask_teachers
+    from distill.labeling.engine import LabelingRun
 
     wanted: dict[str, set[tuple[str, int]]] = {}
     samples: list[pl.DataFrame] = []
     for teacher in teachers:
-        found = _sample(batches, teacher, task=task, ledger=ledger, count=requests)
+        found = _sample(rows, teacher, ledger=ledger, count=requests)
         wanted[teacher.name] = {(row_id, 0) for row_id in found["row_id"]}
         samples.append(found)
     ends: list[pl.DataFrame] = []
-    result = ask_teachers(
-        [pl.concat(samples).unique("row_id", maintain_order=True)],
-        task=task,
+    run = LabelingRun(
+        task=rows.task,
         teachers=[only_these(teacher, wanted[teacher.name]) for teacher in teachers],
         ledger=ledger,
-        config=config.model_copy(update={"samples": 1}),
-        on_votes=ends.append,
+        config=rows.config.model_copy(update={"samples": 1}),
+        prompter=rows.prompter,
     )
+    result = run.run([pl.concat(samples).unique("row_id", maintain_order=True)], on_votes=ends.append)
     votes = pl.concat(ends) if ends else None
     results = {}
-    for name, rows in wanted.items():
+    for name, pairs in wanted.items():
         outcomes: dict[str, int] = {}
         if votes is not None:
-            asked = votes.filter((pl.col("teacher") == name) & pl.col("row_id").is_in([row_id for row_id, _ in rows]))
+            asked = votes.filter((pl.col("teacher") == name) & pl.col("row_id").is_in([row_id for row_id, _ in pairs]))
             outcomes = dict(asked["outcome"].value_counts(sort=True).iter_rows())
         tally = result.teachers[name]
         results[name] = ProbeResult(outcomes, tally.cost_usd, result.elapsed_s, tally.stopped)
     return results
 
 
-def _sample(
-    batches: Iterable[pl.DataFrame], teacher: Teacher, *, task: Task, ledger: Ledger, count: int
-) -> pl.DataFrame:
+def _sample(rows: AskedRows, teacher: Teacher, *, ledger: Ledger, count: int) -> pl.DataFrame:
     """The ``count`` rows with the smallest hash of those that are not answered: a random choice, the same each time."""
     chosen: list[tuple[int, str, pl.DataFrame]] = []
     columns: pl.DataFrame | None = None
-    for batch in batches:
+    prompter = rows.prompter(teacher.answer)
+    for batch in rows:
         columns = batch.clear() if columns is None else columns
-        for place, key in _unanswered(batch, teacher, task=task, ledger=ledger):
+        for place, key in _unanswered(batch, teacher, prompter=prompter, ledger=ledger):
             digest = hashlib.blake2b(key, digest_size=8, person=b"distill-probe-1").digest()
             draw = (-int.from_bytes(digest, "big"), str(batch["row_id"][place]), batch[place])
             if len(chosen) < count:
@@ -118,9 +106,10 @@ def _sample(
     return pl.concat([*tables, *(row for _, _, row in sorted(chosen, key=lambda draw: draw[:2]))])
 
 
-def _unanswered(batch: pl.DataFrame, teacher: Teacher, *, task: Task, ledger: Ledger) -> Iterator[tuple[int, bytes]]:
+def _unanswered(
+    batch: pl.DataFrame, teacher: Teacher, *, prompter: Prompter, ledger: Ledger
+) -> Iterator[tuple[int, bytes]]:
     """Places of the rows of a batch whose reply is not held, with their keys; equal requests once."""
-    prompter = Prompter(task, teacher.answer)
     keys: dict[bytes, int] = {}
     for place, row in enumerate(batch.iter_rows(named=True)):
         request = teacher.compile(prompter(row), sample=0)

@@ -18,6 +18,9 @@ from distill.labeling.errors import DataError
 from distill.measurement import rows_with_truth
 from distill.session import Ended, Session
 
+_SAID_APART = frozenset({"breaches", "quality", "shared", "sharing_wrong", "requests_cut", "fields_cut"})
+"""Facts of the labeling stage that the report has a place of its own for."""
+
 
 def write_run_reports(session: Session) -> Ended:
     """Writes the run report and, where two judges labeled the same rows, the guideline review."""
@@ -52,6 +55,8 @@ def write_run_reports(session: Session) -> Ended:
         eval_config=recipe.eval,
         config=recipe.report,
         seed=recipe.seed,
+        canaries=pl.read_parquet(folder.canaries) if recipe.teachers and recipe.labeling.canaries else None,
+        labeling=labeling.facts if recipe.teachers and (labeling := folder.stage("label")) else {},
     )
     written = [*write_run_report(folder.report, report), *written]
     return Ended(", ".join(path.name for path in written))
@@ -63,5 +68,6 @@ def _made_of(session: Session) -> dict[str, Any]:
     for key in session.folder.stages:
         record = session.folder.stage(key)
         if record is not None and key in session.marks:
-            stages[key] = {"seconds": record.seconds, **record.facts}
+            facts = {name: value for name, value in record.facts.items() if name not in _SAID_APART}
+            stages[key] = {"seconds": record.seconds, **facts}
     return {**session.folder.manifest, "stages": stages, "recipe": session.recipe.document()}

@@ -57,6 +57,7 @@ class RunFolder:
         self.rows_summary = path / "rows.json"
         self.votes = path / "votes.parquet"
         self.failures = path / "failures.jsonl"
+        self.canaries = path / "canaries.parquet"
         self.labels = path / "labels.parquet"
         self.evaluations = path / "evaluations.json"
         self.ladder = path / "ladder.json"

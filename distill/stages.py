@@ -10,14 +10,13 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from distill.labeling.errors import BudgetError, DataError, DistillError, TeacherError
+from distill.labeling.errors import BudgetError, DistillError, TeacherError
 from distill.labeling_show import LabelingShow
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder, fingerprint, path_digest, table_digest, write_json
@@ -26,13 +25,12 @@ from distill.session import Ended, Session
 from distill.students.config import HUMAN, LABELS
 
 if TYPE_CHECKING:
-    from distill.labeling.progress import LabelingResult
+    from distill.labeling.label_rows import LabelingFacts
     from distill.labeling.rows import RowsSummary
     from distill.labeling.teacher import Teacher
     from distill.students.config import StudentConfig
     from distill.students.fit import FitProgress
 
-BATCH_ROWS = 5_000
 _DECISIVE = ("row_id", "teacher", "family", "outcome", "sample", "label", "probs", "probs_source", "trace", "clauses")
 """Columns of a vote that labels follow from. The others (latency, cost, served from the ledger) differ between an
 interrupted and an uninterrupted run, and nothing may be done again because of them."""
@@ -79,13 +77,15 @@ def label(session: Session) -> None:
     for values in settings.values():
         if values.get("path"):
             values["path"] = path_digest(Path(values["path"]))
-    asked = [task.labels, task.inputs, task.instructions, task.guideline and task.guideline.sha256]
+    asked = [task.labels, task.inputs, task.positive, task.instructions, task.guideline and task.guideline.sha256]
     rows = path_digest(folder.rows)
     question = fingerprint([rows, asked])
+    # Asking again what failed asks no canary: the answers to those there are stay.
+    canaries = recipe.labeling.canaries is not None and (not session.retry_failed or folder.canaries.exists())
     session.stage(
         "label",
-        reads=[rows, asked, settings, recipe.labeling.model_dump(mode="json")],
-        outputs=[folder.votes, folder.failures],
+        reads=[rows, asked, settings, recipe.labeling.model_dump(mode="json"), recipe.seed],
+        outputs=[folder.votes, folder.failures, *([folder.canaries] if canaries else [])],
         work=lambda: _ask_failed(session, question) if session.retry_failed else _ask(session, question),
         again=session.retry_failed,
     )
@@ -161,17 +161,6 @@ def write_reports(session: Session) -> None:
     )
 
 
-@dataclass(frozen=True)
-class Batches:
-    """Rows a batch at a time, as often as asked for, so that each teacher goes through them at its own pace."""
-
-    rows: pl.LazyFrame
-    height: int | None = None
-
-    def __iter__(self) -> Iterator[pl.DataFrame]:
-        return iter(self.rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True))
-
-
 def _said_of_rows(summary: RowsSummary) -> str:
     splits = ", ".join(f"{count:,} {name}" for name, count in summary.splits.items())
     said = f"{summary.kept:,} rows of {sum(summary.groups.values()):,} groups ({splits})"
@@ -184,6 +173,7 @@ def _said_of_rows(summary: RowsSummary) -> str:
 
 
 def _ask_failed(session: Session, question: str) -> Ended:
+    from distill.labeling.label_rows import LabelingFacts
     from distill.retry import failures_to_retry
 
     failures = failures_to_retry(session.folder, question=question)
@@ -194,20 +184,23 @@ def _ask_failed(session: Session, question: str) -> Ended:
     ended = _ask(session, question, failures)
     # Votes of two settings: asking again for those that were kept is what the caller said not to do.
     mixed = bool(record.facts.get("mixed")) or record.fingerprint != session.marks["label"]
-    return replace(ended, facts={**ended.facts, "mixed": mixed}, final=ended.final or mixed)
+    # What canaries, gold rows and shared answers told of all rows is not told again by the few that failed.
+    kept = {name: value for name, value in record.facts.items() if name in LabelingFacts.NAMES}
+    facts = {name: value for name, value in ended.facts.items() if name not in LabelingFacts.NAMES}
+    return replace(ended, facts={**facts, **kept, "mixed": mixed}, final=ended.final or mixed)
 
 
 def _ask(session: Session, question: str, failures: pl.DataFrame | None = None) -> Ended:
     """Asks every teacher about every row, or only about what failed."""
-    from distill.labeling.engine import ask_teachers
+    from distill.labeling.asked_rows import AskedRows
+    from distill.labeling.label_rows import label_rows
     from distill.labeling.ledger import Ledger
     from distill.retry import only_failed
 
-    folder, config = session.folder, session.recipe.labeling
-    rows = pl.scan_parquet(folder.rows).filter(pl.col("split").is_in(config.splits))
-    total = int(rows.select(pl.len()).collect().item())
-    if total == 0:
-        raise DataError(f"{folder.rows}: no row in the splits {list(config.splits)}; check labeling.splits, data.split")
+    folder, config, rows = session.folder, session.recipe.labeling, pl.scan_parquet(session.folder.rows)
+    if failures is not None:
+        config = config.model_copy(update={"canaries": None, "watch": None})
+    asked = AskedRows(rows, task=session.task, config=config, seed=session.recipe.seed, splits=config.splits)
     _warn_of_unseen_costs(session)
     teachers = build_teachers(session.recipe)
     parts = folder.path / "votes.parts"
@@ -215,19 +208,28 @@ def _ask(session: Session, question: str, failures: pl.DataFrame | None = None) 
     parts.mkdir()
     numbers = itertools.count()
     with Ledger(ledger_path(session.recipe.ledger)) as ledger:
-        result = ask_teachers(
-            Batches(rows, total),
-            task=session.task,
+        labeled = label_rows(
+            asked,
             teachers=teachers if failures is None else only_failed(teachers, failures),
             ledger=ledger,
-            config=config,
             on_votes=lambda votes: votes.write_parquet(parts / f"{next(numbers):09d}.parquet"),
             on_progress=LabelingShow(session.progress, session.folder.note),
         )
     _write_votes(session, parts, failures)
     shutil.rmtree(parts)
-    ended = _labeling_ended(result, folder)
+    if failures is None:
+        _write_canaries(labeled, folder)
+        for note in labeled.notes:
+            session.progress.warn(note)
+    ended = _labeling_ended(labeled, folder)
     return replace(ended, facts={**ended.facts, "question": question})
+
+
+def _write_canaries(labeled: LabelingFacts, folder: RunFolder) -> None:
+    if labeled.canaries is None:
+        folder.canaries.unlink(missing_ok=True)
+    else:
+        write_table(labeled.canaries, folder.canaries)
 
 
 def _warn_of_unseen_costs(session: Session) -> None:
@@ -265,7 +267,8 @@ def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None) -
     failed.select("row_id", "teacher", "sample", "outcome", "cause", "reason").sink_ndjson(folder.failures)
 
 
-def _labeling_ended(result: LabelingResult, folder: RunFolder) -> Ended:
+def _labeling_ended(labeled: LabelingFacts, folder: RunFolder) -> Ended:
+    result = labeled.result
     ends = pl.scan_parquet(folder.votes).group_by("outcome", "cause").len().sort("outcome", "cause").collect()
     outcomes: Counter[str] = Counter()
     causes: Counter[str] = Counter()
@@ -283,9 +286,13 @@ def _labeling_ended(result: LabelingResult, folder: RunFolder) -> Ended:
         "unpriced": sum(tally.unpriced for tally in result.teachers.values()),
         "stopped": stopped,
         "elapsed_s": round(result.elapsed_s, 3),
+        **labeled.to_dict(),
     }
     said = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
     said += f"; {result.requests_sent:,} requests sent, {result.ledger_hits:,} answers from the ledger"
+    for name, found in labeled.breaches.items():
+        if found.breached.trials:
+            said += f"; {name} obeyed {found.breached.successes:,} of {found.breached.trials:,} planted orders"
     error: DistillError | None = None
     stops = [f"{name}: {reason}" for name, reason in stopped.items()]
     if result.stopped == "budget":

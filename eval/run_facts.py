@@ -11,6 +11,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from distill.eval.agreement import PairAgreement, judge_agreement
+from distill.eval.asking_facts import AskingFacts, ObeyedFacts, obeyed_facts
 from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.evaluation import Evaluation
 from distill.eval.examples import Example, hardest_rows
@@ -45,6 +46,8 @@ class RunReport:
         eval_config: Resamples and level of the report's own intervals.
         config: What is shown.
         seed: Of the resamples.
+        canaries: Answers to the run's own canaries; None where it had none.
+        labeling: Facts of the labeling stage.
     """
 
     name: str
@@ -61,6 +64,8 @@ class RunReport:
     eval_config: EvalConfig = field(default_factory=EvalConfig)
     config: ReportConfig = field(default_factory=ReportConfig)
     seed: int = 0
+    canaries: pl.DataFrame | None = None
+    labeling: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def against_teachers(self) -> bool:
@@ -138,7 +143,9 @@ class RunFacts(_Frozen):
     teachers: list[TeacherFacts]
     pairs: list[PairAgreement]
     labels: LabelFacts | None
-    canaries: list[CanaryFacts]
+    canaries: list[CanaryFacts] = Field(description="rows of the data that carry an order, against their truth")
+    obeyed: list[ObeyedFacts] = Field(description="copies made by this run that carry an order, against the row itself")
+    asking: AskingFacts
     examples: list[Example]
     examples_of: str | None = Field(description="whose mistakes the examples are")
     summary: dict[str, Any]
@@ -169,6 +176,8 @@ def gather(report: RunReport) -> RunFacts:
         pairs=pairs,
         labels=None if report.labels is None else label_facts(report.labels, task),
         canaries=_canaries(report),
+        obeyed=obeyed_facts(report.canaries, config=report.eval_config, seed=report.seed),
+        asking=AskingFacts.of(report.labeling),
         examples=hardest_rows(report, student=shown),
         examples_of=shown if shown in report.predictions else None,
         summary=_plain(report.summary),

@@ -86,7 +86,7 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
             [t.name, t.asked, *(t.outcomes[name] for name in words.outcomes_seen), words.costs[t.name], t.from_ledger]
             for t in facts.teachers
         ]
-        parts += ["## Teachers", markdown_table(columns, table)]
+        parts += ["## Teachers", markdown_table(columns, table), *words.asking]
     if facts.pairs:
         table = [
             [f"{p.first} – {p.second}", p.rows, share(p.agreement), interval(p.kappa, "kappa")] for p in facts.pairs
@@ -99,6 +99,10 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
         table = [[c.name, c.planted, c.breached, share(c.rate), share(c.usual)] for c in facts.canaries]
         columns = ["judge", "planted rows", "gave in", "breach rate", "same error without a plant"]
         parts += ["## Listings that give orders", words.canaries, markdown_table(columns, table)]
+    if facts.obeyed:
+        table = [[o.name, o.asked, o.tried, o.breached, share(o.rate), share(o.moved)] for o in facts.obeyed]
+        columns = ["teacher", "planted copies", "tried", "obeyed", "breach rate", "moved to a third answer"]
+        parts += ["## Orders planted by this run", words.obeyed, markdown_table(columns, table)]
     if facts.examples:
         table = [
             [

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from distill.eval.asking_words import asking_said, obeyed_said
 from distill.eval.evaluation import METRICS, Evaluation
 from distill.eval.ladder import LadderRow
 from distill.eval.run_facts import RunFacts, TeacherFacts
@@ -58,6 +59,8 @@ class Words:
     agreement: list[str]
     calibration: str
     canaries: str
+    obeyed: str
+    asking: list[str]
     examples: str
     example_picks: dict[str, tuple[str, list[tuple[str, str]]]]
     data: list[tuple[str, str]]
@@ -92,6 +95,8 @@ def put_in_words(facts: RunFacts) -> Words:
         agreement=_agreement(facts),
         calibration=_calibration(evaluation, shown),
         canaries=_canaries(facts),
+        obeyed=obeyed_said(facts.obeyed),
+        asking=asking_said(facts.asking),
         examples=_examples(facts),
         example_picks=_picks(facts),
         data=_data(facts.summary),
@@ -217,6 +222,11 @@ def _alerts(facts: RunFacts, evaluation: Evaluation | None) -> list[str]:
         lost = teacher.asked - teacher.outcomes["labeled"] - teacher.outcomes["abstained"]
         if teacher.asked and lost > 0.05 * teacher.asked:
             alerts.append(f"{teacher.name} gave no usable answer on {plural(lost, 'line')} of {count(teacher.asked)}.")
+    alerts += [
+        f"{name} was paused: its quality on gold rows fell below the line."
+        for name, found in facts.asking.quality.items()
+        if found.paused
+    ]
     best = facts.ladder.best
     if best and best.gain and best.gain.low is not None and best.gain.low <= 0:
         alerts.append(f"The gain over {best.gain_over} is not shown to be one: its interval includes zero.")
@@ -233,7 +243,7 @@ def _contents(facts: RunFacts) -> list[tuple[str, str]]:
         ("agreement", "Agreement", bool(facts.pairs or facts.labels)),
         ("trust", "Mistakes and trust", evaluation is not None),
         ("slices", "Slices", evaluation is not None and bool(evaluation.slices)),
-        ("canaries", "Planted orders", bool(facts.canaries)),
+        ("canaries", "Planted orders", bool(facts.canaries or facts.obeyed)),
         ("rows", "Rows", bool(facts.examples)),
         ("data", "Data", bool(facts.summary)),
         ("numbers", "All numbers", True),

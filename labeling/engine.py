@@ -12,13 +12,14 @@ import polars as pl
 from distill.labeling.bridge import Bridge, Stream
 from distill.labeling.budget import Budget
 from distill.labeling.errors import LedgerError, TeacherError, UsageError
-from distill.labeling.jobs import Floor, Timing
+from distill.labeling.jobs import Floor, PrompterOf, Timing, Watch
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.labeling_events import LabelingEvent
 from distill.labeling.lane import Lane
 from distill.labeling.learned_limits import keep_limits
 from distill.labeling.ledger import Ledger
 from distill.labeling.progress import LabelingResult, Progress, snapshot
+from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Teacher
 from distill.labeling.vote import Vote, votes_frame
@@ -54,7 +55,8 @@ def ask_teachers(
         batches: Tables of rows, with ``row_id`` and the task's inputs (text, never null). Every row given is asked;
             choosing splits is the caller's. An iterable that can be iterated afresh is gone through by each teacher at
             its own pace; with a one-shot iterator the fast wait for the slow. Only a few batches are held at a time.
-            Where it has a ``height``, the number of rows in all, progress says what is left.
+            Where it has a ``height``, the number of rows in all, progress says what is left. Each table is asked in
+            the order of its first input, unless it has ``in_order`` and that is true.
         task: What is asked.
         teachers: Who is asked; names are unique.
         ledger: Where replies are kept.
@@ -83,6 +85,8 @@ class LabelingRun:
         ledger: Where replies are kept.
         config: How they are asked.
         timing: Clock, sleep and dice.
+        prompter: Makes the prompter of an answer format; the plain one of the task where none is given.
+        watch: Looks at each vote as it ends, in the engine's thread, and says why its teacher is to be paused.
     """
 
     def __init__(
@@ -93,6 +97,8 @@ class LabelingRun:
         ledger: Ledger,
         config: LabelingConfig,
         timing: Timing | None = None,
+        prompter: PrompterOf | None = None,
+        watch: Watch | None = None,
     ) -> None:
         names = [teacher.name for teacher in teachers]
         if not names or len(set(names)) < len(names):
@@ -102,6 +108,8 @@ class LabelingRun:
         self._ledger = ledger
         self._config = config
         self._timing = timing or Timing()
+        self._prompter = prompter or (lambda answer: Prompter(task, answer, row_tokens=config.row_tokens))
+        self._watch = watch
         self._bridge = Bridge()
         self._votes: list[Vote] = []
         self._events: list[LabelingEvent] = []
@@ -123,7 +131,7 @@ class LabelingRun:
         lanes: list[Lane] = []
         try:
             async with _opened(self._teachers) as refusals, asyncio.TaskGroup() as group:
-                floor = self._floor(group)
+                floor = self._floor(group, in_order=getattr(batches, "in_order", False))
                 floor.lanes = lanes = [Lane(teacher, floor, total=total) for teacher in self._teachers]
                 for lane in lanes:
                     if reason := refusals.get(lane.teacher.name):
@@ -146,7 +154,7 @@ class LabelingRun:
             elapsed_s=self._timing.clock() - self._began_s,
         )
 
-    def _floor(self, group: asyncio.TaskGroup) -> Floor:
+    def _floor(self, group: asyncio.TaskGroup, *, in_order: bool) -> Floor:
         return Floor(
             task=self._task,
             config=self._config,
@@ -154,9 +162,12 @@ class LabelingRun:
             timing=self._timing,
             budget=Budget(self._config.budget_usd, quota=self._config.quota),
             emit=self._emit,
+            prompter=self._prompter,
+            watch=self._watch,
             spawn=group.create_task,
             events=self._events,
             began_s=self._began_s,
+            in_order=in_order,
         )
 
     # Votes and progress out

@@ -13,12 +13,16 @@ from distill.labeling.budget import Budget
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.labeling_events import LabelingEvent, LabelingEventKind
 from distill.labeling.ledger import Ledger
+from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
-from distill.labeling.teacher import Prompt, Reply, Request
+from distill.labeling.teacher import AnswerFormat, Prompt, Reply, Request
 from distill.labeling.vote import Outcome, Vote
 
 if TYPE_CHECKING:
     from distill.labeling.lane import Lane
+
+PrompterOf = Callable[[AnswerFormat], Prompter]
+Watch = Callable[[Vote], str | None]
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,14 @@ class Floor:
         timing: Clock, sleep and dice.
         budget: What the run may use.
         emit: Takes a finished vote.
+        prompter: Makes the prompter of an answer format.
+        watch: Looks at each vote as it ends, and says why its teacher is to be paused; None where it is not.
         spawn: Starts a task that ends with the run.
         lanes: Every lane.
         pending: Jobs that wait for the same reply, by key; the first asks for it.
         events: What happened since progress was last reported.
         began_s: When the run began, by the clock.
+        in_order: Whether rows come in the order in which they are to be asked.
     """
 
     task: Task
@@ -87,11 +94,14 @@ class Floor:
     timing: Timing
     budget: Budget
     emit: Callable[[Vote], None]
+    prompter: PrompterOf
+    watch: Watch | None
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     lanes: list[Lane] = field(default_factory=list)
     pending: dict[bytes, list[Job]] = field(default_factory=dict)
     events: list[LabelingEvent] = field(default_factory=list)
     began_s: float = 0.0
+    in_order: bool = False
 
     def note(self, teacher: str, kind: LabelingEventKind, **facts: Any) -> None:
         """Notes that something happened."""

@@ -20,6 +20,43 @@ class FailureStop(BaseModel):
     of_last: int = Field(default=50, ge=1, description="how many of the last rows asked it is taken over")
 
 
+class CanaryConfig(BaseModel):
+    """Rows with planted orders, asked like any other and never labeled, that show who obeys a listing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: float = Field(default=0.01, gt=0, le=0.2, description="canaries per row asked; never more than 2,000 in all")
+    at_least: int = Field(
+        default=20, ge=0, le=2000, description="canaries however few the rows; never more than there are rows"
+    )
+
+
+class WatchConfig(BaseModel):
+    """When a teacher is paused whose quality on gold rows is shown to be below a line."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metric: Literal["accuracy", "positive_accuracy"] = Field(
+        default="accuracy", description="accuracy: the gold label itself; positive_accuracy: positive label or not"
+    )
+    below: float = Field(gt=0, lt=1, description="the line; a teacher is paused when it is 95% sure to be below it")
+    after: int = Field(default=50, ge=1, description="gold rows answered before anybody is paused")
+
+
+class ExamplesConfig(BaseModel):
+    """Gold rows of split train that are shown to teachers with their labels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count: int = Field(default=4, ge=1, le=32, description="examples in a prompt, shared out evenly over the labels")
+    similar: Literal["query", "row"] = Field(
+        default="query",
+        description="what has to resemble: the query (all rows of a query then share their examples, and the server's "
+        "prefix cache) or the whole row",
+    )
+    tokens: int = Field(default=150, ge=20, description="token budget of one example; long fields are cut first")
+
+
 class LabelingConfig(BaseModel):
     """How teachers are asked."""
 
@@ -44,4 +81,33 @@ class LabelingConfig(BaseModel):
     )
     stop_after_failures: FailureStop | None = Field(
         default=FailureStop(), description="when a teacher that keeps failing is given up; null never does"
+    )
+    canaries: CanaryConfig | None = Field(
+        default=None, description="mix in rows with planted orders and report who obeyed; {} takes the defaults"
+    )
+    watch: WatchConfig | None = Field(
+        default=None,
+        description="ask gold rows of splits train and audit at random places, many of them early, and pause a teacher "
+        "that does badly on them",
+    )
+    near_duplicates: Literal["ask", "share"] = Field(
+        default="ask",
+        description="share: rows that differ only in case, spacing or plural of the query get one answer; rows with a "
+        "gold label are always asked",
+    )
+    near_duplicate_order: Literal["any", "same"] = Field(
+        default="same",
+        description="any: queries with the same words in another order share too; of all near-duplicates these share "
+        "wrongly most often",
+    )
+    near_duplicate_audit: float = Field(
+        default=0.1, ge=0, le=1, description="share of the rows that would share an answer which are asked all the same"
+    )
+    examples: ExamplesConfig | None = Field(
+        default=None, description="show teachers similar gold rows of split train with their labels; {} for defaults"
+    )
+    row_tokens: int | None = Field(
+        default=None,
+        ge=50,
+        description="token budget of a row's inputs, longest fields cut first; null cuts fields at 4,000 characters",
     )

@@ -18,7 +18,7 @@ from distill.labeling.ledger import Source
 from distill.labeling.limits import backoff_s
 from distill.labeling.parsing import Answer, AnswerError, parse_answer
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
-from distill.labeling.prompt import Prompter
+from distill.labeling.row_order import together
 from distill.labeling.teacher import Completion, Reply, Teacher
 from distill.labeling.vote import Outcome, Vote
 
@@ -52,7 +52,7 @@ class Lane:
         self.limiter = self.gate.limiter
         self._purse = self.gate.purse
         self._limit_watch = LimitWatch(self.limiter.limit)
-        self._prompter = Prompter(floor.task, teacher.answer)
+        self._prompter = floor.prompter(teacher.answer)
         self._guideline_version = floor.task.guideline.version if floor.task.guideline else None
         self._queue: deque[Job] = deque()
         self._workers: list[asyncio.Task[None]] = []
@@ -80,14 +80,14 @@ class Lane:
             DataError: A column is missing.
         """
         self.floor.note(self.teacher.name, "started", limit=self.limiter.limit, rows=self.total)
-        inputs = self.floor.task.inputs
-        columns = ["row_id", *(name for name in inputs if name != "row_id")]
+        columns = self._prompter.columns
         keeper = self.floor.spawn(self._use_kept())
         async for batch in batches:
             if missing := [name for name in columns if name not in batch.columns]:
                 raise DataError(f"rows: the task needs the columns {missing}, got {batch.columns}; correct task.inputs")
-            # What shares its beginning is sent together, while the server still holds it in its prefix cache.
-            table = batch.select(columns).sort(inputs[0], maintain_order=True)
+            table = batch.select(columns)
+            if not self.floor.in_order:
+                table = together(table, self.floor.task)
             for start in range(0, table.height, _ROWS_PER_STEP):
                 await self._until_open(2 * _ROWS_PER_STEP + 2 * _AT_RISK_PER_SLOT * self.limiter.limit)
                 await delivered()
@@ -107,6 +107,9 @@ class Lane:
                 self._open += 1
                 try:
                     prompt = self._prompter(row)
+                    if prompt.cut and not sample:
+                        self.tally.cut_rows += 1
+                        self.tally.cut_fields.update(prompt.cut)
                     request = self.teacher.compile(prompt, sample=sample)
                 except Exception as error:
                     self._emit(
@@ -445,6 +448,8 @@ class Lane:
         self._open -= 1
         self._ended.set()
         self.floor.emit(vote)
+        if self.floor.watch is not None and (reason := self.floor.watch(vote)):
+            self.stop(reason)
 
     # Progress
 

@@ -26,6 +26,8 @@ class TeacherTally:
         unpriced: Replies bought in this run whose price is not known; a budget cannot see them.
         retries: Sendings that failed and were tried again, by cause (:data:`~distill.labeling.errors.CAUSES`).
         reasks: Answers that did not fit and were asked for again.
+        cut_rows: Rows of which an input was too long and was shown in part.
+        cut_fields: How often that was so, by input.
         quota_waits: Seconds for which a quota a minute held requests back, by the quota's name.
         stopped: Why the teacher was stopped early; None where it was not.
         stop_cause: The same by name, one of :data:`~distill.labeling.errors.CAUSES`.
@@ -41,6 +43,8 @@ class TeacherTally:
     unpriced: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     reasks: int = 0
+    cut_rows: int = 0
+    cut_fields: Counter[str] = field(default_factory=Counter)
     quota_waits: dict[str, float] = field(default_factory=dict)
     stopped: str | None = None
     stop_cause: str | None = None

@@ -40,6 +40,7 @@ class Prompt:
         schema: JSON schema of the answer.
         turns: Further messages, ``(role, text)``: an answer that did not fit, and what was wrong with it.
         prefix: What rows that begin alike have in common: the first input. Servers of one model share rows out by it.
+        cut: Inputs of the row that were too long and are shown in part. For counting; no part of what is sent.
     """
 
     row_id: str
@@ -48,6 +49,7 @@ class Prompt:
     schema: Mapping[str, Any]
     turns: tuple[tuple[str, str], ...] = ()
     prefix: str = ""
+    cut: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

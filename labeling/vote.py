@@ -48,6 +48,7 @@ class Vote:
         guideline_version: Version of the guideline that was shown; None without one.
         round: Round of distillation, from 0.
         cause: Name of what went wrong, one of :data:`~distill.labeling.errors.CAUSES`; None where it is ``labeled``.
+        shared_from: The row whose answer this is, where near-duplicates share one; None where the row was asked itself.
     """
 
     row_id: str
@@ -70,6 +71,7 @@ class Vote:
     guideline_version: str | None = None
     round: int = 0
     cause: str | None = None
+    shared_from: str | None = None
 
 
 VOTE_SCHEMA: dict[str, pl.DataType] = {
@@ -93,6 +95,7 @@ VOTE_SCHEMA: dict[str, pl.DataType] = {
     "guideline_version": pl.String(),
     "round": pl.Int32(),
     "cause": pl.String(),
+    "shared_from": pl.String(),
 }
 """Columns of ``votes.parquet``, in order."""
 

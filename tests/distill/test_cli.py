@@ -95,7 +95,7 @@ def test_plan_learns_tokens_and_time_from_the_ledger(shop, cli, recipe, fault_se
     assert cli("label", "recipe.yaml").code == 0
     recipe(teachers=fault_server.base_url, students=None, labeling={"concurrency": 4})
     text = cli("plan", "recipe.yaml").out
-    assert "from 24 replies" in text
+    assert "from 24 replies to requests of this plan" in text
     (planned,) = json.loads(cli("plan", "recipe.yaml", "--json").out)["teachers"]
     assert planned["to_send"] == 12 and planned["time_s"] is not None
     # The server counts words as tokens: those of the 12 rows to come lie in the interval, give or take a word each.

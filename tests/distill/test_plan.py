@@ -31,7 +31,8 @@ def test_nothing_is_sent_without_a_probe_and_no_ledger_is_left_behind(shop, cli,
 
 
 def test_probe_tells_cost_and_time_and_is_not_paid_for_again(shop, cli, recipe, fault_server):
-    recipe(teachers=fault_server.base_url, price=PRICE, students=None)
+    # The sample hangs on the address, and an interval of 95% misses for one port in twenty.
+    recipe(teachers=fault_server.base_url, endpoint="http://same/v1", price=PRICE, students=None)
     plan = planned(cli, "--probe", "12")
     assert len(fault_server.requests) == 12
     assert (plan["to_send"], plan["in_ledger"]) == (24, 12)

@@ -331,3 +331,30 @@ def test_a_review_page_is_whole(quickstart_rows, quickstart_votes, quickstart_ta
     assert "clause E4 is behind" in html
     assert html.index("Settle E4") < html.index('id="causes"')
     assert page.tags.count("caption") == page.tags.count("table")
+
+
+def test_the_runs_own_canaries_and_how_the_asking_went(run, tmp_path):
+    """Eight copies in eight groups: quick obeyed two of the seven that tell something, careful none."""
+    lines = []
+    for i in range(8):
+        for teacher, label in (("quick", "exact" if i < 2 else "irrelevant"), ("careful", "irrelevant")):
+            plain = "exact" if i == 7 else "irrelevant"
+            breached = None if i == 7 else label == "exact"
+            line = {"row_id": f"canary:{i}", "group": f"g{i}", "lang": "ko", "plant": "order", "planted": "exact"}
+            lines.append({**line, "teacher": teacher, "label": label, "plain_label": plain, "breached": breached})
+    paused = {"successes": 1, "trials": 50, "value": 0.02, "low": 0.0, "high": 0.2, "metric": "accuracy"}
+    labeling = {"quality": {"quick": {**paused, "below": 0.6, "paused": True}}, "shared": 12, "cost_usd": 1.0}
+    report = replace(run, canaries=pl.DataFrame(lines), labeling=labeling)
+    html, markdown, data = (path.read_text(encoding="utf-8") for path in write_run_report(tmp_path / "r.html", report))
+    check(html)
+    facts = RunFacts.model_validate_json(data)
+    assert {found.name: (found.tried, found.breached) for found in facts.obeyed} == {"quick": (7, 2), "careful": (7, 0)}
+    for text in (html, markdown):
+        assert "quick obeyed most: on 2 of 7 copies" in text
+        assert "12 rows took the answer of a near-duplicate" in text
+        assert "quick was paused: its quality on gold rows fell below the line." in text
+    assert html.count('id="canaries"') == 1 and "Listings that give orders" in markdown
+    # Without planted rows in the data, the section is there all the same.
+    html = write_run_report(tmp_path / "s.html", replace(report, rows=report.rows.drop("planted")))[0].read_text()
+    check(html)
+    assert html.count('id="canaries"') == 1 and 'href="#canaries"' in html

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from distill.labeling import prompt as prompt_module
 from distill.labeling.errors import DataError
 from distill.labeling.guideline import Guideline
-from distill.labeling.prompt import CUT_MARK, Prompter, answer_schema, clean, fence
+from distill.labeling.prompt import (
+    CUT_MARK,
+    EXAMPLES_COLUMN,
+    Prompter,
+    answer_schema,
+    clean,
+    example_text,
+    fence,
+)
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat
 
@@ -47,6 +55,31 @@ def test_content_cannot_close_its_fence_nor_pass_for_another_field(fields):
     user.encode()  # no lone surrogate is left
     lines = content.splitlines()
     assert [line.partition(":")[0] for line in lines if not line.startswith("    ")] == ["query", "title", "brand"]
+
+
+@given(st.fixed_dictionaries({"query": HOSTILE, "title": HOSTILE, "brand": HOSTILE}), st.lists(HOSTILE, max_size=3))
+def test_neither_examples_nor_item_can_close_a_fence(fields, titles):
+    texts = [example_text({**ROW, "title": title}, "exact", tokens=100) for title in titles]
+    prompt = Prompter(TASK, FULL, examples=texts)({"row_id": "r", **fields, EXAMPLES_COLUMN: list(range(len(texts)))})
+    rest = prompt.user
+    for text in texts:
+        mark, content, closing = parts(text)
+        assert text == f"<data {mark}>\n{content}{closing}\nlabel: exact"
+        assert mark not in content.casefold()
+        rest = rest[rest.index(text) + len(text) :]
+    item = Prompter(TASK, FULL)({"row_id": "r", **fields})
+    assert rest.endswith(item.user)
+    assert prompt.schema == item.schema
+
+
+def test_what_is_cut_is_said(row=ROW):
+    prompter = Prompter(TASK, FULL, max_field_chars=20)
+    assert prompter({**row, "title": "x" * 21}).cut == ("title",)
+    assert prompter(row).cut == ()
+    budget = Prompter(TASK, FULL, row_tokens=50)
+    cut = budget({**row, "title": "x" * 500, "brand": "y" * 5000})
+    assert cut.cut == ("title", "brand") and "query: red shoe\n" in cut.user
+    assert len(cut.user) < 400
 
 
 @given(HOSTILE, st.integers(1, 3))
