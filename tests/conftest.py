@@ -10,6 +10,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes depends on what else the machine does, and is no property of the code.
+settings.register_profile("distill", deadline=None)
+settings.load_profile("distill")
 
 
 def _load(path: Path) -> ModuleType:
