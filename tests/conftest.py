@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from hypothesis import settings
 # How long an example takes depends on what else the machine does, and is no property of the code.
 settings.register_profile("distill", deadline=None)
 settings.load_profile("distill")
+
+# A shell that starts the tests in the background has Ctrl-C ignored, here and in every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _load(path: Path) -> ModuleType:
