@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from distill.labeling.errors import BadReplyError
+from distill.labeling.learned_lanes import settle_as_before
 from distill.labeling.learned_limits import learned_limit
 from distill.labeling.ledger import Ledger, Source
 from distill.labeling.ledger_admin import count_replies, recent_replies
@@ -150,6 +151,7 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
                 paid = [teacher for teacher in teachers if recipe.teachers[teacher.name].type != "recorded"]
                 probes = _probe(asked, paid, ledger=ledger, requests=probe_requests)
             for teacher in teachers:
+                settle_as_before(teacher, ledger)
                 tally = _Tally(teacher, ledger, asked, probe=probes.get(teacher.name))
                 for batch in asked:
                     tally.add(batch)

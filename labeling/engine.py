@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 import polars as pl
 
@@ -16,12 +17,13 @@ from distill.labeling.jobs import Floor, PrompterOf, Timing, Watch
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.labeling_events import LabelingEvent
 from distill.labeling.lane import Lane
+from distill.labeling.learned_lanes import Settled, keep_lane, settled_lane
 from distill.labeling.learned_limits import keep_limits
 from distill.labeling.ledger import Ledger
 from distill.labeling.progress import LabelingResult, Progress, snapshot
 from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
-from distill.labeling.teacher import Teacher
+from distill.labeling.teacher import ProbingTeacher, Teacher
 from distill.labeling.vote import Vote, votes_frame
 
 _VOTES_PER_FRAME = 2048
@@ -130,7 +132,7 @@ class LabelingRun:
         total = None if rows is None else rows * self._config.samples
         lanes: list[Lane] = []
         try:
-            async with _opened(self._teachers) as refusals, asyncio.TaskGroup() as group:
+            async with _opened(self._teachers, self._ledger) as refusals, asyncio.TaskGroup() as group:
                 floor = self._floor(group, in_order=getattr(batches, "in_order", False))
                 floor.lanes = lanes = [Lane(teacher, floor, total=total) for teacher in self._teachers]
                 for lane in lanes:
@@ -220,8 +222,8 @@ class LabelingRun:
 
 
 @asynccontextmanager
-async def _opened(teachers: Sequence[Teacher]) -> AsyncIterator[dict[str, tuple[str, str]]]:
-    """Opens teachers, and closes those that opened.
+async def _opened(teachers: Sequence[Teacher], ledger: Ledger) -> AsyncIterator[dict[str, tuple[str, str]]]:
+    """Opens teachers and settles their lanes, and closes those that opened.
 
     Yields:
         Reason and cause, by name, for those that could not be opened.
@@ -233,12 +235,34 @@ async def _opened(teachers: Sequence[Teacher]) -> AsyncIterator[dict[str, tuple[
             try:
                 await teacher.open()
                 opened.append(teacher)
+                await settle(teacher, ledger)
             except TeacherError as error:
                 refusals[teacher.name] = (f"{type(error).__name__}: {error}", error.cause)
         yield refusals
     finally:
         for teacher in opened:
             await teacher.close()
+
+
+async def settle(teacher: Teacher, ledger: Ledger) -> str | None:
+    """Has an open teacher find out what its server does, and keeps the lane that it settles on.
+
+    Returns:
+        The lane; None for a teacher that has only one.
+
+    Raises:
+        TeacherError: Its server cannot be reached, or ignores what it is asked to hold to.
+    """
+    if (probe := getattr(teacher, "probe", None)) is None:
+        return None
+    asking = cast(ProbingTeacher, teacher)
+    server = {"endpoint": asking.endpoint, "model": asking.model, "teacher": teacher.name}
+    before = settled_lane(ledger, **server)
+    found = await probe()
+    lane = asking.settle(found, kept=before.lane if before else None)
+    if before != (now := Settled(lane, found)):
+        await asyncio.to_thread(keep_lane, ledger, now, **server)
+    return lane
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

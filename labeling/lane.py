@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from distill.labeling.budget import Use
+from distill.labeling.distributions import answer_of_probs, answer_of_samples
 from distill.labeling.errors import DataError, LedgerError, RateLimitError, TeacherError, TeacherTimeoutError
 from distill.labeling.gate import Gate
 from distill.labeling.jobs import Floor, Job
@@ -381,7 +382,7 @@ class Lane:
         if completion.finish == "refused":
             return self._vote(job, "refused", _quoted("the model declined", completion.text), "refused")
         try:
-            answer = self._answers.get(completion.text) or self._parse(completion.text)
+            answer = self._answer(completion)
         except AnswerError as error:
             return self._misfit(job, completion, str(error)[:_MAX_REASON_CHARS])
         if answer.label is None:
@@ -389,8 +390,19 @@ class Lane:
         else:
             vote = self._vote(job, "labeled")
             vote.label, vote.probs, vote.probs_source = answer.label, answer.probs, answer.probs_source
+            vote.probs_clipped = completion.probs_clipped
         vote.trace, vote.clauses = answer.trace or completion.reasoning, answer.clauses
+        if vote.trace is not None:
+            vote.trace_order = self.teacher.answer.trace_order if answer.trace else "before"
         return vote
+
+    def _answer(self, completion: Completion) -> Answer:
+        """The answer in a completion: the distribution that came with it, else what its text says."""
+        if completion.probs is not None:
+            return answer_of_probs(completion, task=self.floor.task)
+        if completion.others:
+            return answer_of_samples(completion, task=self.floor.task, answer=self.teacher.answer)
+        return self._answers.get(completion.text) or self._parse(completion.text)
 
     def _parse(self, text: str) -> Answer:
         """Reads an answer, and remembers it where it is short: most teachers write the same few again and again."""

@@ -369,7 +369,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             f"ledger {path}: written by a newer distill (schema {version}, this one reads up to {SCHEMA_VERSION}); "
             "upgrade distill, or name another file by `ledger:` in the recipe or DISTILL_LEDGER"
         )
-    connection.execute("PRAGMA journal_mode = WAL")
+    _turn_on_wal(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Another process may have made it since.
@@ -385,6 +385,19 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _turn_on_wal(connection: sqlite3.Connection) -> None:
+    """Sets WAL mode. SQLite does not wait for another process that does so at the same moment: that is done here."""
+    until = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_GATHER_S)
 
 
 def _stamp(connection: sqlite3.Connection) -> tuple[int, int]:

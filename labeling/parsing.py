@@ -15,8 +15,7 @@ from pydantic_core import from_json
 
 from distill.labeling.errors import DistillError
 from distill.labeling.task import Task
-from distill.labeling.teacher import AnswerFormat
-from distill.labeling.vote import ProbsSource
+from distill.labeling.teacher import AnswerFormat, ProbsSource
 
 
 class AnswerError(DistillError):

@@ -9,17 +9,29 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 ProbsAsked = Literal["none", "confidence", "distribution"]
+AnswerForm = Literal["json", "label", "decision"]
+TraceOrder = Literal["before", "after"]
+ProbsSource = Literal["decision", "logprob", "samples", "verbal", "none"]
+"""Where a distribution comes from.
+
+``decision``: the provider's decision endpoint stated it. ``logprob``: from the log-probabilities of the labels.
+``samples``: shares among repeated samples. ``verbal``: stated by the model in its answer. ``none``: a bare label.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
-    """What a teacher is asked to write besides the label.
+    """What a teacher is asked to write.
 
     Attributes:
-        trace: Reasoning, written before the label.
+        form: ``json`` is an object with the label and whatever else is asked for; ``label`` is the bare label and
+            nothing else, whose log-probabilities are read; ``decision`` writes nothing: a decision endpoint gives the
+            probabilities. Only ``json`` carries a trace, clauses or stated probabilities.
+        trace: Reasoning besides the label.
+        trace_order: Whether it is written before the label (and may decide it) or after (and explains it).
         clauses: Ids of the clauses that decided. Has no effect without a guideline that numbers its clauses.
         probs: ``distribution`` asks for a probability per label, ``confidence`` for one of the label given.
     """
@@ -27,6 +39,8 @@ class AnswerFormat:
     trace: bool = False
     clauses: bool = True
     probs: ProbsAsked = "none"
+    form: AnswerForm = "json"
+    trace_order: TraceOrder = "before"
 
 
 @dataclass(slots=True)
@@ -37,10 +51,14 @@ class Prompt:
         row_id: The row asked about. Recorded teachers look their reply up by it; it is no part of what is sent.
         system: Instruction, guideline and answer format: the same for every row, so that servers cache the prefix.
         user: The row, fenced as data.
-        schema: JSON schema of the answer.
+        schema: JSON schema of the answer; empty where the form is not ``json``.
         turns: Further messages, ``(role, text)``: an answer that did not fit, and what was wrong with it.
         prefix: What rows that begin alike have in common: the first input. Servers of one model share rows out by it.
         cut: Inputs of the row that were too long and are shown in part. For counting; no part of what is sent.
+        options: The labels that may be answered, with what each means (empty where nothing says): what a decision
+            endpoint is given as its criteria, and what log-probabilities are taken of.
+        values: The row's inputs by name, cleaned, as fenced in ``user``: for teachers that compute instead of reading.
+        images: Addresses or paths of the row's images, see :mod:`distill.labeling.image`.
     """
 
     row_id: str
@@ -50,6 +68,9 @@ class Prompt:
     turns: tuple[tuple[str, str], ...] = ()
     prefix: str = ""
     cut: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
+    images: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -145,6 +166,12 @@ class Completion:
         finish: Why it ended.
         input_tokens: As the provider counted them, None where it did not.
         output_tokens: Likewise.
+        probs: Probability of each option, as the provider or its log-probabilities state it, before it is made to
+            sum to one; None where there is none and the text is to be parsed. With it the text need not be an answer.
+        probs_source: Where ``probs`` comes from.
+        probs_clipped: Whether some option's probability was not given and stands at what the others leave or at the
+            least that the provider reports.
+        others: Texts of further samples of the same request. The distribution is then that of all of them.
     """
 
     text: str
@@ -152,6 +179,28 @@ class Completion:
     finish: Finish = "stop"
     input_tokens: int | None = None
     output_tokens: int | None = None
+    probs: Mapping[str, float] | None = None
+    probs_source: ProbsSource = "none"
+    probs_clipped: bool = False
+    others: tuple[str, ...] = ()
+
+
+class Capabilities(NamedTuple):
+    """What a server was found to do for a model: what :meth:`ProbingTeacher.probe` returns.
+
+    Attributes:
+        decision: It has a decision endpoint: a probability per option, no output tokens.
+        logprobs: How probabilities of whole labels can be had: ``generative_scoring`` (vLLM's endpoint),
+            ``prompt`` (log-probabilities of the prompt's tokens, one request a label) or ``sampled`` (of the first
+            tokens written, expanded until the labels are told apart); empty where they cannot.
+        structured: How it can be held to a schema; a constraint that it silently ignores is not in it.
+        most_options: The most options of one question; None where no limit is known.
+    """
+
+    decision: bool = False
+    logprobs: tuple[str, ...] = ()
+    structured: tuple[str, ...] = ()
+    most_options: int | None = None
 
 
 @runtime_checkable
@@ -204,4 +253,34 @@ class Teacher(Protocol):
 
     async def close(self) -> None:
         """Lets go of what ``open`` took."""
+        ...
+
+
+@runtime_checkable
+class ProbingTeacher(Protocol):
+    """A teacher that finds out what its server does, and then settles on a lane. The other half of :class:`Teacher`.
+
+    The engine calls ``probe`` after ``open``, then ``settle`` with what was found; the lane settled on is kept by
+    endpoint and model, so that a plan knows it without a network, and a server that learns something new does not make
+    every answer be paid for again.
+    """
+
+    endpoint: str
+    model: str
+
+    async def probe(self) -> Capabilities:
+        """Finds out what the server does; a request or a few, none of them about a row.
+
+        Raises:
+            TeacherError: It cannot be reached, or ignores a constraint that was asked for.
+        """
+        ...
+
+    def settle(self, found: Capabilities, *, kept: str | None = None) -> str:
+        """Chooses the lane: sets ``answer``, and says by name which one it is.
+
+        Args:
+            found: What the server does.
+            kept: The lane of earlier runs, to be taken again wherever ``found`` still has it.
+        """
         ...

@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
+from distill.labeling.teacher import ProbsSource, TraceOrder
+
 Outcome = Literal["labeled", "abstained", "refused", "filtered", "invalid", "failed", "unsent"]
 """Every row × teacher × sample ends in exactly one.
 
@@ -18,9 +20,6 @@ schema, also after it was asked again. ``failed``: no answer, after retries. ``u
 run ended first, the teacher was stopped, or a recorded teacher has no reply for the row).
 """
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
-
-ProbsSource = Literal["decision", "logprob", "samples", "verbal", "none"]
-"""Where a distribution comes from: ``verbal`` was stated by the model in its answer; ``none`` means a bare label."""
 
 
 @dataclass(slots=True)
@@ -49,6 +48,10 @@ class Vote:
         round: Round of distillation, from 0.
         cause: Name of what went wrong, one of :data:`~distill.labeling.errors.CAUSES`; None where it is ``labeled``.
         shared_from: The row whose answer this is, where near-duplicates share one; None where the row was asked itself.
+        probs_clipped: Whether a probability of ``probs`` was not given and stands at the least that the provider
+            reports.
+        trace_order: Whether the trace was written ``before`` the label or ``after`` it, with the answer in view; None
+            without one.
     """
 
     row_id: str
@@ -72,6 +75,8 @@ class Vote:
     round: int = 0
     cause: str | None = None
     shared_from: str | None = None
+    probs_clipped: bool = False
+    trace_order: TraceOrder | None = None
 
 
 VOTE_SCHEMA: dict[str, pl.DataType] = {
@@ -96,6 +101,8 @@ VOTE_SCHEMA: dict[str, pl.DataType] = {
     "round": pl.Int32(),
     "cause": pl.String(),
     "shared_from": pl.String(),
+    "probs_clipped": pl.Boolean(),
+    "trace_order": pl.String(),
 }
 """Columns of ``votes.parquet``, in order."""
 
