@@ -3,8 +3,8 @@
     python benchmarks/engine_profile.py --out benchmarks/results/engine_profile.md
 
 Parts are the engine's own functions over the rows of ``engine_throughput.py`` (a guideline of 4 KB, a listing of 450
-bytes, a short label), the best of several times: on a shared machine the least time is the one least disturbed. What they
-do not add up to is the engine itself: queues, counts, event loop, and the wait for the interpreter's lock.
+bytes, a short label), the best of several times: on a shared machine the least time is the one least disturbed. What
+they do not add up to is the engine itself: queues, counts, event loop, and the wait for the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -123,10 +123,10 @@ def main() -> None:
         f"| **a whole row served from the ledger** | {served:.1f} |",
         f"| **a whole row bought from a teacher that answers at once, once measured** | {bought:.1f} |",
         "",
-        "Over a network a row takes 110 to 180 µs of CPU in all (`engine_throughput.md`). Prompts, parsing and the table of",
-        f"votes are {sum(parts[at][1] for at in (0, 1, 3, 4, 5)):.0f} of them; most of the rest is the connection and "
-        "the event loop's wake-ups, and that is what limits",
-        "the engine on one thread. Served from the ledger no part stands out: it is the interpreter.",
+        "Over a network a row takes 110 to 180 µs of CPU in all (`engine_throughput.md`). Prompts, parsing and the",
+        f"table of votes are {sum(parts[at][1] for at in (0, 1, 3, 4, 5)):.0f} of them; most of the rest is the",
+        "connection and the event loop's wake-ups, and that is what limits the engine on one thread. Served from the",
+        "ledger no part stands out: it is the interpreter.",
     ]
     text = "\n".join(lines) + "\n"
     print(text)
