@@ -29,6 +29,8 @@ def stats(path: Path | None, *, as_json: bool = False) -> str:
         whole = {**found._asdict(), "sources": sources}
         return json.dumps(whole, indent=1, default=str)
     lines = [f"{found.path}: {found.replies:,} replies, {found.size_bytes / 1024**2:.2f} MiB"]
+    if found.parts:
+        lines.append(f"  {found.parts:,} rows are answered by a reply about several")
     for item in found.sources:
         price = f"${item.cost_usd:,.4f}" + (f" and {item.unpriced:,} at an unknown price" if item.unpriced else "")
         since = f"{item.oldest:%Y-%m-%d} to {item.newest:%Y-%m-%d}"

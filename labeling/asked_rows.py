@@ -9,20 +9,24 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from distill.labeling.canaries import make_canaries
+from distill.labeling.canaries import CANARY_PREFIX, make_canaries
 from distill.labeling.errors import DataError
 from distill.labeling.few_shot import ExampleBook
 from distill.labeling.labeling_config import CanaryConfig, LabelingConfig
 from distill.labeling.near_duplicates import Sharing, find_sharing
 from distill.labeling.prompt import Prompter
 from distill.labeling.row_draw import draw
-from distill.labeling.row_order import together
+from distill.labeling.row_order import ALONE_COLUMN, together
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat
 
 _BATCH_ROWS = 5_000
 _MOST_CANARIES = 2_000
 _MOST_WATCHED = 2_000
+_MOST_CHECKED = 500
+CHECK_PREFIX = "alone:"
+# Behind the row that it was made of, before the next one.
+_BESIDE = 1e-3
 _GOLD_SPLITS = ("train", "audit")
 # Gold rows asked early: twice what the watch needs, over the first tenth of the rows.
 _EARLY_TIMES = 2
@@ -38,6 +42,8 @@ class AskedRows:
     - rows that share the answer of a near-duplicate are left out (``near_duplicates``);
     - gold rows of splits train and audit, at most 2,000 by a draw, come at random places, many early (``watch``);
     - canaries come at random places (``canaries``);
+    - rows that are asked about together are by a draw asked alone as well (``rows_per_request``); canaries then come
+      beside the row that they are made of, and gold rows of a query at one place, so that they have company;
     - every row carries which examples it is shown (``examples``).
 
     None of it hangs on the order of the rows, so what was paid for stays paid for; appended rows may change a few of
@@ -94,8 +100,7 @@ class AskedRows:
         """The canaries, as :func:`~distill.labeling.canaries.make_canaries` makes them; None without."""
         if self.config.canaries is None:
             return None
-        shared = self.sharing.shared["row_id"]
-        able = self._kept.with_row_index("_at").filter(~pl.col("row_id").is_in(shared.implode()))
+        able = self._own
         ids = able.select("row_id", "_at").collect()
         turn = draw(ids["row_id"], seed=self._seed, purpose="canary")
         chosen = np.argsort(turn, kind="stable")[: _canaries_wanted(self.config.canaries, len(ids))]
@@ -105,20 +110,43 @@ class AskedRows:
         return made.filter(~pl.col("row_id").is_in(ids["row_id"].implode()))
 
     @cached_property
+    def checked(self) -> pl.DataFrame | None:
+        """Rows that are asked alone beside others: ``row_id``, ``source``, ``group`` and the inputs; None without."""
+        wanted = self.config.rows_per_request
+        if wanted is None or wanted.most == 1:
+            return None
+        company = pl.len() if len(self.task.inputs) == 1 else pl.len().over(self.task.inputs[0])
+        ids = self._own.select("row_id", _company=company).filter(pl.col("_company") > 1).collect()["row_id"]
+        count = min(_MOST_CHECKED, max(wanted.check_at_least, round(wanted.check * self.rows)))
+        chosen = ids.gather(np.argsort(draw(ids, seed=self._seed, purpose="alone"), kind="stable")[:count])
+        rows = self._kept.filter(pl.col("row_id").is_in(chosen.implode())).collect()
+        checked = rows.with_columns(source="row_id", row_id=pl.concat_str(pl.lit(CHECK_PREFIX), "row_id"))
+        taken = self._kept.select("row_id").filter(pl.col("row_id").str.starts_with(CHECK_PREFIX)).collect()
+        return checked.filter(~pl.col("row_id").is_in(taken["row_id"].implode()))
+
+    @property
+    def checks(self) -> int:
+        """Rows that are asked alone beside others."""
+        return 0 if self.checked is None else len(self.checked)
+
+    @cached_property
     def watched(self) -> pl.DataFrame:
         """The gold rows that come at random places, with ``gold`` and their place ``_at``; empty without a watch."""
         known = self._kept.filter(pl.col("gold").is_not_null() & pl.col("split").is_in(_GOLD_SPLITS))
         if self.config.watch is None:
             return known.head(0).collect().with_columns(_at=pl.lit(0.0))
-        ids = known.select("row_id").collect()["row_id"]
-        order = ids.gather(np.argsort(draw(ids, seed=self._seed, purpose="gold"), kind="stable")[:_MOST_WATCHED])
-        turns = pl.DataFrame({"row_id": order, "_at": self._places(order, self.config.watch.after)})
+        # What is asked about together is moved together.
+        by = "row_id" if self.checked is None else self.task.inputs[0]
+        ids = known.select("row_id", _by=by).collect()
+        order = ids[np.argsort(draw(ids["_by"], seed=self._seed, purpose="gold"), kind="stable")[:_MOST_WATCHED]]
+        turns = order.select("row_id").with_columns(_at=pl.Series(self._places(order["_by"], self.config.watch.after)))
         return known.join(turns.lazy(), on="row_id").sort("_at", "row_id").collect()
 
     @property
     def height(self) -> int:
-        """Rows that are asked, canaries included."""
-        return self.rows - len(self.sharing.shared) + (0 if self.canaries is None else len(self.canaries))
+        """Rows that are asked, canaries and those asked alone as well included."""
+        canaries = 0 if self.canaries is None else len(self.canaries)
+        return self.rows - len(self.sharing.shared) + canaries + self.checks
 
     def prompter(self, answer: AnswerFormat) -> Prompter:
         """The prompter of these rows for one answer format."""
@@ -136,6 +164,9 @@ class AskedRows:
             batch = together(batch, self.task).with_columns(_at=pl.int_range(start, end).cast(pl.Float64))
             batch = batch.filter(~pl.col("row_id").is_in(left_out))
             coming = extra.filter((pl.col("_at") >= start) & (pl.col("_at") < end))
+            if self.checked is not None:
+                batch = batch.with_columns(pl.lit(False).alias(ALONE_COLUMN))
+                coming = _beside(coming, batch)
             if len(coming):
                 batch = pl.concat([batch, coming.select(batch.columns)]).sort("_at", maintain_order=True)
             batch = batch.drop("_at")
@@ -147,22 +178,54 @@ class AskedRows:
     def _kept(self) -> pl.LazyFrame:
         return self._rows.select("row_id", "group", "split", "gold", *self.task.inputs)
 
+    @property
+    def _own(self) -> pl.LazyFrame:
+        """The rows that have an answer of their own, with their place ``_at``."""
+        shared = self.sharing.shared["row_id"]
+        return self._kept.with_row_index("_at").filter(~pl.col("row_id").is_in(shared.implode()))
+
     @cached_property
     def _extra(self) -> pl.DataFrame:
-        """Rows that come at places of their own: the watched ones and the canaries."""
-        extra = self.watched.with_columns(pl.col("_at").cast(pl.Float64))
-        if self.canaries is None:
-            return extra
-        places = draw(self.canaries["row_id"], seed=self._seed, purpose="place") * self.rows
-        planted = self.canaries.with_columns(split=pl.lit("pool"), gold=pl.lit(None, pl.String), _at=pl.Series(places))
-        return pl.concat([extra, planted.select(extra.columns)])
+        """Rows that come at places of their own: the watched ones, canaries, and those asked alone as well."""
+        extra = [self.watched.with_columns(pl.col("_at").cast(pl.Float64))]
+        if self.canaries is not None:
+            planted = self.canaries.with_columns(split=pl.lit("pool"), gold=pl.lit(None, pl.String))
+            places = self._anywhere(planted["row_id"]) if self.checked is None else self._at_sources(planted)
+            extra.append(planted.with_columns(places.alias("_at")))
+        if self.checked is not None:
+            extra = [rows.with_columns(pl.lit(False).alias(ALONE_COLUMN)) for rows in extra]
+            places = self._anywhere(self.checked["row_id"]).alias("_at")
+            extra.append(self.checked.with_columns(pl.lit(True).alias(ALONE_COLUMN), places))
+        return pl.concat(rows.select(extra[0].columns) for rows in extra)
 
-    def _places(self, row_ids: pl.Series, after: int) -> NDArray[np.float64]:
+    def _anywhere(self, row_ids: pl.Series) -> pl.Series:
+        return pl.Series(draw(row_ids, seed=self._seed, purpose="place") * self.rows)
+
+    def _at_sources(self, canaries: pl.DataFrame) -> pl.Series:
+        """Places of the rows that canaries are made of: in the table, or where the watch has moved them to."""
+        sources = pl.Series("row_id", canaries["source"])
+        places = self._own.filter(pl.col("row_id").is_in(sources.implode())).select("row_id", "_at").collect()
+        moved = self.watched.select("row_id", _moved=pl.col("_at").cast(pl.Float64) + _BESIDE)
+        found = pl.DataFrame(sources).join(places, on="row_id", how="left", maintain_order="left")
+        found = found.join(moved, on="row_id", how="left", maintain_order="left")
+        return found.select(pl.coalesce("_moved", pl.col("_at").cast(pl.Float64))).to_series()
+
+    def _places(self, names: pl.Series, after: int) -> NDArray[np.float64]:
         """Places of the watched rows: the first ones in the first tenth, the others anywhere."""
         early = _EARLY_TIMES * after
-        reach = np.full(len(row_ids), float(self.rows))
+        reach = np.full(len(names), float(self.rows))
         reach[:early] = min(self.rows, max(_EARLY_SHARE * self.rows, 2 * early))
-        return draw(row_ids, seed=self._seed, purpose="place") * reach
+        return draw(names, seed=self._seed, purpose="place") * reach
+
+
+def _beside(coming: pl.DataFrame, batch: pl.DataFrame) -> pl.DataFrame:
+    """Puts the canaries of a batch behind the rows that they are made of, where those stand in it."""
+    places = batch.select(_source="row_id", _beside=pl.col("_at") + _BESIDE)
+    source = pl.when(pl.col("row_id").str.starts_with(CANARY_PREFIX)).then(
+        pl.col("row_id").str.strip_prefix(CANARY_PREFIX)
+    )
+    found = coming.with_columns(_source=source).join(places, on="_source", how="left", maintain_order="left")
+    return found.with_columns(_at=pl.coalesce("_beside", "_at")).drop("_source", "_beside")
 
 
 def _canaries_wanted(config: CanaryConfig, rows: int) -> int:

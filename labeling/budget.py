@@ -112,8 +112,9 @@ class Purse:
         self._paces = [(place, pace) for one in budget.chain() for place, pace in one.paces.items()]
         places = {total.place for _, total in self._totals} | {place for place, _ in self._paces}
         self._blind = bool(places - {0})  # something is limited that is known only from answers
-        self._seen = Use()
-        self._estimate: Use | None = None
+        self.rows = 1
+        """Rows that the next request asks about."""
+        self._seen: dict[bool, tuple[float, Use]] = {}
 
     @property
     def limited(self) -> bool:
@@ -123,7 +124,14 @@ class Purse:
     @property
     def estimate(self) -> Use:
         """What the next request will probably use."""
-        return self._estimate or Use(1.0)
+        return self._estimate(self.rows)
+
+    def _estimate(self, rows: int) -> Use:
+        """Of requests of its kind, about one row or about several, the mean; of the others where there was none."""
+        if not self._seen:
+            return Use(1.0)
+        count, seen = self._seen.get(rows > 1) or self._seen[rows == 1]
+        return Use(1.0, seen.tokens * rows / count, seen.usd * rows / count)
 
     def admits(self, now_s: float) -> Admission:
         """Says whether one more request may go.
@@ -132,7 +140,7 @@ class Purse:
             ``go``; ``wait`` until requests in flight have shown what they use (the first of all goes alone);
             ``later``, in :meth:`wait_s` seconds; or ``stop``.
         """
-        if self._blind and self._estimate is None and self._budget.in_flight:
+        if self._blind and not self._seen and self._budget.in_flight:
             return "wait"
         if (exhausted := self._exhausted()) is not None:
             return "wait" if exhausted[0].in_flight else "stop"
@@ -151,14 +159,15 @@ class Purse:
         rooms = [pace.room(self.estimate[place], now_s) for place, pace in self._paces]
         return min((room for room in rooms if room is not None), default=None)
 
-    def learn(self, *, tokens: float, usd: float) -> None:
-        """Notes what a reply used, in this run or when the ledger bought it."""
-        seen = self._seen = Use(self._seen.requests + 1, self._seen.tokens + tokens, self._seen.usd + usd)
-        self._estimate = Use(1.0, seen.tokens / seen.requests, seen.usd / seen.requests)
+    def learn(self, *, tokens: float, usd: float, rows: int = 1) -> None:
+        """Notes what a reply about so many rows used, in this run or when the ledger bought it."""
+        count, seen = self._seen.get(rows > 1, (0.0, Use()))
+        seen = Use(seen.requests + 1, seen.tokens + tokens, seen.usd + usd)
+        self._seen[rows > 1] = (count + rows, seen)
 
-    def reserve(self, now_s: float) -> Use:
-        """Sets aside what a request will probably use that is being sent, and returns it."""
-        estimate = self.estimate
+    def reserve(self, now_s: float, *, rows: int = 1) -> Use:
+        """Sets aside what a request about so many rows will probably use that is being sent, and returns it."""
+        estimate = self._estimate(rows)
         for budget in self._budget.chain():
             budget.in_flight += 1
         for _, total in self._totals:

@@ -129,12 +129,13 @@ class LabelingRun:
     async def _main(self, batches: Iterable[pl.DataFrame]) -> LabelingResult:
         listed = isinstance(batches, list | tuple)
         rows = sum(batch.height for batch in batches) if listed else getattr(batches, "height", None)
-        total = None if rows is None else rows * self._config.samples
+        checks = getattr(batches, "checks", 0)
+        total = None if rows is None else (rows - checks) * self._config.samples
         lanes: list[Lane] = []
         try:
             async with _opened(self._teachers, self._ledger) as refusals, asyncio.TaskGroup() as group:
                 floor = self._floor(group, in_order=getattr(batches, "in_order", False))
-                floor.lanes = lanes = [Lane(teacher, floor, total=total) for teacher in self._teachers]
+                floor.lanes = lanes = [Lane(teacher, floor, total=total, checks=checks) for teacher in self._teachers]
                 for lane in lanes:
                     if reason := refusals.get(lane.teacher.name):
                         lane.stop(*reason)

@@ -13,9 +13,10 @@ from distill.labeling.budget import Budget
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.labeling_events import LabelingEvent, LabelingEventKind
 from distill.labeling.ledger import Ledger
+from distill.labeling.ledger_parts import Pointer
 from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
-from distill.labeling.teacher import AnswerFormat, Prompt, Reply, Request
+from distill.labeling.teacher import AnswerFormat, Part, Prompt, Reply, Request
 from distill.labeling.vote import Outcome, Vote
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ class Job:
     Attributes:
         lane: The lane.
         prompt: The question, with what was wrong with earlier answers.
-        request: The question as the provider sees it.
+        request: The question as the provider sees it, where the row is asked about alone.
+        row_key: What the ledger knows the row by where it may be asked about with others; None where it may not.
+        alone: Whether it is asked about alone although it might have had company.
         failures: How often this request failed.
         reasks: How often the teacher was asked again because an answer did not fit.
         asked: Whether anything was sent for it in this run.
@@ -51,11 +54,14 @@ class Job:
         cost_usd: Summed over its replies, as far as known; tokens likewise.
         input_tokens: See ``cost_usd``.
         output_tokens: See ``cost_usd``.
+        part: Of the last reply.
     """
 
     lane: Lane
     prompt: Prompt
     request: Request
+    row_key: bytes | None = None
+    alone: bool = False
     failures: int = 0
     reasks: int = 0
     asked: bool = False
@@ -65,6 +71,54 @@ class Job:
     cost_usd: float | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    part: Part | None = None
+
+    @property
+    def key(self) -> bytes:
+        """The key of what it waits for: of its request, or of the row where it is asked about with others."""
+        return self.request.key if self.row_key is None or self.alone else self.row_key
+
+    @property
+    def members(self) -> tuple[Job, ...]:
+        """The jobs that the request ends: this one."""
+        return (self,)
+
+    @property
+    def pointers(self) -> tuple[Pointer, ...]:
+        """What is to lead from the row to the reply: a row that found no company is not asked again when it finds it.
+
+        A question that was put again has none: its first answer leads to it.
+        """
+        if self.row_key is None or self.prompt.turns:
+            return ()
+        return (Pointer(self.row_key, 0, 1),)
+
+
+@dataclass(slots=True, eq=False)
+class Pack:
+    """Jobs of one lane that are asked about in one request.
+
+    Attributes:
+        members: The jobs, in the order in which their rows stand in the request.
+        request: What is sent; written when it is.
+        failures: As in :class:`Job`.
+        so_far: As in :class:`Job`.
+    """
+
+    members: tuple[Job, ...]
+    request: Request | None = None
+    failures: int = 0
+    so_far: tuple[Outcome, str, str] | None = None
+
+    @property
+    def pointers(self) -> tuple[Pointer, ...]:
+        """What is to lead from each row to its part of the reply."""
+        of = len(self.members)
+        return tuple(Pointer(job.key, place, of) for place, job in enumerate(self.members))
+
+
+Errand = Job | Pack
+"""What a worker does at a time: one request."""
 
 
 @dataclass
@@ -114,14 +168,14 @@ class Floor:
         """
         while jobs:
             leaders = [job for job in jobs if self._leads(job)]
-            found = await self.ledger.fetch([job.request.key for job in leaders])
+            found = await self.ledger.fetch([job.key for job in leaders])
             again: list[Job] = []
             for job in leaders:
-                reply = found.get(job.request.key)
+                reply = found.get(job.key)
                 if reply is None:
                     job.lane.queue_up(job)
                 else:
-                    again += self.deliver(job.request.key, reply)
+                    again += self.deliver(job.key, reply)
             jobs = again
 
     def deliver(self, key: bytes, reply: Reply, *, buyer: Job | None = None) -> list[Job]:
@@ -138,13 +192,24 @@ class Floor:
 
         Jobs of other lanes ask for themselves: what stopped this lane need not stop them.
         """
-        for job in self.pending.pop(leader.request.key):
+        for job in self.pending.pop(leader.key):
             if job.lane is leader.lane:
                 job.lane.end(job, outcome, reason, cause=cause)
             elif self._leads(job):
                 job.lane.queue_up(job)
 
+    def apart(self, leaders: Sequence[Job]) -> list[Job]:
+        """Takes rows out of what they were to be asked about with; with every job that waits for one of them.
+
+        Returns:
+            The jobs, to be served again: each row by its own request.
+        """
+        waiting = [job for leader in leaders for job in self.pending.pop(leader.key)]
+        for job in waiting:
+            job.alone = True
+        return waiting
+
     def _leads(self, job: Job) -> bool:
-        waiting = self.pending.setdefault(job.request.key, [])
+        waiting = self.pending.setdefault(job.key, [])
         waiting.append(job)
         return len(waiting) == 1

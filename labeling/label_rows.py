@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from distill.labeling.asked_rows import AskedRows
+from distill.labeling.asked_rows import CHECK_PREFIX, AskedRows
 from distill.labeling.canaries import canary_answers
 from distill.labeling.engine import LabelingRun, OnProgress, OnVotes
 from distill.labeling.ledger import Ledger
+from distill.labeling.packing_facts import PackingFacts, packed_votes, packing_facts
+from distill.labeling.packs import Packing
 from distill.labeling.progress import LabelingResult
 from distill.labeling.quality_watch import Quality, QualityWatch
 from distill.labeling.shares import Share, wilson_share
@@ -54,8 +56,10 @@ class LabelingFacts:
     """How a labeling run went.
 
     Attributes:
-        result: The engine's counts. Canaries are in them, rows that share an answer are not.
-        outcomes: How rows × samples ended by teacher: canaries are left out, rows that share an answer are in.
+        result: The engine's counts. Canaries and rows asked alone as well are in them, rows that share an answer are
+            not.
+        outcomes: How rows × samples ended by teacher: canaries and rows asked alone as well are left out, rows that
+            share an answer are in.
         shared: Rows that took a near-duplicate's answer.
         sharing_wrong: By teacher, of the rows that could share and were asked all the same, those that got another
             label than they would have shared; Wilson's interval. Empty where nobody shares.
@@ -65,6 +69,7 @@ class LabelingFacts:
         quality: By teacher; empty without a watch.
         requests_cut: Requests in which a row was too long and is shown in part, by teacher.
         fields_cut: How often that was so, by input, of the teacher with most.
+        packing: What asking about several rows at once did, by teacher that was asked so; empty without.
         notes: What a person should know, in words.
     """
 
@@ -77,9 +82,10 @@ class LabelingFacts:
     quality: dict[str, Quality]
     requests_cut: dict[str, int]
     fields_cut: dict[str, int]
+    packing: dict[str, PackingFacts] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    NAMES: ClassVar = ("shared", "sharing_wrong", "breaches", "quality", "requests_cut", "fields_cut")
+    NAMES: ClassVar = ("shared", "sharing_wrong", "breaches", "quality", "requests_cut", "fields_cut", "packing")
     """What :meth:`to_dict` may have."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,6 +97,7 @@ class LabelingFacts:
             "quality": {name: found.to_dict() for name, found in self.quality.items()},
             "requests_cut": self.requests_cut if any(self.requests_cut.values()) else {},
             "fields_cut": self.fields_cut,
+            "packing": {name: found.to_dict() for name, found in self.packing.items()},
         }
         return {name: value for name, value in facts.items() if value}
 
@@ -109,8 +116,9 @@ def label_rows(
         asked: The rows, and how they are asked.
         teachers: Who is asked.
         ledger: Where replies are kept.
-        on_votes: Takes votes: a line for every row × teacher × sample; rows that share an answer are in, canaries not.
-        on_progress: As there; canaries are counted.
+        on_votes: Takes votes: a line for every row × teacher × sample; rows that share an answer are in, canaries and
+            what was asked alone beside them are not.
+        on_progress: As there; canaries and rows asked alone as well are counted.
 
     Raises:
         UsageError: As there.
@@ -136,12 +144,17 @@ def label_rows(
         quality={name: watch.quality(name) for name in names} if watch else {},
         requests_cut={name: tally.cut_rows for name, tally in result.teachers.items()},
         fields_cut=dict(most.cut_fields),
+        packing={
+            teacher.name: sorter.packing(teacher.name, result.teachers[teacher.name].asked_alone)
+            for teacher in teachers
+            if Packing.of(teacher, asked.prompter(teacher.answer), config) is not None
+        },
         notes=_notes(asked),
     )
 
 
 class _Sorter:
-    """Takes votes from the engine: keeps those on canaries apart, and hands shared ones on for each row."""
+    """Takes votes from the engine: keeps those on canaries and checks apart, and hands shared ones on for each row."""
 
     def __init__(self, asked: AskedRows, on_votes: OnVotes) -> None:
         self._on_votes = on_votes
@@ -155,7 +168,14 @@ class _Sorter:
         compared = self._sharing.audited
         self._compared = pl.concat([compared["row_id"], compared["shared_from"]]).unique().implode()
         self.outcomes: dict[str, Counter[str]] = {}
-        self._kept: dict[str, list[pl.DataFrame]] = {"canary": [], "source": [], "compared": []}
+        self._kept: dict[str, list[pl.DataFrame]] = {
+            "canary": [],
+            "source": [],
+            "compared": [],
+            "alone": [],
+            "both": [],
+        }
+        self._packed: dict[str, list[pl.DataFrame]] = {}
 
     def __call__(self, votes: pl.DataFrame) -> None:
         if self._canaries is not None:
@@ -163,6 +183,8 @@ class _Sorter:
             self._keep("canary", votes.filter(is_canary))
             votes = votes.filter(~is_canary)
             self._keep("source", votes.filter(pl.col("row_id").is_in(self._sources)))
+        if self._asked.checked is not None:
+            votes = self._set_checks_apart(votes, self._asked.checked)
         if len(self._sharing.audited):
             self._keep("compared", votes.filter(pl.col("row_id").is_in(self._compared)))
         if len(self._sharing.shared):
@@ -171,6 +193,26 @@ class _Sorter:
             self.outcomes.setdefault(teacher, Counter())[outcome] += count
         if len(votes):
             self._on_votes(votes)
+
+    def packing(self, teacher: str, asked_alone: int) -> PackingFacts:
+        """What asking about several rows at once did for a teacher."""
+        measured = ["label", "input_tokens", "output_tokens", "cost_usd"]
+        alone = self._all("alone").select("teacher", pl.col("row_id").str.strip_prefix(CHECK_PREFIX), *measured)
+        both = self._all("both").filter((pl.col("sample") == 0) & (pl.col("teacher") == teacher))
+        both = both.select("teacher", "row_id", "position", "asked_with", *measured)
+        both = both.join(alone, on=["teacher", "row_id"], suffix="_alone")
+        labels = self._asked.task.labels
+        packed = pl.concat([packed_votes(votes_frame([]), labels), *self._packed.get(teacher, ())])
+        return packing_facts(packed, both, task=self._asked.task, asked_alone=asked_alone)
+
+    def _set_checks_apart(self, votes: pl.DataFrame, checked: pl.DataFrame) -> pl.DataFrame:
+        is_check = pl.col("row_id").is_in(checked["row_id"].implode())
+        self._keep("alone", votes.filter(is_check))
+        votes = votes.filter(~is_check)
+        self._keep("both", votes.filter(pl.col("row_id").is_in(checked["source"].implode())))
+        for (teacher,), own in votes.partition_by("teacher", as_dict=True).items():
+            self._packed.setdefault(str(teacher), []).append(packed_votes(own, self._asked.task.labels))
+        return votes
 
     def canary_answers(self) -> pl.DataFrame | None:
         """Answers to canaries beside the plain ones."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from distill.labeling.quota_config import QuotaConfig
 
@@ -57,6 +57,24 @@ class ExamplesConfig(BaseModel):
     tokens: int = Field(default=150, ge=20, description="token budget of one example; long fields are cut first")
 
 
+class RowsPerRequestConfig(BaseModel):
+    """Asking about several rows of a query in one request, and the check of what that does to the answers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    most: int = Field(default=8, ge=1, le=32, description="the most rows of one request; they share their first input")
+    check: float = Field(
+        default=0.05, ge=0, le=1, description="share of the rows that are asked alone as well; never more than 500"
+    )
+    check_at_least: int = Field(
+        default=30, ge=0, le=500, description="rows asked alone as well however few the rows; 0 with check: 0 for none"
+    )
+
+
+def _most_alone(value: Any) -> Any:
+    return {"most": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class LabelingConfig(BaseModel):
     """How teachers are asked."""
 
@@ -89,6 +107,14 @@ class LabelingConfig(BaseModel):
         default=None,
         description="ask gold rows of splits train and audit at random places, many of them early, and pause a teacher "
         "that does badly on them",
+    )
+    rows_per_request: (
+        Annotated[RowsPerRequestConfig, BeforeValidator(_most_alone, json_schema_input_type=int | RowsPerRequestConfig)]
+        | None
+    ) = Field(
+        default=None,
+        description="ask about several rows of a query in one request, where the teacher can; a number n is short for "
+        "{most: n}",
     )
     near_duplicates: Literal["ask", "share"] = Field(
         default="ask",

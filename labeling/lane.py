@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import polars as pl
@@ -13,16 +15,19 @@ from distill.labeling.budget import Use
 from distill.labeling.distributions import answer_of_probs, answer_of_samples
 from distill.labeling.errors import DataError, LedgerError, RateLimitError, TeacherError, TeacherTimeoutError
 from distill.labeling.gate import Gate
-from distill.labeling.jobs import Floor, Job
+from distill.labeling.jobs import Errand, Floor, Job, Pack
 from distill.labeling.labeling_events import LimitWatch
 from distill.labeling.ledger import Source
 from distill.labeling.limits import backoff_s
+from distill.labeling.pack_answers import PackReader, share_of
+from distill.labeling.packs import Packing
 from distill.labeling.parsing import Answer, AnswerError, parse_answer
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
 from distill.labeling.prompt import Prompted
-from distill.labeling.row_order import together
-from distill.labeling.teacher import Completion, Reply, Teacher
+from distill.labeling.row_order import ALONE_COLUMN, together
+from distill.labeling.teacher import Completion, Part, Prompt, Reply, Request, Teacher
 from distill.labeling.vote import Outcome, Vote
+from distill.labeling.waiting import Waiting
 
 _ROWS_PER_STEP = 256
 _ANSWERS_REMEMBERED = 4096
@@ -32,6 +37,14 @@ _LONGEST_PAUSE_S = 900.0
 _MAX_REASON_CHARS = 500
 # Where a server does not count tokens, over the tokenizers in use.
 _CHARS_PER_TOKEN = 3.5
+# A server that refuses the first packs that it is sent refuses all of them: the format, or their length.
+_PACKS_REFUSED = 3
+_NO_ANSWER = {
+    "filtered": "the provider withheld the answer to the rows asked about together",
+    "refused": "the model declined to judge the rows asked about together",
+    "length": "truncated at max_tokens, before this row's answer; raise it, or lower labeling.rows_per_request",
+    "stop": "the answer to the rows asked about together has none for this row, or two that differ",
+}
 
 
 class Lane:
@@ -41,12 +54,12 @@ class Lane:
         teacher: Who is asked.
         floor: What it shares with the other lanes.
         total: Rows × samples to come; None where that is not known.
+        checks: Rows to come that are there to be asked alone beside others: only a lane that packs asks them.
     """
 
-    def __init__(self, teacher: Teacher, floor: Floor, *, total: int | None = None) -> None:
+    def __init__(self, teacher: Teacher, floor: Floor, *, total: int | None = None, checks: int = 0) -> None:
         self.teacher = teacher
         self.floor = floor
-        self.total = total
         self.tally = TeacherTally()
         self.budget_spent = False
         config = floor.config
@@ -55,14 +68,20 @@ class Lane:
         self._purse = self.gate.purse
         self._limit_watch = LimitWatch(self.limiter.limit)
         self._prompter = floor.prompter(teacher.answer)
+        self._packing = Packing.of(teacher, self._prompter, config)
+        self.total = None if total is None else total + (checks if self._packing else 0)
         self._guideline_version = floor.task.guideline.version if floor.task.guideline else None
-        self._queue: deque[Job] = deque()
+        self._waiting = Waiting(self._packing)
+        self._pieces = PackReader(teacher.read)
+        self._packs_refused = 0
+        self._to_ask_alone: list[Job] = []
+        self._fed = False
         self._workers: list[asyncio.Task[None]] = []
         self._parked: deque[asyncio.Future[None]] = deque()
-        self._unkept: deque[tuple[Job, asyncio.Future[Reply]]] = deque()
+        self._unkept: deque[tuple[Errand, asyncio.Future[Reply]]] = deque()
         self._bought = asyncio.Event()
         self._answers: dict[str, Answer] = {}
-        self._backing_off: dict[Job, asyncio.Task[None]] = {}
+        self._backing_off: dict[Errand, asyncio.Task[None]] = {}
         self._open = 0
         self._ended = asyncio.Event()
         stop = config.stop_after_failures
@@ -82,29 +101,44 @@ class Lane:
             DataError: A column is missing.
         """
         self.floor.note(self.teacher.name, "started", limit=self.limiter.limit, rows=self.total)
-        columns = self._prompter.columns
         keeper = self.floor.spawn(self._use_kept())
+        rows_each = self._packing.most if self._packing else 1
         async for batch in batches:
-            if missing := [name for name in columns if name not in batch.columns]:
-                raise DataError(f"rows: the task needs the columns {missing}, got {batch.columns}; correct task.inputs")
-            table = batch.select(columns)
-            if not self.floor.in_order:
-                table = together(table, self.floor.task)
+            table = self._asked_of(batch)
+            alone = iter(table[ALONE_COLUMN] if ALONE_COLUMN in table.columns else repeat(False))
             for prompted in self._prompter.steps(table, _ROWS_PER_STEP):
-                await self._until_open(2 * _ROWS_PER_STEP + 2 * _AT_RISK_PER_SLOT * self.limiter.limit)
+                await self._until_open((2 * _ROWS_PER_STEP + 2 * _AT_RISK_PER_SLOT * self.limiter.limit) * rows_each)
                 await delivered()
-                await self.floor.serve(self._compile(prompted))
+                await self.floor.serve(self._compile(prompted, alone))
+                await self._serve_alone()
                 await asyncio.sleep(0)
+        self._fed = True
+        self._ask_alone(self._waiting.release())
+        self.wake()
         await self._until_open(0)
         for task in (*self._workers, keeper):
             task.cancel()
         self.gate.close()
         self.floor.note(self.teacher.name, "ended", **facts_of(self.tally), limit=self.limiter.limit)
 
-    def _compile(self, prompted: Sequence[Prompted]) -> list[Job]:
+    def _asked_of(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """The rows of a batch that this lane asks, in the order of asking, with what it has to know of them."""
+        columns = self._prompter.columns
+        if missing := [name for name in columns if name not in batch.columns]:
+            raise DataError(f"rows: the task needs the columns {missing}, got {batch.columns}; correct task.inputs")
+        if ALONE_COLUMN in batch.columns:
+            if self._packing is None:  # it asks every row alone
+                batch = batch.filter(~pl.col(ALONE_COLUMN))
+            else:
+                columns = [*columns, ALONE_COLUMN]
+        table = batch.select(columns)
+        return table if self.floor.in_order else together(table, self.floor.task)
+
+    def _compile(self, prompted: Sequence[Prompted], alone: Iterator[bool]) -> list[Job]:
         jobs = []
         for row_id, prompt in prompted:
-            for sample in range(self.floor.config.samples):
+            check = next(alone)
+            for sample in range(1 if check else self.floor.config.samples):
                 self._open += 1
                 try:
                     if isinstance(prompt, Exception):
@@ -132,19 +166,44 @@ class Lane:
                     vote.cause = "no_reply"
                     self._emit(vote)
                 else:
-                    jobs.append(Job(self, prompt, request))
+                    job = Job(self, prompt, request)
+                    if self._packing is not None and not check and self._packing.takes(prompt):
+                        job.row_key = self._packing.row_key(request)
+                    jobs.append(job)
         return jobs
 
-    def queue_up(self, job: Job, *, first: bool = False) -> None:
+    def queue_up(self, job: Job) -> None:
         """Queues a job to be asked, or ends it where the lane has stopped."""
         if self.tally.stopped is not None:
             self._end_unasked(job)
             return
-        if first or job.reasks or job.failures:
-            self._queue.appendleft(job)
+        if job.reasks or job.failures:
+            self._waiting.add_first(job)
+        elif self._packs_refused >= _PACKS_REFUSED and job.key is job.row_key:
+            self._ask_alone([job])
         else:
-            self._queue.append(job)
+            self._ask_alone(self._waiting.add(job))
+            if self._fed:
+                self._ask_alone(self._waiting.release())
         self.wake()
+
+    def _queue_again(self, errand: Errand) -> None:
+        if self.tally.stopped is not None:
+            self._end_unasked(errand)
+            return
+        self._waiting.add_first(errand)
+        self.wake()
+
+    def _ask_alone(self, jobs: Sequence[Job]) -> None:
+        """Has rows that found no company asked by their own requests, which the ledger may hold."""
+        self._to_ask_alone += self.floor.apart(jobs)
+        if self._fed and self._to_ask_alone:
+            self.floor.spawn(self._serve_alone())
+
+    async def _serve_alone(self) -> None:
+        while self._to_ask_alone:
+            jobs, self._to_ask_alone = self._to_ask_alone, []
+            await self.floor.serve(jobs)
 
     async def _until_open(self, most: int) -> None:
         while self._open > most:
@@ -155,10 +214,10 @@ class Lane:
 
     def wake(self) -> None:
         """Puts as many workers to work as there are jobs and room."""
-        if not self._queue:
+        if not self._waiting:
             return
         now_s = self.floor.timing.clock()
-        spare = min(len(self._queue), self._room(now_s))
+        spare = min(len(self._waiting), self._room(now_s))
         while spare > 0 and self._parked:
             worker = self._parked.popleft()
             if not worker.done():
@@ -169,15 +228,16 @@ class Lane:
 
     async def _work(self) -> None:
         while True:
-            job = self._take()
-            if job is None:
+            errand = self._take()
+            if errand is None:
                 if self._unkept:
                     self.floor.ledger.hurry()
                 place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._parked.append(place)
                 await place
                 continue
-            await self._ask(job)
+            if split := await self._ask(errand):
+                await self.floor.serve(split)
             if self._parked or len(self._workers) < self.limiter.limit:
                 self.wake()
             if self._purse.limited:
@@ -191,30 +251,39 @@ class Lane:
         otherwise hold up a server that takes 50. What has been sent and is not yet durable, which is what a kill can
         lose, stays within twice the limit.
         """
+        self._purse.rows = self._waiting.rows
         at_risk = self.limiter.in_flight + len(self._unkept)
         bearable = _AT_RISK_PER_SLOT * self.limiter.limit - at_risk
         return min(self.gate.room(now_s), bearable) if bearable > 0 else 0
 
-    def _take(self) -> Job | None:
-        if not self._queue or self._room(self.floor.timing.clock()) <= 0:
+    def _take(self) -> Errand | None:
+        if not self._waiting or self._room(self.floor.timing.clock()) <= 0:
             return None
-        return self._queue.popleft()
+        return self._waiting.take()
 
-    async def _ask(self, job: Job) -> None:
-        """Sends a request and hands its reply to the ledger; deals with whatever happens instead."""
+    async def _ask(self, errand: Errand) -> list[Job]:
+        """Sends a request and hands its reply to the ledger; deals with whatever happens instead.
+
+        Returns:
+            Jobs to be served again, each by its own request: what asked about all of them was refused.
+        """
+        if (request := self._request_of(errand)) is None:
+            return []
+        again: list[Job] = []
         timing = self.floor.timing
         began_s = timing.clock()
         ticket = self.limiter.take(began_s)
-        reserved = self._purse.reserve(began_s)
+        reserved = self._purse.reserve(began_s, rows=len(errand.members))
         used = Use(1.0)
         self.tally.requests_sent += 1
-        job.asked = True
+        for job in errand.members:
+            job.asked = True
         settled = False
         try:
-            reply = await self.teacher.ask(job.request)
+            reply = await self.teacher.ask(request)
             now_s = timing.clock()
-            self._keep(job, reply)
-            used = self._pay(job, reply)
+            self._keep(errand, request, reply)
+            used = self._pay(errand, reply)
             settled = True
             self.limiter.answered(now_s - began_s, now_s)
             if 0 < reply.quiet_s <= _LONGEST_PAUSE_S:
@@ -223,18 +292,29 @@ class Lane:
             raise
         except TeacherError as error:
             settled = True
-            self._failed(job, error, ticket)
+            again = self._failed(errand, error, ticket)
         except Exception as error:  # one row's surprise must not end the run
-            self.floor.give_up(job, "failed", repr(error), cause="error")
+            self._give_up(errand, "failed", repr(error), cause="error")
         finally:
             if not settled:
                 self.limiter.failed()
             self._purse.settle(reserved, used, timing.clock())
+        return again
 
-    def _keep(self, job: Job, reply: Reply) -> None:
-        request = job.request
+    def _request_of(self, errand: Errand) -> Request | None:
+        """What is sent; None where it cannot be written, and the rows have ended."""
+        if errand.request is None and self._packing is not None:
+            prompts = [job.prompt for job in errand.members]
+            try:
+                errand.request = self._packing.request(prompts, sample=errand.members[0].request.sample)
+            except Exception as error:  # as where a single one cannot be written
+                self._give_up(errand, "failed", repr(error), cause="error")
+        return errand.request
+
+    def _keep(self, errand: Errand, request: Request, reply: Reply) -> None:
         source = Source(request.endpoint, request.model, self.teacher.name)
-        self._unkept.append((job, self.floor.ledger.put_soon(request.key, reply, source=source)))
+        kept = self.floor.ledger.put_soon(request.key, reply, source=source, pointers=errand.pointers)
+        self._unkept.append((errand, kept))
         self._bought.set()
 
     async def _use_kept(self) -> None:
@@ -244,10 +324,10 @@ class Lane:
                 while not self._unkept:
                     self._bought.clear()
                     await self._bought.wait()
-                job, kept = self._unkept[0]
+                errand, kept = self._unkept[0]
                 reply = await kept
                 self._unkept.popleft()
-                if again := self.floor.deliver(job.request.key, reply, buyer=job):
+                if again := self._deliver(errand, reply):
                     await self.floor.serve(again)
                 if self._parked:
                     self.wake()
@@ -257,7 +337,19 @@ class Lane:
                 if not kept.cancel() and not kept.cancelled():
                     kept.exception()
 
-    def _failed(self, job: Job, error: TeacherError, ticket: int) -> None:
+    def _deliver(self, errand: Errand, reply: Reply) -> list[Job]:
+        if isinstance(errand, Job):
+            return self.floor.deliver(errand.key, reply, buyer=errand)
+        assert errand.request is not None, "it was sent"
+        self.tally.packs += 1
+        self._packs_refused = 0
+        again = []
+        for place, job in enumerate(errand.members):
+            part = Part(place, len(errand.members), errand.request.key)
+            again += self.floor.deliver(job.key, replace(reply, part=part), buyer=job)
+        return again
+
+    def _failed(self, errand: Errand, error: TeacherError, ticket: int) -> list[Job]:
         now_s = self.floor.timing.clock()
         retry_after_s = error.retry_after_s if isinstance(error, RateLimitError) else None
         if isinstance(error, RateLimitError | TeacherTimeoutError):
@@ -266,40 +358,57 @@ class Lane:
                 self.gate.pause(retry_after_s, cause=error.cause)
         else:
             self.limiter.failed()
-        job.failures += 1
+        errand.failures += 1
         text = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
-        job.so_far = ("failed", text, error.cause)
+        errand.so_far = ("failed", text, error.cause)
         if error.stops_teacher:
             self.stop(text, error.cause)
         elif retry_after_s is not None and retry_after_s > _LONGEST_PAUSE_S:
             self.stop(f"{text}; it asks to wait {retry_after_s:.0f} s: run the same command again then", error.cause)
-        if self.tally.stopped is not None or not error.retryable or job.failures > self.floor.config.retries:
-            self.floor.give_up(job, "failed", text, cause=error.cause)
-            return
+        if self.tally.stopped is None and isinstance(errand, Pack) and not error.retryable:
+            return self._split(errand, text)
+        if self.tally.stopped is not None or not error.retryable or errand.failures > self.floor.config.retries:
+            self._give_up(errand, "failed", text, cause=error.cause)
+            return []
         self.tally.retries[error.cause] += 1
         if retry_after_s is not None:
-            self.queue_up(job, first=True)
+            self._queue_again(errand)
         else:
-            self._backing_off[job] = self.floor.spawn(self._retry(job))
+            self._backing_off[errand] = self.floor.spawn(self._retry(errand))
+        return []
 
-    async def _retry(self, job: Job) -> None:
-        await self.floor.timing.sleep(backoff_s(job.failures - 1, self.floor.timing.uniform))
-        del self._backing_off[job]
-        self.queue_up(job, first=True)
+    def _split(self, pack: Pack, reason: str) -> list[Job]:
+        """Takes a pack apart that was refused: one row may be to blame, or the server takes no packs at all."""
+        self._packs_refused += 1
+        if self._packs_refused == _PACKS_REFUSED:
+            self.floor.note(self.teacher.name, "alone", reason=reason)
+        self.tally.asked_alone += len(pack.members)
+        return self.floor.apart(pack.members)
 
-    def _pay(self, job: Job, reply: Reply) -> Use:
-        tokens = self._tokens(job, reply.completion or self.teacher.read(reply)) if self._purse.limited else 0.0
-        self._purse.learn(tokens=tokens, usd=reply.cost_usd or 0.0)
+    async def _retry(self, errand: Errand) -> None:
+        await self.floor.timing.sleep(backoff_s(errand.failures - 1, self.floor.timing.uniform))
+        del self._backing_off[errand]
+        self._queue_again(errand)
+
+    def _give_up(self, errand: Errand, outcome: Outcome, reason: str, *, cause: str) -> None:
+        for job in errand.members:
+            self.floor.give_up(job, outcome, reason, cause=cause)
+
+    def _pay(self, errand: Errand, reply: Reply) -> Use:
+        rows, tokens = len(errand.members), 0.0
+        if self._purse.limited:
+            tokens = self._tokens(errand.members[0].prompt, reply.completion or self.teacher.read(reply), rows=rows)
+        self._purse.learn(tokens=tokens, usd=reply.cost_usd or 0.0, rows=rows)
         if reply.cost_usd is None:
             self.tally.unpriced += 1
         else:
             self.tally.cost_usd += reply.cost_usd
         return Use(1.0, tokens, reply.cost_usd or 0.0)
 
-    def _tokens(self, job: Job, completion: Completion) -> float:
-        """Tokens that an answer took, by its length where the server does not count them."""
+    def _tokens(self, prompt: Prompt, completion: Completion, *, rows: int) -> float:
+        """Tokens that an answer to so many rows like this one took, by its length where the server counts none."""
         read, written = completion.input_tokens, completion.output_tokens
-        asked_chars = len(job.prompt.system) + len(job.prompt.user)
+        asked_chars = len(prompt.system) + rows * len(prompt.user)
         return (asked_chars / _CHARS_PER_TOKEN if read is None else read) + (
             len(completion.text) / _CHARS_PER_TOKEN if written is None else written
         )
@@ -315,18 +424,17 @@ class Lane:
         backing_off, self._backing_off = self._backing_off, {}
         for retry in backing_off.values():
             retry.cancel()
-        queued, self._queue = list(self._queue), deque()
-        for job in (*backing_off, *queued):
-            self._end_unasked(job)
+        for errand in (*backing_off, *self._waiting.drain()):
+            self._end_unasked(errand)
 
     def _spent(self, reason: str) -> None:
         self.budget_spent = True
         self.stop(reason, "budget")
 
-    def _end_unasked(self, job: Job) -> None:
+    def _end_unasked(self, errand: Errand) -> None:
         stopped = f"the teacher was stopped: {self.tally.stopped}"
-        outcome, reason, cause = job.so_far or ("unsent", stopped, self.tally.stop_cause or "paused")
-        self.floor.give_up(job, outcome, reason, cause=cause)
+        outcome, reason, cause = errand.so_far or ("unsent", stopped, self.tally.stop_cause or "paused")
+        self._give_up(errand, outcome, reason, cause=cause)
 
     def _watch(self, went_wrong: bool, reason: str | None) -> None:
         """Stops the lane when too many of the last rows asked came to nothing."""
@@ -349,10 +457,15 @@ class Lane:
         Returns:
             Whether the job is to be served again.
         """
+        if self._packing is not None:
+            self._place(job, reply, bought=bought)
         try:
-            completion = (reply.completion if bought else None) or self.teacher.read(reply)
-            self._count(job, reply, completion, bought=bought)
-            vote = self._judge(job, completion)
+            whole, answer = self._read(job, reply, bought=bought)
+            self._count(job, reply, whole, bought=bought)
+            if answer is None:
+                self._again_alone(job, _NO_ANSWER[whole.finish])
+                return True
+            vote = self._judge(job, answer)
         except Exception as error:  # one row's surprise must not end the run
             reason = f"the reply cannot be read: {type(error).__name__}: {error}"
             cause = error.cause if isinstance(error, TeacherError) else "error"
@@ -362,19 +475,42 @@ class Lane:
         self._finish(job, vote)
         return False
 
+    def _read(self, job: Job, reply: Reply, *, bought: bool) -> tuple[Completion, Completion | None]:
+        """Reads a reply: as a whole, and what answers the row."""
+        if job.part is not None:
+            pieces = self._pieces(reply, job.part.of, bought=bought)
+            return pieces.whole, pieces.answers[job.part.place]
+        whole = (reply.completion if bought else None) or self.teacher.read(reply)
+        return whole, whole
+
+    def _place(self, job: Job, reply: Reply, *, bought: bool) -> None:
+        """Notes where in its request a row was asked about, and that a reply to it alone is its own."""
+        part = reply.part
+        job.part = part if part is not None and part.of > 1 else None
+        if part is not None and part.of == 1:
+            job.alone = True
+        elif part is None and not bought and job.pointers:
+            request = job.request
+            source = Source(request.endpoint, request.model, self.teacher.name)
+            kept = self.floor.ledger.put_soon(request.key, reply, source=source, pointers=job.pointers)
+            kept.add_done_callback(lambda future: future.cancelled() or future.exception())
+
     def _count(self, job: Job, reply: Reply, completion: Completion, *, bought: bool) -> None:
+        """Counts what a reply took: of one about several rows, the row's share."""
+        place, of = (0, 1) if job.part is None else job.part[:2]
+        read, written = (share_of(total, place, of) for total in (completion.input_tokens, completion.output_tokens))
         job.latency_s = reply.latency_s
-        job.cost_usd = _plus(job.cost_usd, reply.cost_usd)
-        job.input_tokens = _plus(job.input_tokens, completion.input_tokens)
-        job.output_tokens = _plus(job.output_tokens, completion.output_tokens)
+        job.cost_usd = _plus(job.cost_usd, None if reply.cost_usd is None else reply.cost_usd / of)
+        job.input_tokens = _plus(job.input_tokens, read)
+        job.output_tokens = _plus(job.output_tokens, written)
         if bought:
             job.bought = True
-            self.tally.input_tokens += completion.input_tokens or 0
-            self.tally.output_tokens += completion.output_tokens or 0
+            self.tally.input_tokens += read or 0
+            self.tally.output_tokens += written or 0
         else:
             self.tally.ledger_hits += 1
-            if reply.cost_usd is not None and self._purse.limited:
-                self._purse.learn(tokens=self._tokens(job, completion), usd=reply.cost_usd)
+            if reply.cost_usd is not None and self._purse.limited and place == 0:
+                self._purse.learn(tokens=self._tokens(job.prompt, completion, rows=of), usd=reply.cost_usd, rows=of)
 
     def _judge(self, job: Job, completion: Completion) -> Vote | None:
         """Makes a vote of a completion; None where the job is to be asked again."""
@@ -412,7 +548,17 @@ class Lane:
             self._answers[text] = answer
         return answer
 
+    def _again_alone(self, job: Job, problem: str) -> None:
+        """Has a row asked about alone that got no answer among others: none is guessed, and it is not to blame."""
+        job.alone, job.row_key, job.part = True, None, None
+        job.failures, job.so_far = 0, ("invalid", problem, "misfit")
+        self.tally.reasks += 1
+        self.tally.asked_alone += 1
+
     def _misfit(self, job: Job, completion: Completion, problem: str) -> Vote | None:
+        if job.part is not None:
+            self._again_alone(job, problem)
+            return None
         if completion.finish == "length":
             tokens = f" ({completion.output_tokens} tokens)" if completion.output_tokens is not None else ""
             return self._vote(job, "invalid", f"truncated at max_tokens{tokens}, raise it: {problem}", "truncated")
@@ -445,7 +591,9 @@ class Lane:
             cost_usd=job.cost_usd,
             latency_s=job.latency_s,
             from_ledger=answered and not job.bought,
-            key=job.request.key.hex(),
+            key=(job.request.key if job.part is None else job.part.pack).hex(),
+            asked_with=1 if job.part is None else job.part.of,
+            position=0 if job.part is None else job.part.place,
             guideline_version=self._guideline_version,
             cause=cause,
         )

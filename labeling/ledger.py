@@ -4,6 +4,8 @@ One SQLite file in WAL mode with full sync, which any number of processes may re
 has one writer thread, which commits whatever has gathered since its last commit, so that many replies share one
 fsync. Replies are keyed by :attr:`~distill.labeling.teacher.Request.key`; the first writer of a key wins.
 
+Rows that were asked about together are found by keys of their own, see :mod:`distill.labeling.ledger_parts`.
+
 Failures are never written: what is here is what a provider answered, unparsed.
 """
 
@@ -17,16 +19,25 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 from distill.labeling.errors import LedgerDamagedError, LedgerError, LedgerVersionError, LedgerWriteError
 from distill.labeling.ledger_codec import UnreadableBodyError, pack, unpack
-from distill.labeling.teacher import Reply
+from distill.labeling.ledger_parts import (
+    VERSION_WITH_POINTERS,
+    Found,
+    Pointer,
+    find_pointers,
+    has_pointers,
+    insert_pointers,
+    select_by_keys,
+)
+from distill.labeling.teacher import Part, Reply
 
 SCHEMA_VERSION = 1
+"""Of a new ledger; it is raised when it gets what older versions of distill would lose."""
 APPLICATION_ID = 0x64_69_73_74  # "dist"
 
 # Rows stand in the order of arrival and only the 16-byte keys are indexed. A table ordered by its random keys would
@@ -48,8 +59,6 @@ _BUSY_TIMEOUT_S = 60.0
 _COMMIT_WITHIN_S = 0.05
 # How long a commit waits for company where nobody is held up by it: a commit costs the same for one reply as for many.
 _GATHER_S = 0.02
-_KEYS_PER_QUERY = 512
-_KEYS_STEP = 64
 _CACHE_KIB = 32_768
 
 
@@ -65,6 +74,13 @@ _Row = tuple[bytes, int, float | None, int, bytes]
 _Waiter = Future[Reply] | asyncio.Future[Reply]
 
 
+class _Held(NamedTuple):
+    """What a look-up found: replies, and the pointers that led to some of them."""
+
+    rows: list[_Row]
+    pointers: list[Found]
+
+
 class _Entry(NamedTuple):
     key: bytes
     source: Source
@@ -75,6 +91,7 @@ class _Entry(NamedTuple):
     body: bytes
     waiter: _Waiter
     reply: Reply
+    pointers: Sequence[Pointer] = ()
 
 
 def _entry(key: bytes, reply: Reply, source: Source, waiter: _Waiter, created_s: int | None = None) -> _Entry:
@@ -136,10 +153,11 @@ class Ledger:
         """Looks replies up.
 
         Args:
-            keys: 16-byte request keys; any number.
+            keys: 16-byte keys of requests, or of rows; any number.
 
         Returns:
-            The replies held, by key. Keys that are not held are left out.
+            The replies held, by key; one found by a row's key says which part of it is meant. Keys that are not held
+            are left out.
 
         Raises:
             LedgerDamagedError: A page or a stored body is damaged.
@@ -150,24 +168,28 @@ class Ledger:
         """As :meth:`get_many`, in a thread: a slow disk does not hold up the event loop."""
         if not keys:
             return {}
-        rows = await asyncio.get_running_loop().run_in_executor(self._read_pool, self._look_up, keys)
-        return self._replies(rows)
+        return self._replies(await asyncio.get_running_loop().run_in_executor(self._read_pool, self._look_up, keys))
 
-    def _look_up(self, keys: Iterable[bytes]) -> list[_Row]:
-        rows: list[_Row] = []
-        remaining = iter(keys)
+    def _look_up(self, keys: Iterable[bytes]) -> _Held:
+        keys = list(keys)
+        pointers: list[Found] = []
         with self.reading() as connection:
-            while chunk := list(islice(remaining, _KEYS_PER_QUERY)):
-                # A statement is prepared once for each number of keys: the last one is repeated up to a few numbers.
-                chunk += chunk[-1:] * (-len(chunk) % _KEYS_STEP)
-                rows += connection.execute(_SELECT + ",".join("?" * len(chunk)) + ")", chunk).fetchall()
-        return rows
+            rows = select_by_keys(connection, _SELECT, keys)
+            if len(rows) < len(keys) and has_pointers(connection):
+                held = {row[0] for row in rows}
+                pointers = find_pointers(connection, (key for key in keys if key not in held))
+                rows += select_by_keys(connection, _SELECT, {one.pack for one in pointers} - held)
+        return _Held(rows, pointers)
 
-    def _replies(self, rows: Iterable[_Row]) -> dict[bytes, Reply]:
-        return {
+    def _replies(self, held: _Held) -> dict[bytes, Reply]:
+        replies = {
             key: Reply(self._unpack(key, codec, body), latency_ms / 1000, cost_usd)
-            for key, latency_ms, cost_usd, codec, body in rows
+            for key, latency_ms, cost_usd, codec, body in held.rows
         }
+        for key, pack_key, place, of in held.pointers:
+            if (whole := replies.get(pack_key)) is not None:
+                replies[key] = Reply(whole.body, whole.latency_s, whole.cost_usd, part=Part(place, of, pack_key))
+        return replies
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -177,7 +199,15 @@ class Ledger:
 
     # Writing
 
-    def put(self, key: bytes, reply: Reply, *, source: Source, created_s: int | None = None) -> Future[Reply]:
+    def put(
+        self,
+        key: bytes,
+        reply: Reply,
+        *,
+        source: Source,
+        created_s: int | None = None,
+        pointers: Sequence[Pointer] = (),
+    ) -> Future[Reply]:
         """Hands a reply to the writer thread.
 
         Args:
@@ -185,6 +215,7 @@ class Ledger:
             reply: What came back.
             source: Where it was bought.
             created_s: When it was bought, in seconds since 1970; None is now.
+            pointers: The rows that it answers, where they were asked about together; written in the same commit.
 
         Returns:
             A future that is done when the reply is durable. Its value is the reply that the ledger holds: the one
@@ -192,17 +223,20 @@ class Ledger:
             written.
         """
         waiter: Future[Reply] = Future()
-        self._enqueue(_entry(key, reply, source, waiter, created_s))
+        self._enqueue(_entry(key, reply, source, waiter, created_s)._replace(pointers=pointers))
         self.hurry()
         return waiter
 
-    def put_soon(self, key: bytes, reply: Reply, *, source: Source) -> asyncio.Future[Reply]:
+    def put_soon(
+        self, key: bytes, reply: Reply, *, source: Source, pointers: Sequence[Pointer] = ()
+    ) -> asyncio.Future[Reply]:
         """As :meth:`put`, for the running event loop, which is woken once for a whole commit.
 
         The commit may wait some hundredths of a second for more; :meth:`hurry` ends that.
         """
         waiter = asyncio.get_running_loop().create_future()
-        self._enqueue(_entry(key, reply, source, waiter))
+        entry = _entry(key, reply, source, waiter)
+        self._enqueue(entry._replace(pointers=pointers) if pointers else entry)
         return waiter
 
     def hurry(self) -> None:
@@ -299,6 +333,10 @@ class Ledger:
                 for source in {entry.source for entry in entries} - known.keys():
                     known[source] = _source_id(connection, source)
                 written = _insert(connection, entries, known)
+                if pointers := [
+                    Found(one.key, entry.key, one.place, one.of) for entry in entries for one in entry.pointers
+                ]:
+                    insert_pointers(connection, pointers)
                 if written < len(entries):
                     winners |= self._held(connection, entries)
             connection.execute("COMMIT")
@@ -310,8 +348,7 @@ class Ledger:
         return winners
 
     def _held(self, connection: sqlite3.Connection, entries: list[_Entry]) -> dict[bytes, Reply]:
-        query = _SELECT + ",".join("?" * len(entries)) + ")"
-        return self._replies(connection.execute(query, [entry.key for entry in entries]).fetchall())
+        return self._replies(_Held(select_by_keys(connection, _SELECT, [entry.key for entry in entries]), []))
 
     def _unpack(self, key: bytes, codec: int, body: bytes) -> str:
         try:
@@ -360,13 +397,14 @@ _WAY_OUT = (
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Checks that the file is a ledger that this version can use; makes it one where it is new."""
     version, application = _stamp(connection)
-    if version == SCHEMA_VERSION and application == APPLICATION_ID:
+    if SCHEMA_VERSION <= version <= VERSION_WITH_POINTERS and application == APPLICATION_ID:
         return
     if application not in (0, APPLICATION_ID):
         raise LedgerDamagedError(f"ledger {path}: it is the database of another program; {_CHOOSE_ANOTHER}")
-    if version > SCHEMA_VERSION:
+    if version > VERSION_WITH_POINTERS:
         raise LedgerVersionError(
-            f"ledger {path}: written by a newer distill (schema {version}, this one reads up to {SCHEMA_VERSION}); "
+            f"ledger {path}: written by a newer distill (schema {version}, this one reads up to "
+            f"{VERSION_WITH_POINTERS}); "
             "upgrade distill, or name another file by `ledger:` in the recipe or DISTILL_LEDGER"
         )
     _turn_on_wal(connection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from distill.labeling.errors import DataError, LedgerDamagedError, LedgerWriteError
 from distill.labeling.ledger import Ledger, Source
 from distill.labeling.ledger_codec import UnreadableBodyError, unpack
-from distill.labeling.teacher import Reply
+from distill.labeling.ledger_parts import Pointer, count_pointers, drop_dangling, has_pointers, pointers_to
+from distill.labeling.teacher import Part, Reply
 
 _ROWS_PER_STEP = 1000
 _KEY_BYTES = 16
@@ -45,6 +46,7 @@ class LedgerStats(NamedTuple):
     Attributes:
         path: The file.
         replies: How many replies are held.
+        parts: How many rows those of them answer that are about several.
         cost_usd: What they cost, as far as prices were known.
         size_bytes: Size on disk, with what SQLite has not yet merged into the main file.
         bytes_per_reply: ``size_bytes`` shared out over the replies; None where there are none.
@@ -53,6 +55,7 @@ class LedgerStats(NamedTuple):
 
     path: Path
     replies: int
+    parts: int
     cost_usd: float
     size_bytes: int
     bytes_per_reply: float | None
@@ -90,11 +93,12 @@ def ledger_stats(ledger: Ledger) -> LedgerStats:
     """
     with ledger.reading() as connection:
         rows = connection.execute(query).fetchall()
+        parts = count_pointers(connection) if has_pointers(connection) else 0
     sources = [SourceStats(Source(*row[:3]), row[3], row[4], row[5], _moment(row[6]), _moment(row[7])) for row in rows]
     replies = sum(stats.replies for stats in sources)
     size = _size_bytes(ledger.path)
     cost_usd = sum(stats.cost_usd for stats in sources)
-    return LedgerStats(ledger.path, replies, cost_usd, size, size / replies if replies else None, sources)
+    return LedgerStats(ledger.path, replies, parts, cost_usd, size, size / replies if replies else None, sources)
 
 
 def count_replies(ledger: Ledger, source: Source) -> int:
@@ -107,17 +111,22 @@ def count_replies(ledger: Ledger, source: Source) -> int:
 
 
 def recent_replies(ledger: Ledger, source: Source, *, most: int) -> list[Reply]:
-    """The last replies of one source, the newest first; those that cannot be unpacked are left out."""
+    """The last replies of one source, the newest first; those that cannot be unpacked are left out.
+
+    Those about several rows have a part, which says how many.
+    """
     query = """
-        SELECT latency_ms, cost_usd, codec, body FROM replies
+        SELECT latency_ms, cost_usd, codec, body, key FROM replies
         WHERE lane = (SELECT id FROM lanes WHERE (endpoint, model, teacher) = (?, ?, ?)) ORDER BY id DESC LIMIT ?
     """
     with ledger.reading() as connection:
         rows = connection.execute(query, (*source, most)).fetchall()
+        pointers = pointers_to(connection, [row[4] for row in rows]) if has_pointers(connection) else []
+    parts = {one.pack: Part(0, one.of, one.pack) for one in pointers if one.of > 1}
     found = []
-    for latency_ms, cost_usd, codec, body in rows:
+    for latency_ms, cost_usd, codec, body, key in rows:
         with suppress(UnreadableBodyError):
-            found.append(Reply(unpack(codec, body), latency_ms / 1000, cost_usd))
+            found.append(Reply(unpack(codec, body), latency_ms / 1000, cost_usd, part=parts.get(key)))
     return found
 
 
@@ -125,7 +134,8 @@ def export_ledger(ledger: Ledger, path: Path) -> ExportCounts:
     """Writes every reply to a JSONL file, in the order of arrival.
 
     A line holds ``key`` (hex), ``endpoint``, ``model``, ``teacher``, ``created_at`` (ISO 8601), ``latency_s``,
-    ``cost_usd`` and ``body``. A damaged ledger gives what can still be read of it.
+    ``cost_usd`` and ``body``; and ``parts`` where it answers several rows: for each row, its key, its place and the
+    number of rows. A damaged ledger gives what can still be read of it.
 
     Raises:
         LedgerDamagedError: Not even the number of its rows can be read.
@@ -191,7 +201,11 @@ def prune_ledger(ledger: Ledger, *, older_than_days: float, teacher: str | None 
         where += " AND lane IN (SELECT id FROM lanes WHERE teacher = ?)"
         parameters.append(teacher)
     with ledger.writing() as connection:
+        connection.execute("BEGIN IMMEDIATE")
         removed = connection.execute(f"DELETE FROM replies WHERE {where}", parameters).rowcount
+        if has_pointers(connection):
+            drop_dangling(connection)
+        connection.execute("COMMIT")
         # Lanes stay: writers, also of other processes, have noted their numbers.
         connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -223,10 +237,21 @@ def _range(ledger: Ledger, start: int, stop: int) -> list[dict[str, Any] | None]
     """
     with ledger.reading() as connection:
         rows = connection.execute(query, (start, stop)).fetchall()
-    return [_record(row) for row in rows]
+    parts = _parts(ledger, [row[0] for row in rows])
+    return [_record(row, parts.get(row[0])) for row in rows]
 
 
-def _record(row: tuple[Any, ...]) -> dict[str, Any] | None:
+def _parts(ledger: Ledger, keys: Sequence[bytes]) -> dict[bytes, list[list[Any]]]:
+    """The pointers to replies, as exported; where they are damaged, the replies are still worth having."""
+    parts: dict[bytes, list[list[Any]]] = {}
+    with suppress(LedgerDamagedError), ledger.reading() as connection:
+        pointers = pointers_to(connection, keys) if has_pointers(connection) else []
+        for one in sorted(pointers, key=lambda one: one.place):
+            parts.setdefault(one.pack, []).append([one.key.hex(), one.place, one.of])
+    return parts
+
+
+def _record(row: tuple[Any, ...], parts: list[list[Any]] | None) -> dict[str, Any] | None:
     key, endpoint, model, teacher, created_s, latency_ms, cost_usd, codec, stored = row
     try:
         body = unpack(codec, stored)
@@ -241,24 +266,31 @@ def _record(row: tuple[Any, ...]) -> dict[str, Any] | None:
         "latency_s": latency_ms / 1000,
         "cost_usd": cost_usd,
         "body": body,
+        **({"parts": parts} if parts else {}),
     }
 
 
 def _import_line(ledger: Ledger, line: str, where: str) -> None:
     try:
         record = json.loads(line)
-        key = bytes.fromhex(record["key"])
-        if len(key) != _KEY_BYTES:
-            raise ValueError(f"key of {len(key)} bytes")
+        key = _key(record["key"])
         cost_usd = record["cost_usd"]
         reply = Reply(str(record["body"]), float(record["latency_s"]), None if cost_usd is None else float(cost_usd))
         source = Source(str(record["endpoint"]), str(record["model"]), str(record["teacher"]))
         created = datetime.fromisoformat(record["created_at"])
+        pointers = [Pointer(_key(row), int(place), int(of)) for row, place, of in record.get("parts", ())]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{where}: not a line of an exported ledger ({type(error).__name__}: {error}); lines before it were read"
         ) from None
-    ledger.put(key, reply, source=source, created_s=int(created.timestamp()))
+    ledger.put(key, reply, source=source, created_s=int(created.timestamp()), pointers=pointers)
+
+
+def _key(text: str) -> bytes:
+    key = bytes.fromhex(text)
+    if len(key) != _KEY_BYTES:
+        raise ValueError(f"key of {len(key)} bytes")
+    return key
 
 
 def _moment(seconds: int) -> datetime:

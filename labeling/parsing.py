@@ -90,7 +90,7 @@ def parse_answer(text: str, *, task: Task, answer: AnswerFormat) -> Answer:
         found = _loaded(text)
     if isinstance(found, dict):
         return _from_object(found, None, task)
-    thought, rest = _split_thinking(text)
+    thought, rest = split_thinking(text)
     if found := _find_object(rest):
         return _from_object(found, thought, task)
     return Answer(label=_bare_label(rest, task, answer), trace=thought)
@@ -125,7 +125,7 @@ def _from_object(found: Mapping[str, Any], thought: str | None, task: Task) -> A
     return result
 
 
-def _split_thinking(text: str) -> tuple[str | None, str]:
+def split_thinking(text: str) -> tuple[str | None, str]:
     """Splits ``<think>…</think>`` off; templates that open the thinking themselves leave only its end in the text."""
     start = text.lstrip()
     if start.startswith(("{", "```")) or ("</think>" not in text and not start.startswith("<think>")):
@@ -136,13 +136,18 @@ def _split_thinking(text: str) -> tuple[str | None, str]:
 
 def _find_object(text: str) -> dict[str, Any] | None:
     """Finds the one JSON object in a text that is an answer."""
-    objects = list(_objects(text)) or list(_objects(_TRAILING_COMMA.sub("", text)))
+    objects = json_objects(text)
     answers = [found for found in objects if "label" in found or "probs" in found] or objects[-1:]
     # A model may write its answer twice. Two answers that differ are none.
     labels = [found.get("label") for found in answers]
     if any(label != labels[0] for label in labels):
         raise AnswerError(f"answer: expected one JSON object, got {len(answers)} that differ, labels {_shown(labels)}")
     return answers[-1] if answers else None
+
+
+def json_objects(text: str) -> list[dict[str, Any]]:
+    """The JSON objects that stand in a text, whatever is around them; those within another one are left to it."""
+    return list(_objects(text)) or list(_objects(_TRAILING_COMMA.sub("", text)))
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

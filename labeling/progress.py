@@ -28,6 +28,8 @@ class TeacherTally:
         reasks: Answers that did not fit and were asked for again.
         cut_rows: Rows of which an input was too long and was shown in part.
         cut_fields: How often that was so, by input.
+        packs: Requests about several rows that were answered in this run.
+        asked_alone: Rows asked about alone because the request about several did not answer them.
         quota_waits: Seconds for which a quota a minute held requests back, by the quota's name.
         stopped: Why the teacher was stopped early; None where it was not.
         stop_cause: The same by name, one of :data:`~distill.labeling.errors.CAUSES`.
@@ -45,6 +47,8 @@ class TeacherTally:
     reasks: int = 0
     cut_rows: int = 0
     cut_fields: Counter[str] = field(default_factory=Counter)
+    packs: int = 0
+    asked_alone: int = 0
     quota_waits: dict[str, float] = field(default_factory=dict)
     stopped: str | None = None
     stop_cause: str | None = None
@@ -191,6 +195,8 @@ def facts_of(tally: TeacherTally) -> dict[str, Any]:
         "unpriced": tally.unpriced,
         "retries": dict(tally.retries),
         "reasks": tally.reasks,
+        "packs": tally.packs,
+        "asked_alone": tally.asked_alone,
         "quota_waits": {name: round(seconds, 3) for name, seconds in tally.quota_waits.items()},
     }
     return {name: value for name, value in facts.items() if value}

@@ -59,6 +59,9 @@ class Prompt:
             endpoint is given as its criteria, and what log-probabilities are taken of.
         values: The row's inputs by name, cleaned, as fenced in ``user``: for teachers that compute instead of reading.
         images: Addresses or paths of the row's images, see :mod:`distill.labeling.image`.
+        examples: Texts of judged items that ``user`` shows before the item.
+        items: Rows asked about: 1, but for what :meth:`~distill.labeling.prompt.Prompter.pack` writes. The answer may
+            be so many times as long.
     """
 
     row_id: str
@@ -71,6 +74,8 @@ class Prompt:
     options: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
     images: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    items: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -141,6 +146,20 @@ def _hashed(endpoint: str, sample: int, body: bytes) -> hashlib.blake2b:
     return hashlib.blake2b(head + body, digest_size=16, person=b"distill-req-2")
 
 
+class Part(NamedTuple):
+    """Which part of a reply answers a row that was asked about together with others.
+
+    Attributes:
+        place: The row's place in the request, from 0.
+        of: Rows that the request asked about; 1 where the row was asked about alone.
+        pack: Key of the request.
+    """
+
+    place: int
+    of: int
+    pack: bytes
+
+
 @dataclass(slots=True)
 class Reply:
     """What came back, raw, as the ledger keeps it.
@@ -151,6 +170,7 @@ class Reply:
         cost_usd: What it cost by the prices known when it was bought; None where no price is known.
         completion: The body as the teacher that bought it read it, so that it is not read twice. Not kept.
         quiet_s: Seconds for which the service says that its quota is used up, 0 where it does not. Not kept.
+        part: Which part of it is meant, where it was found by the key of a row that was asked about with others.
     """
 
     body: str
@@ -158,6 +178,7 @@ class Reply:
     cost_usd: float | None = None
     completion: Completion | None = field(default=None, compare=False, repr=False)
     quiet_s: float = field(default=0.0, compare=False)
+    part: Part | None = None
 
 
 Finish = Literal["stop", "length", "filtered", "refused"]
@@ -179,6 +200,8 @@ class Completion:
         probs_clipped: Whether some option's probability was not given and stands at what the others leave or at the
             least that the provider reports.
         others: Texts of further samples of the same request. The distribution is then that of all of them.
+        parts: The answer to each row of a request about several, in the order of the rows, where the provider keeps
+            them apart; None where they are to be read from the text.
     """
 
     text: str
@@ -190,6 +213,7 @@ class Completion:
     probs_source: ProbsSource = "none"
     probs_clipped: bool = False
     others: tuple[str, ...] = ()
+    parts: tuple[Completion, ...] | None = None
 
 
 class Capabilities(NamedTuple):
@@ -216,6 +240,10 @@ class Teacher(Protocol):
 
     A teacher may also have ``budget_usd`` (float) and ``quota`` (:class:`~distill.labeling.quota_config.QuotaConfig`),
     what it may use, and ``endpoint`` and ``model`` (str), by which the limit found is kept for the next run.
+
+    Where ``packs`` (bool) is true, several rows may be asked about in one request. It is compiled from one prompt that
+    holds them all, which wants ``answer.form`` to be ``json``; or by the teacher's own ``compile_pack(prompts, *,
+    sample)``, where it has one, and ``read`` then gives :attr:`Completion.parts`.
 
     Attributes:
         name: Its name in the recipe, as votes carry it.

@@ -52,6 +52,9 @@ class Vote:
             reports.
         trace_order: Whether the trace was written ``before`` the label or ``after`` it, with the answer in view; None
             without one.
+        asked_with: Rows that the request asked about, this one included; 1 where it was asked about alone. Tokens and
+            cost are the row's share of the request's.
+        position: Its place among them, from 0.
     """
 
     row_id: str
@@ -77,6 +80,8 @@ class Vote:
     shared_from: str | None = None
     probs_clipped: bool = False
     trace_order: TraceOrder | None = None
+    asked_with: int = 1
+    position: int = 0
 
 
 VOTE_SCHEMA: dict[str, pl.DataType] = {
@@ -103,6 +108,8 @@ VOTE_SCHEMA: dict[str, pl.DataType] = {
     "shared_from": pl.String(),
     "probs_clipped": pl.Boolean(),
     "trace_order": pl.String(),
+    "asked_with": pl.Int32(),
+    "position": pl.Int32(),
 }
 """Columns of ``votes.parquet``, in order."""
 

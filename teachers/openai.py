@@ -37,7 +37,7 @@ _LIST_MODELS_TIMEOUT_S = 3.0
 _KEEPALIVE_S = 4.0
 
 _MAX_MODELS_NAMED = 8
-_BOUNDS = ("minimum", "maximum", "maxItems")
+_BOUNDS = ("minimum", "maximum", "minItems", "maxItems")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_HEADS = 128
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -85,14 +85,22 @@ class OpenAITeacher:
         self._models: asyncio.Task[str] | None = None
         self._secrets = _secrets_of(config)
         self._seeded = config.seed is not None and "seed" not in config.extra_body
-        self._heads: dict[tuple[int, int, int], _Shared] = {}
+        self._heads: dict[tuple[int, int, int, int], _Shared] = {}
 
     def __repr__(self) -> str:
         """Name, model and address; never the key."""
         return f"OpenAITeacher({self.name!r}, model={self._config.model!r}, endpoint={self.endpoint!r})"
 
+    @property
+    def packs(self) -> bool:
+        """Whether it can be asked about several rows at once: a bare label would not say whose it is."""
+        return self.answer.form == "json"
+
     def compile(self, prompt: Prompt, *, sample: int) -> Request:
-        """Writes the prompt as a chat completion request. The key, headers and timeout are no part of it."""
+        """Writes the prompt as a chat completion request. The key, headers and timeout are no part of it.
+
+        ``max_tokens`` is for one row: a request about several may be answered with so many times as much.
+        """
         shared = self._shared(prompt, sample)
         parts = [_encoded(prompt.user), b"}"]
         for role, text in prompt.turns:
@@ -259,7 +267,7 @@ class OpenAITeacher:
     def _shared(self, prompt: Prompt, sample: int) -> _Shared:
         """What every request with this system text and schema begins with: all but the row, its turns and its seed."""
         # By identity, since comparing 4 KB a row costs more than encoding the row. What is kept keeps its ids taken.
-        place = (id(prompt.system), id(prompt.schema), sample)
+        place = (id(prompt.system), id(prompt.schema), prompt.items, sample)
         if (shared := self._heads.get(place)) is None:
             if len(self._heads) >= _MAX_HEADS:
                 self._heads.clear()
@@ -268,7 +276,7 @@ class OpenAITeacher:
 
     def _head(self, prompt: Prompt, sample: int) -> RequestHead:
         config = self._config
-        payload: dict[str, Any] = {"model": config.model, "max_tokens": config.token_limit}
+        payload: dict[str, Any] = {"model": config.model, "max_tokens": config.token_limit * prompt.items}
         if config.temperature is not None:
             payload["temperature"] = config.temperature
         if config.structured == "json_object":
