@@ -13,6 +13,7 @@ from distill.labeling.budget import Budget
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.labeling_events import LabelingEvent, LabelingEventKind
 from distill.labeling.ledger import Ledger
+from distill.labeling.option_tree import TreeWalk
 from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat, Prompt, Reply, Request
@@ -51,6 +52,7 @@ class Job:
         cost_usd: Summed over its replies, as far as known; tokens likewise.
         input_tokens: See ``cost_usd``.
         output_tokens: See ``cost_usd``.
+        walk: Where the labels are asked level by level, the questions so far.
     """
 
     lane: Lane
@@ -65,6 +67,7 @@ class Job:
     cost_usd: float | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    walk: TreeWalk | None = None
 
 
 @dataclass
