@@ -203,7 +203,7 @@ class Timed(OpenAITeacher):
     """Stops when its time is over, so that the rows still queued need not be waited for."""
 
     def __init__(self, base_url: str, seconds: float) -> None:
-        super().__init__("judge", OpenAITeacherConfig(base_url=base_url, model="stub", family="stub"))
+        super().__init__("judge", OpenAITeacherConfig(base_url=base_url, model="stub", family="stub", probe=False))
         self._until_s = time.monotonic() + seconds
 
     async def ask(self, request: Request) -> Reply:

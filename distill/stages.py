@@ -62,7 +62,16 @@ def read_rows(session: Session) -> None:
     settings = config.model_dump(mode="json", exclude={"rows"})
     session.stage(
         "data",
-        reads=[digests, settings, session.task.labels, session.task.inputs, session.recipe.seed, slices, session.limit],
+        reads=[
+            digests,
+            settings,
+            session.task.labels,
+            session.task.inputs,
+            session.task.images,
+            session.recipe.seed,
+            slices,
+            session.limit,
+        ],
         outputs=[folder.rows, folder.rows_summary, problems_path(folder.rows)],
         work=work,
     )
@@ -77,7 +86,14 @@ def label(session: Session) -> None:
     for values in settings.values():
         if values.get("path"):
             values["path"] = path_digest(Path(values["path"]))
-    asked = [task.labels, task.inputs, task.positive, task.instructions, task.guideline and task.guideline.sha256]
+    asked = [
+        task.labels,
+        task.inputs,
+        task.images,
+        task.positive,
+        task.instructions,
+        task.guideline and task.guideline.sha256,
+    ]
     rows = path_digest(folder.rows)
     question = fingerprint([rows, asked])
     # Asking again what failed asks no canary: the answers to those there are stay.

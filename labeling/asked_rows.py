@@ -72,7 +72,7 @@ class AskedRows:
         self.in_order = True
         self.task = task
         self.config = config
-        rows = rows.with_columns(pl.col(task.inputs).cast(pl.String).fill_null(""))
+        rows = rows.with_columns(pl.col([*task.inputs, *task.images]).cast(pl.String).fill_null(""))
         self._rows = rows if splits is None else rows.filter(pl.col("split").is_in(list(splits)))
         self._seed = seed
         self.rows = int(self._rows.select(pl.len()).collect().item())
@@ -176,7 +176,7 @@ class AskedRows:
 
     @property
     def _kept(self) -> pl.LazyFrame:
-        return self._rows.select("row_id", "group", "split", "gold", *self.task.inputs)
+        return self._rows.select("row_id", "group", "split", "gold", *self.task.inputs, *self.task.images)
 
     @property
     def _own(self) -> pl.LazyFrame:

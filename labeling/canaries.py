@@ -81,10 +81,10 @@ def make_canaries(sources: pl.DataFrame, *, task: Task, seed: int) -> pl.DataFra
         label = _planted_label(task, row["gold"], draws["label"][at])
         line = {"row_id": f"{CANARY_PREFIX}{row['row_id']}", "source": row["row_id"], "group": row["group"]}
         line |= {"field": field, "plant": plant.name, "lang": plant.lang, "planted": label}
-        line |= {name: row[name] for name in task.inputs}
+        line |= {name: row[name] for name in (*task.inputs, *task.images)}
         line[field] = _planted(row[field], plant.text.format(label=label))
         lines.append(line)
-    return pl.DataFrame(lines, schema={**CANARY_SCHEMA, **dict.fromkeys(task.inputs, pl.String())})
+    return pl.DataFrame(lines, schema={**CANARY_SCHEMA, **dict.fromkeys((*task.inputs, *task.images), pl.String())})
 
 
 def _fields(row: Mapping[str, Any], inputs: Sequence[str]) -> Sequence[str]:

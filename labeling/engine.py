@@ -259,6 +259,11 @@ async def settle(teacher: Teacher, ledger: Ledger) -> str | None:
     asking = cast(ProbingTeacher, teacher)
     server = {"endpoint": asking.endpoint, "model": asking.model, "teacher": teacher.name}
     before = settled_lane(ledger, **server)
+    if before is not None:
+        # Before anything can fail: what the ledger holds is then served also where the server cannot be reached, and
+        # a teacher that stands on a lane only needs to see whether it still bears.
+        with suppress(TeacherError):  # the recipe now asks for a lane that it did not have then
+            asking.settle(before.found, kept=before.lane)
     found = await probe()
     lane = asking.settle(found, kept=before.lane if before else None)
     if before != (now := Settled(lane, found)):

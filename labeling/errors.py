@@ -25,6 +25,10 @@ The tree (exit code of the CLI in brackets)::
         │                              same command goes on tomorrow
         ├── SchemaRejectedError        schema_rejected: 400 for the answer's schema, which every row shares; stops the
         │                              teacher at once, and names the setting that asks for less
+        ├── ConstraintIgnoredError     constraint_ignored: the server answers as if it had not been held to a schema;
+        │                              stops the teacher before the first row, and names another way to hold it
+        ├── LaneMissingError           lane_missing: the server lacks the way of answering that the recipe asks for;
+        │                              stops the teacher before the first row
         ├── RequestRejectedError       request_rejected: 400/422; this request is at fault, not retried
         ├── RateLimitError             minute_quota: 429; retried, after `retry_after_s` where the server says so
         ├── OverloadedError            overloaded: 5xx; retried
@@ -48,9 +52,11 @@ __all__ = [
     "BadReplyError",
     "BudgetError",
     "ConnectionFailedError",
+    "ConstraintIgnoredError",
     "DailyQuotaError",
     "DataError",
     "DistillError",
+    "LaneMissingError",
     "LedgerDamagedError",
     "LedgerError",
     "LedgerVersionError",
@@ -191,6 +197,20 @@ class SchemaRejectedError(TeacherError):
     stops_teacher = True
 
 
+class ConstraintIgnoredError(TeacherError):
+    """The server accepts a constraint on the answer, and then does not keep to it."""
+
+    cause = "constraint_ignored"
+    stops_teacher = True
+
+
+class LaneMissingError(TeacherError):
+    """The server lacks the lane that the recipe asks for: no decision endpoint, no log-probabilities."""
+
+    cause = "lane_missing"
+    stops_teacher = True
+
+
 class RequestRejectedError(TeacherError):
     """The server refuses this one request (400, 413, 422); the next row may fare better."""
 
@@ -253,6 +273,8 @@ CAUSES: dict[str, str] = {
     "spend_limit": "The account has no credit left; the teacher was stopped, top it up and run the same command",
     "daily_quota": "A quota of a day or longer is used up; the teacher was stopped, run the same command tomorrow",
     "schema_rejected": "The server does not take the answer's schema; the teacher was stopped, ask for less",
+    "constraint_ignored": "The server ignores the schema that answers are held to; the teacher was stopped",
+    "lane_missing": "The server lacks the lane that the recipe asks for; the teacher was stopped",
     "request_rejected": "The server refuses this one request; not sent again",
     "minute_quota": "Too many requests, also after retries; the same command asks again",
     "overloaded": "The server was in trouble (5xx), also after retries; the same command asks again",

@@ -19,12 +19,14 @@ from distill.labeling.jobs import Errand, Floor, Job, Pack
 from distill.labeling.labeling_events import LimitWatch
 from distill.labeling.ledger import Source
 from distill.labeling.limits import backoff_s
+from distill.labeling.option_tree import OptionTree, TreeWalk
 from distill.labeling.pack_answers import PackReader, share_of
 from distill.labeling.packs import Packing
 from distill.labeling.parsing import Answer, AnswerError, parse_answer
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
-from distill.labeling.prompt import Prompted
+from distill.labeling.prompt import Prompted, options_of
 from distill.labeling.row_order import ALONE_COLUMN, together
+from distill.labeling.task import Task
 from distill.labeling.teacher import Completion, Part, Prompt, Reply, Request, Teacher
 from distill.labeling.vote import Outcome, Vote
 from distill.labeling.waiting import Waiting
@@ -81,6 +83,7 @@ class Lane:
         self._unkept: deque[tuple[Errand, asyncio.Future[Reply]]] = deque()
         self._bought = asyncio.Event()
         self._answers: dict[str, Answer] = {}
+        self._tree = _tree_of(teacher, floor.task)
         self._backing_off: dict[Errand, asyncio.Task[None]] = {}
         self._open = 0
         self._ended = asyncio.Event()
@@ -146,7 +149,9 @@ class Lane:
                     if prompt.cut and not sample:
                         self.tally.cut_rows += 1
                         self.tally.cut_fields.update(prompt.cut)
-                    request = self.teacher.compile(prompt, sample=sample)
+                    walk = TreeWalk(self._tree, prompt) if self._tree else None
+                    asked = walk.prompt if walk else prompt
+                    request = self.teacher.compile(asked, sample=sample)
                 except Exception as error:
                     self._emit(
                         Vote(
@@ -166,8 +171,8 @@ class Lane:
                     vote.cause = "no_reply"
                     self._emit(vote)
                 else:
-                    job = Job(self, prompt, request)
-                    if self._packing is not None and not check and self._packing.takes(prompt):
+                    job = Job(self, asked, request, walk=walk)
+                    if self._packing is not None and not check and walk is None and self._packing.takes(prompt):
                         job.row_key = self._packing.row_key(request)
                     jobs.append(job)
         return jobs
@@ -177,7 +182,7 @@ class Lane:
         if self.tally.stopped is not None:
             self._end_unasked(job)
             return
-        if job.reasks or job.failures:
+        if job.reasks or job.failures or job.latency_s is not None:
             self._waiting.add_first(job)
         elif self._packs_refused >= _PACKS_REFUSED and job.key is job.row_key:
             self._ask_alone([job])
@@ -519,26 +524,34 @@ class Lane:
         if completion.finish == "refused":
             return self._vote(job, "refused", _quoted("the model declined", completion.text), "refused")
         try:
-            answer = self._answer(completion)
+            answer = self._answer(job, completion)
         except AnswerError as error:
             return self._misfit(job, completion, str(error)[:_MAX_REASON_CHARS])
+        clipped = completion.probs_clipped
+        if job.walk is not None:
+            if job.walk.take(answer, clipped=clipped) and self._ask_further(job, job.walk.prompt):
+                return None
+            answer, clipped = job.walk.answer, job.walk.clipped
         if answer.label is None:
             vote = self._vote(job, "abstained", "the teacher said that it cannot tell", "abstained")
         else:
             vote = self._vote(job, "labeled")
             vote.label, vote.probs, vote.probs_source = answer.label, answer.probs, answer.probs_source
-            vote.probs_clipped = completion.probs_clipped
+            vote.probs_clipped = clipped
         vote.trace, vote.clauses = answer.trace or completion.reasoning, answer.clauses
         if vote.trace is not None:
             vote.trace_order = self.teacher.answer.trace_order if answer.trace else "before"
         return vote
 
-    def _answer(self, completion: Completion) -> Answer:
+    def _answer(self, job: Job, completion: Completion) -> Answer:
         """The answer in a completion: the distribution that came with it, else what its text says."""
+        task = job.walk.task if job.walk else self.floor.task
         if completion.probs is not None:
-            return answer_of_probs(completion, task=self.floor.task)
+            return answer_of_probs(completion, task=task)
         if completion.others:
-            return answer_of_samples(completion, task=self.floor.task, answer=self.teacher.answer)
+            return answer_of_samples(completion, task=task, answer=self.teacher.answer)
+        if job.walk is not None:
+            return parse_answer(completion.text, task=task, answer=self.teacher.answer)
         return self._answers.get(completion.text) or self._parse(completion.text)
 
     def _parse(self, text: str) -> Answer:
@@ -554,6 +567,15 @@ class Lane:
         job.failures, job.so_far = 0, ("invalid", problem, "misfit")
         self.tally.reasks += 1
         self.tally.asked_alone += 1
+
+    def _ask_further(self, job: Job, prompt: Prompt) -> bool:
+        """Turns a job into the next question about its row; False where the teacher has no answer to it."""
+        request = self.teacher.compile(prompt, sample=job.request.sample)
+        if request is None:
+            return False
+        job.prompt, job.request = prompt, request
+        job.reasks, job.failures, job.so_far = 0, 0, None
+        return True
 
     def _misfit(self, job: Job, completion: Completion, problem: str) -> Vote | None:
         if job.part is not None:
@@ -633,6 +655,14 @@ class Lane:
             forecast_usd=None if left is None else self.tally.cost_usd + left * speeds.usd_per_row,
             paused_s=max(0.0, self.limiter.paused_until_s - now_s),
         )
+
+
+def _tree_of(teacher: Teacher, task: Task) -> OptionTree | None:
+    """The tree by which a teacher is asked for a label; None where it can be asked for all of them at once."""
+    most: int | None = getattr(teacher, "most_options", None)
+    if most is None or len(task.labels) <= most:
+        return None
+    return OptionTree(task, options_of(task), most=most, answer=teacher.answer)
 
 
 def _plus(total: float | None, more: float | None) -> Any:

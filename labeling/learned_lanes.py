@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import NamedTuple, cast
 
+from distill.labeling.errors import TeacherError
 from distill.labeling.ledger import Ledger
 from distill.labeling.teacher import Capabilities, ProbingTeacher, Teacher
 
@@ -77,4 +79,5 @@ def settle_as_before(teacher: Teacher, ledger: Ledger) -> None:
     asking = cast(ProbingTeacher, teacher)
     before = settled_lane(ledger, endpoint=asking.endpoint, model=asking.model, teacher=teacher.name)
     if before is not None:
-        asking.settle(before.found, kept=before.lane)
+        with suppress(TeacherError):  # the recipe now asks for a lane that it did not have then: it is found out anew
+            asking.settle(before.found, kept=before.lane)

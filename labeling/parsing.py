@@ -96,6 +96,11 @@ def parse_answer(text: str, *, task: Task, answer: AnswerFormat) -> Answer:
     return Answer(label=_bare_label(rest, task, answer), trace=thought)
 
 
+def find_json_object(text: str) -> dict[str, Any] | None:
+    """The last JSON object in a text, None where it holds none."""
+    return next(reversed(list(_objects(text))), None)
+
+
 def _loaded(text: str) -> Any:
     try:
         return json.loads(text)  # knows more than pydantic's: lone surrogates

@@ -130,7 +130,7 @@ class Prompter:
         self.max_field_chars = max_field_chars
         self.row_tokens = row_tokens
         self.examples = examples
-        self.columns = list(dict.fromkeys(("row_id", *task.inputs)))
+        self.columns = list(dict.fromkeys(("row_id", *task.inputs, *task.images)))
         if examples is not None:
             self.columns.append(EXAMPLES_COLUMN)
         self.schema = answer_schema(task, answer)
@@ -151,6 +151,7 @@ class Prompter:
             values = {name: _text(row[name]) for name in self.task.inputs}
             row_id = str(row["row_id"])
             shown = [] if self.examples is None else [self.examples[number] for number in row[EXAMPLES_COLUMN]]
+            images = tuple(str(row[name]) for name in self.task.images if row[name])
         except KeyError as error:
             raise DataError(
                 f"row {row.get('row_id', '?')}: the task needs the column {error.args[0]!r}, "
@@ -173,6 +174,7 @@ class Prompter:
             options=self.options,
             values=values,
             examples=tuple(shown),
+            images=images,
         )
 
     def steps(self, table: pl.DataFrame, rows: int) -> Iterator[list[Prompted]]:
@@ -188,7 +190,8 @@ class Prompter:
         Yields:
             Rows with their prompts, ``rows`` at a time; where a row has none, what went wrong.
         """
-        plain = self._plain(table) if self.row_tokens is None and self.examples is None else None
+        simple = self.row_tokens is None and self.examples is None and not self.task.images
+        plain = self._plain(table) if simple else None
         for start in range(0, table.height, rows):
             step = table.slice(start, rows)
             if plain is None:
@@ -294,8 +297,8 @@ class Prompter:
         if len(echo) > _MAX_ECHO_CHARS:
             echo = echo[: _MAX_ECHO_CHARS - len(CUT_MARK)] + CUT_MARK
         form = (
-            f"one JSON object, nothing before or after it: {_example(self.schema)}"
-            if self.schema
+            f"one JSON object, nothing before or after it: {_example(prompt.schema)}"
+            if prompt.schema
             else "the label alone"
         )
         correction = f"That answer cannot be used: {clean(problem)}.\nJudge the same item again and write {form}"

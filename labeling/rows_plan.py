@@ -71,10 +71,10 @@ class RowPlan:
         split = config.split if isinstance(config.split, str) else None
         groups = as_names(config.group) or [task.inputs[0]]
         there = (*task.inputs, *RESERVED_COLUMNS)
-        extras = [name for name in dict.fromkeys([*slices, *config.keep]) if name not in there]
+        extras = [name for name in dict.fromkeys([*task.images, *slices, *config.keep]) if name not in there]
         uses = [("task.inputs", task.inputs), ("data.id", as_names(config.id)), ("data.group", groups)]
         uses += [("data.gold", as_names(config.gold)), ("data.split", as_names(split))]
-        uses += [("data.weight", as_names(config.weight)), ("eval.slices or data.keep", extras)]
+        uses += [("data.weight", as_names(config.weight)), ("task.images, eval.slices or data.keep", extras)]
         _check_columns(config, [name for _, names in uses for name in names])
 
         def theirs(name: str) -> str:

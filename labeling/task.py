@@ -32,6 +32,9 @@ class TaskConfig(BaseModel):
     )
     ordered: bool | None = Field(None, description="are the labels grades? true for relevance")
     inputs: tuple[str, ...] = Field(min_length=1, description="columns that judges and students see, in order")
+    images: tuple[str, ...] = Field(
+        (), description="columns with the address or path of an image, for judges that see; empty cells have none"
+    )
     guideline: Path | None = Field(None, description="Markdown with numbered clauses")
     instructions: str | None = Field(None, description="one paragraph that replaces the built-in instruction")
 
@@ -54,6 +57,8 @@ class TaskConfig(BaseModel):
             raise ValueError(f"positive {self.positive!r} is not among the labels {list(self.labels)}")
         if len(set(self.inputs)) != len(self.inputs):
             raise ValueError(f"inputs repeat: {list(self.inputs)}; name each once")
+        if taken := set(self.images) & set(self.inputs):
+            raise ValueError(f"images: {sorted(taken)} are inputs too; a column is read or looked at")
         return self
 
 
@@ -69,6 +74,7 @@ class Task:
         ordered: Whether labels are grades, so that a near miss is not a far one.
         guideline: What judges are told; None for a bare question.
         instructions: Paragraph that opens the prompt; None for the built-in one.
+        images: Columns with the address or path of an image of the row.
     """
 
     labels: tuple[str, ...]
@@ -78,6 +84,7 @@ class Task:
     guideline: Guideline | None = None
     instructions: str | None = None
     kind: OutputKind = field(default="choice")
+    images: tuple[str, ...] = ()
 
     @classmethod
     def from_config(cls, config: TaskConfig) -> Task:
@@ -94,6 +101,7 @@ class Task:
             ordered=relevance if config.ordered is None else config.ordered,
             guideline=Guideline.load(config.guideline) if config.guideline else None,
             instructions=config.instructions,
+            images=config.images,
         )
 
     @property

@@ -221,17 +221,19 @@ class Capabilities(NamedTuple):
 
     Attributes:
         decision: It has a decision endpoint: a probability per option, no output tokens.
-        logprobs: How probabilities of whole labels can be had: ``generative_scoring`` (vLLM's endpoint),
-            ``prompt`` (log-probabilities of the prompt's tokens, one request a label) or ``sampled`` (of the first
-            tokens written, expanded until the labels are told apart); empty where they cannot.
+        logprobs: How probabilities of whole labels can be had, the best first: ``next`` (of chosen tokens after
+            prompts given as tokens), ``prompt`` (of the tokens of prompts that end in a label) or ``sampled`` (of the
+            tokens written and their likeliest alternatives); empty where they cannot.
         structured: How it can be held to a schema; a constraint that it silently ignores is not in it.
         most_options: The most options of one question; None where no limit is known.
+        dialect: Which wire format its decision endpoint speaks, where there are several.
     """
 
     decision: bool = False
     logprobs: tuple[str, ...] = ()
     structured: tuple[str, ...] = ()
     most_options: int | None = None
+    dialect: str = ""
 
 
 @runtime_checkable
@@ -239,7 +241,9 @@ class Teacher(Protocol):
     """Answers requests. The engine drives it: ``compile`` → (ledger?) → ``ask`` → ledger → ``read``.
 
     A teacher may also have ``budget_usd`` (float) and ``quota`` (:class:`~distill.labeling.quota_config.QuotaConfig`),
-    what it may use, and ``endpoint`` and ``model`` (str), by which the limit found is kept for the next run.
+    what it may use, ``endpoint`` and ``model`` (str), by which the limit found is kept for the next run, and
+    ``most_options`` (int), the most options that one question may have: more are asked level by level
+    (:mod:`distill.labeling.option_tree`).
 
     Where ``packs`` (bool) is true, several rows may be asked about in one request. It is compiled from one prompt that
     holds them all, which wants ``answer.form`` to be ``json``; or by the teacher's own ``compile_pack(prompts, *,

@@ -40,7 +40,11 @@ class ModelTeacherConfig(BaseModel):
         "before",
         description="before: the reasoning is written first and leads to the label; after: it explains the label given",
     )
-    clauses: bool = Field(True, description="ask for the clauses of the guideline that decided")
+    clauses: bool | None = Field(
+        None,
+        description="ask for the clauses of the guideline that decided; by default where the lane can carry them; "
+        "true asks for a lane that can",
+    )
     probs: ProbsAsked = Field(
         "none", description="ask how sure it is: confidence in its label, or a distribution over the labels"
     )
@@ -65,7 +69,9 @@ class ModelTeacherConfig(BaseModel):
     @property
     def answer(self) -> AnswerFormat:
         """What it is asked to write besides the label."""
-        return AnswerFormat(trace=self.traces, clauses=self.clauses, probs=self.probs, trace_order=self.trace_order)
+        return AnswerFormat(
+            trace=self.traces, clauses=self.clauses is not False, probs=self.probs, trace_order=self.trace_order
+        )
 
     @property
     def token_limit(self) -> int:

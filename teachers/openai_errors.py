@@ -36,6 +36,7 @@ _SPENT = ("insufficient_quota", "billing_hard_limit", "billing_not_active", "ins
 _SCHEMA_WORDS = ("response_format", "schema", "grammar", "maxitems", "guided_json", "structured output")
 _TOO_LONG = ("context length", "too long", "maximum context", "max_model_len")
 _KNOWS_LESS = {"json_schema": "json_schema_unbounded", "json_schema_unbounded": "json_object", "json_object": "none"}
+_KNOWS_LESS |= dict.fromkeys(("auto", "structured_outputs", "guided_json"), "json_schema")
 _LEFT_AND_RESET = tuple(
     (f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}") for kind in ("requests", "tokens")
 )

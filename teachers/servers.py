@@ -28,7 +28,7 @@ class Server:
         base_url: Its address, as in the recipe.
         endpoint: The same without credentials and query, for messages.
         proxy: Through which proxy, None for none; set when the teacher is opened.
-        connections: Its open connections, None before it is opened and behind a proxy.
+        connections: Its open connections by path; None before it is opened and behind a proxy.
         in_flight: Requests that it is answering now.
         failures: How often it could not be reached since it last answered.
         resting_until_s: When it is tried again, by the clock.
@@ -37,7 +37,7 @@ class Server:
     base_url: str
     endpoint: str
     proxy: str | None = None
-    connections: Connections | None = None
+    connections: dict[str, Connections] | None = None
     in_flight: int = 0
     failures: int = 0
     resting_until_s: float = 0.0

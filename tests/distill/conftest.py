@@ -78,7 +78,14 @@ def recipe(shop: Path) -> Callable[..., Path]:
     def rewrite(*, teachers: str | None = None, **given: object) -> Path:
         sections = {key: given.pop(key) for key in list(given) if key in SECTIONS}
         if teachers is not None:
-            teacher = {"type": "openai", "base_url": teachers, "model": "tiny", "family": "tiny", "timeout_s": 5}
+            teacher = {
+                "type": "openai",
+                "base_url": teachers,
+                "model": "tiny",
+                "family": "tiny",
+                "timeout_s": 5,
+                "probe": False,
+            }
             sections["teachers"] = {"one": {**teacher, **given}}
         return write_recipe(shop, **sections)
 

@@ -82,7 +82,7 @@ def test_a_second_run_asks_nothing_and_without_canaries_their_table_goes(twins, 
 
 def test_the_library_tells_facts(twins, fault_server, tmp_path):
     task = {"inputs": ["query", "title"]}
-    teacher = {"type": "openai", "base_url": fault_server.base_url, "model": "tiny", "family": "tiny"}
+    teacher = {"type": "openai", "base_url": fault_server.base_url, "model": "tiny", "family": "tiny", "probe": False}
     told = []
     votes = distill.label(
         distill.read_rows("rows.csv", task, data={"id": "row_id", "gold": "label", "split": "split"}),

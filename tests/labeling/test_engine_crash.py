@@ -41,7 +41,7 @@ if float(commit_s):
     sqlite3.connect = lambda *places, **settings: connect(*places, factory=SlowDisk, **settings)
 if int(most_bytes):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(most_bytes), int(most_bytes)))
-teacher = OpenAITeacher("judge", OpenAITeacherConfig(base_url=base_url, model="tiny", family="f"))
+teacher = OpenAITeacher("judge", OpenAITeacherConfig(base_url=base_url, model="tiny", family="f", probe=False))
 task = Task(labels=("exact", "substitute", "complement", "irrelevant"), inputs=("query", "title"))
 votes = []
 with Ledger(ledger) as opened:
@@ -204,7 +204,7 @@ def test_answers_that_servers_get_wrong_end_as_they_should(
     }
     for text, (fault, _) in faults.items():
         fault_server.on(text, fault)
-    config = OpenAITeacherConfig(base_url=fault_server.base_url, model="tiny", family="f")
+    config = OpenAITeacherConfig(base_url=fault_server.base_url, model="tiny", family="f", probe=False)
     votes, result = label(make_rows(60), OpenAITeacher("judge", config))
     got = dict(votes.select("row_id", "outcome").iter_rows())
     assert {text: got[f"r{text[4:].strip()}"] for text in faults} == {text: end for text, (_, end) in faults.items()}

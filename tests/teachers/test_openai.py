@@ -105,7 +105,7 @@ def test_cached_tokens_have_their_price(fault_server):
         fault_server,
         price={"input_usd_per_mtok": 10, "output_usd_per_mtok": 0, "cached_input_usd_per_mtok": 1},
     )
-    from distill.teachers.openai import _cost_usd
+    from distill.teachers.openai_body import cost_usd as _cost_usd
 
     usage = {"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 80}}
     # 20 fresh at 10 dollars a million and 80 cached at 1: 280 dollars a million.

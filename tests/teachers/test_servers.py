@@ -45,7 +45,7 @@ def rows(queries: int, listings: int) -> pl.DataFrame:
 
 
 def teacher(*addresses: str, **changes: object) -> OpenAITeacher:
-    section = {"base_url": list(addresses), "model": "tiny", "family": "f", "timeout_s": 5.0, **changes}
+    section = {"base_url": list(addresses), "model": "tiny", "family": "f", "timeout_s": 5.0, "probe": False, **changes}
     return OpenAITeacher("group", OpenAITeacherConfig(**section))
 
 
