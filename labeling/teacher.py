@@ -172,6 +172,8 @@ class Completion:
         probs_clipped: Whether some option's probability was not given and stands at what the others leave or at the
             least that the provider reports.
         others: Texts of further samples of the same request. The distribution is then that of all of them.
+        parts: Of a request about several rows (``compile_pack``), each row's answer in the order of the prompts; tokens
+            are counted for the whole only. None where it is about one row.
     """
 
     text: str
@@ -183,6 +185,7 @@ class Completion:
     probs_source: ProbsSource = "none"
     probs_clipped: bool = False
     others: tuple[str, ...] = ()
+    parts: tuple[Completion, ...] | None = None
 
 
 class Capabilities(NamedTuple):
