@@ -207,10 +207,10 @@ class GeminiTeacher:
             TeacherError: By kind, as in :mod:`distill.labeling.errors`; the message holds no secret.
         """
         body = json.loads(request.body)
+        options, questions = options_asked(body), len(body.get("questions") or ())
         started = time.perf_counter()
-        raw = await (self._decided(body) if "questions" in body else self._generated(body))
-        latency_s = time.perf_counter() - started
-        return self.reply_of(raw, options_asked(body), latency_s=latency_s, questions=len(body.get("questions") or ()))
+        raw = await (self._decided(body) if questions else self._generated(body))
+        return self.reply_of(raw, options, latency_s=time.perf_counter() - started, questions=questions)
 
     def reply_of(
         self,
