@@ -75,6 +75,8 @@ class GeminiServer:
 
     Attributes:
         base_url: For a teacher's ``base_url``.
+        key: The key that it accepts.
+        models: Those that it has.
         requests: ``(method and path, body)`` of what came in, in order; the body is parsed JSON, or None.
         headers: Their headers.
         caches: Cached contents that exist, by name.
@@ -87,6 +89,7 @@ class GeminiServer:
 
     def __init__(self, *, models: tuple[str, ...] = ("gemini-tiny",)) -> None:
         self.models = models
+        self.key = KEY
         self.requests: list[tuple[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.caches: dict[str, dict[str, Any]] = {}
