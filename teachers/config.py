@@ -6,11 +6,21 @@ from typing import Annotated
 
 from pydantic import Field
 
+from distill.teachers.gemini_config import GeminiTeacherConfig
 from distill.teachers.model_config import PriceConfig
 from distill.teachers.openai_config import OpenAITeacherConfig
 from distill.teachers.recorded_config import RecordedColumns, RecordedTeacherConfig
 
-__all__ = ["OpenAITeacherConfig", "PriceConfig", "RecordedColumns", "RecordedTeacherConfig", "TeacherConfig"]
+__all__ = [
+    "GeminiTeacherConfig",
+    "OpenAITeacherConfig",
+    "PriceConfig",
+    "RecordedColumns",
+    "RecordedTeacherConfig",
+    "TeacherConfig",
+]
 
-TeacherConfig = Annotated[OpenAITeacherConfig | RecordedTeacherConfig, Field(discriminator="type")]
+TeacherConfig = Annotated[
+    GeminiTeacherConfig | OpenAITeacherConfig | RecordedTeacherConfig, Field(discriminator="type")
+]
 """One teacher of a recipe; ``type`` says which."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distill.labeling.teacher import Teacher
-from distill.teachers.config import OpenAITeacherConfig, TeacherConfig
+from distill.teachers.config import GeminiTeacherConfig, OpenAITeacherConfig, TeacherConfig
 
 
 def build_teacher(name: str, config: TeacherConfig) -> Teacher:
@@ -15,7 +15,12 @@ def build_teacher(name: str, config: TeacherConfig) -> Teacher:
 
     Raises:
         DataError: A recorded teacher's file is missing or cannot be used.
+        MissingDependencyError: The package that reaches it is not installed.
     """
+    if isinstance(config, GeminiTeacherConfig):
+        from distill.teachers.gemini import GeminiTeacher
+
+        return GeminiTeacher(name, config)
     if isinstance(config, OpenAITeacherConfig):
         from distill.teachers.openai import OpenAITeacher
 

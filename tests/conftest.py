@@ -51,3 +51,11 @@ def make_fault_server() -> Iterator[Callable[..., Any]]:
 def fault_server(make_fault_server: Callable[..., Any]) -> Any:
     """One server that fails as told: ``fault_server.script("500", "429:0.01")``, ``.on("some title", "never")``."""
     return make_fault_server()
+
+
+@pytest.fixture
+def gemini_server() -> Iterator[Any]:
+    """An imitation of Google's service (``tests/teachers/gemini_server.py``): ``gemini_server.script("minute:3")``."""
+    server = _load(Path(__file__).parent / "teachers" / "gemini_server.py").GeminiServer()
+    yield server
+    server.stop()

