@@ -323,7 +323,8 @@ class Lane:
         self.stop(reason, "budget")
 
     def _end_unasked(self, job: Job) -> None:
-        stopped = f"the teacher was stopped: {self.tally.stopped}"
+        # The end of a server's log may follow, which every row need not repeat.
+        stopped = f"the teacher was stopped: {(self.tally.stopped or '').partition(chr(10))[0]}"
         outcome, reason, cause = job.so_far or ("unsent", stopped, self.tally.stop_cause or "paused")
         self.floor.give_up(job, outcome, reason, cause=cause)
 

@@ -9,8 +9,19 @@ from pydantic import Field
 from distill.teachers.model_config import PriceConfig
 from distill.teachers.openai_config import OpenAITeacherConfig
 from distill.teachers.recorded_config import RecordedColumns, RecordedTeacherConfig
+from distill.teachers.vllm_config import VLLMOfflineConfig, VLLMTeacherConfig
 
-__all__ = ["OpenAITeacherConfig", "PriceConfig", "RecordedColumns", "RecordedTeacherConfig", "TeacherConfig"]
+__all__ = [
+    "OpenAITeacherConfig",
+    "PriceConfig",
+    "RecordedColumns",
+    "RecordedTeacherConfig",
+    "TeacherConfig",
+    "VLLMOfflineConfig",
+    "VLLMTeacherConfig",
+]
 
-TeacherConfig = Annotated[OpenAITeacherConfig | RecordedTeacherConfig, Field(discriminator="type")]
+TeacherConfig = Annotated[
+    OpenAITeacherConfig | RecordedTeacherConfig | VLLMOfflineConfig | VLLMTeacherConfig, Field(discriminator="type")
+]
 """One teacher of a recipe; ``type`` says which."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
@@ -25,6 +25,7 @@ from distill.teachers.http_connections import (
     Response,
 )
 from distill.teachers.openai_errors import Refusal, as_error, is_filtered, one_line, quiet_s, told
+from distill.teachers.row_seed import row_seed
 from distill.teachers.servers import Server, Servers
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class OpenAITeacher:
             parts.append(b',{"role":%b,"content":%b}' % (_encoded(role), _encoded(text)))
         parts.append(b"]")
         if self._seeded:
-            parts.append(b',"seed":%d' % _seed(self._config.seed or 0, sample, prompt.user))
+            parts.append(b',"seed":%d' % row_seed(self._config.seed or 0, sample, prompt.user))
         parts.append(b"}")
         request = shared.head.request(b"".join(parts), row_id=prompt.row_id)
         request.prefix = prompt.prefix
@@ -189,6 +190,10 @@ class OpenAITeacher:
         async with self._session.post(url, data=body, proxy=server.proxy, allow_redirects=False) as response:
             headers = [(name.lower(), value) for name, value in response.headers.items()]
             return Response(response.status, headers, await response.read())
+
+    def serve_from(self, base_urls: Sequence[str]) -> None:
+        """Takes other servers than the section's, of the same model; before it is opened."""
+        self._servers = Servers([Server(url, endpoint_of(url)) for url in base_urls])
 
     async def list_models(self) -> list[str]:
         """Names of the models that every server says it serves; none where one has no such list. Costs nothing.
@@ -351,12 +356,6 @@ def _url(base_url: str, path: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, parts.query, ""))
 
 
-def _seed(seed: int, sample: int, user: str) -> int:
-    """31 bits, which every server takes, by BLAKE2b."""
-    text = f"{seed} {sample} {user}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=4, person=b"distill-seed-1").digest(), "big") >> 1
-
-
 def _unbounded(schema: Any) -> Any:
     """The schema without the keywords that not every strict mode knows (Azure's, of older models)."""
     if isinstance(schema, list):
@@ -375,7 +374,15 @@ def _proxy_for(base_url: str) -> str | None:
     """The proxy that the environment names. Found once: aiohttp's own ``trust_env`` would look for every request."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
-    return None if proxy_bypass(host) else getproxies().get(parts.scheme)
+    # A proxy's loopback interface is another one.
+    return None if _is_loopback(host) or proxy_bypass(host) else getproxies().get(parts.scheme)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _secrets_of(config: OpenAITeacherConfig) -> list[str]:
