@@ -78,8 +78,9 @@ class VLLMTeacher:
         try:
             return await self._asking.ask(request)
         except ConnectionFailedError:
-            # So that the engine's next try, which is one of a few, finds a server.
-            await self.fleet.until_up()
+            # So that the engine's next try, which is one of a few, finds a server, and so that what waits for a place
+            # in flight does not run into the same wall before the death is noticed.
+            await self.fleet.until_healthy()
             raise
 
     async def open(self) -> None:

@@ -13,6 +13,8 @@ from distill.teachers.vllm_command import device_groups, find_vllm, visible_devi
 from distill.teachers.vllm_config import VLLMTeacherConfig
 from distill.teachers.vllm_server import VLLMServer
 
+_LOOKS = 100
+_LOOK_EVERY_S = 0.1
 _LOGS = Path(".distill/logs")
 # What a teacher asks, and how: no part of the server.
 _OF_THE_TEACHER = {*ModelTeacherConfig.model_fields, "adapter", "endpoint", "structured", "extra_body", "timeout_s"} - {
@@ -91,6 +93,18 @@ class VLLMFleet:
             finally:
                 for wait in waiting:
                     wait.cancel()
+
+    async def until_healthy(self) -> None:
+        """Waits until a server says that it is well, a death that was not noticed yet included; not for ever.
+
+        Raises:
+            LocalServerError: All of them have been given up.
+        """
+        for _ in range(_LOOKS):
+            await self.until_up()
+            if any(await asyncio.gather(*(server.is_healthy() for server in self.servers))):
+                return
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _start(self) -> tuple[str, ...]:
         where = f"teacher {self._name}"

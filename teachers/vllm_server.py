@@ -103,6 +103,10 @@ class VLLMServer:
         """Waits until it comes up, goes down or is given up."""
         await self._changed.wait()
 
+    async def is_healthy(self) -> bool:
+        """Whether it says just now that it is well."""
+        return self._session is not None and await self._status("/health") == 200
+
     async def _launch(self) -> None:
         self._note(f"start {self.starts + 1} at {self._address}")
         self.starts += 1
@@ -111,7 +115,7 @@ class VLLMServer:
         try:
             deadline = time.monotonic() + self._config.start_timeout_s
             while not ended.done() and time.monotonic() < deadline:
-                if await self._is_healthy() and await self._is_ours():
+                if await self.is_healthy() and await self._is_ours():
                     self._set(up=True)
                     return
                 await asyncio.wait([ended], timeout=_LOOK_EVERY_S)
@@ -178,9 +182,6 @@ class VLLMServer:
         if process is not None:
             self._tail = process.log_tail()
             await _whole(process.stop)
-
-    async def _is_healthy(self) -> bool:
-        return await self._status("/health") == 200
 
     async def _status(self, path: str) -> int | None:
         import aiohttp
