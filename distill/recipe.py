@@ -156,6 +156,14 @@ def _file_locations(data: Any) -> Iterator[tuple[Location, str, bool]]:
     for name, teacher in section("teachers").items():
         if isinstance(teacher, Mapping) and isinstance(path := teacher.get("path"), str):
             yield ("teachers", name, "path"), path, True
+        if isinstance(teacher, Mapping) and str(teacher.get("type")).startswith("vllm"):
+            # As with a student's base: a folder only where one is there.
+            if isinstance(model := teacher.get("model"), str):
+                yield ("teachers", name, "model"), model, False
+            lora = teacher.get("lora")
+            for adapter, folder in lora.items() if isinstance(lora, Mapping) else ():
+                if isinstance(folder, str):
+                    yield ("teachers", name, "lora", adapter), folder, False
     for name, student in section("students").items():
         # A base model is a folder only where one is there; otherwise it is the name of a model on a hub.
         if isinstance(student, Mapping) and isinstance(base := student.get("base"), str):

@@ -420,11 +420,10 @@ def build_teachers(recipe: Recipe) -> list[Teacher]:
         RecipeError: A variable that a secret names is not set.
         DataError: A recorded teacher's file cannot be used.
     """
-    from distill.teachers.registry import build_teacher
+    from distill.teachers import registry
 
-    return [
-        build_teacher(name, with_secrets(config, where=f"teachers.{name}")) for name, config in recipe.teachers.items()
-    ]
+    configs = {name: with_secrets(config, where=f"teachers.{name}") for name, config in recipe.teachers.items()}
+    return registry.build_teachers(configs)
 
 
 def write_table(table: pl.DataFrame | pl.LazyFrame, path: Path) -> None:

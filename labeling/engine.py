@@ -224,25 +224,34 @@ class LabelingRun:
 
 @asynccontextmanager
 async def _opened(teachers: Sequence[Teacher], ledger: Ledger) -> AsyncIterator[dict[str, tuple[str, str]]]:
-    """Opens teachers and settles their lanes, and closes those that opened.
+    """Opens teachers and settles their lanes, all at the same time, and closes those that opened.
+
+    Some start a server, which takes minutes: the run begins when the slowest is up.
 
     Yields:
         Reason and cause, by name, for those that could not be opened.
     """
     refusals: dict[str, tuple[str, str]] = {}
     opened: list[Teacher] = []
+
+    async def open_one(teacher: Teacher) -> None:
+        try:
+            await teacher.open()
+            opened.append(teacher)
+            await settle(teacher, ledger)
+        except TeacherError as error:
+            refusals[teacher.name] = (f"{type(error).__name__}: {error}", error.cause)
+
     try:
-        for teacher in teachers:
-            try:
-                await teacher.open()
-                opened.append(teacher)
-                await settle(teacher, ledger)
-            except TeacherError as error:
-                refusals[teacher.name] = (f"{type(error).__name__}: {error}", error.cause)
+        async with asyncio.TaskGroup() as opening:
+            for teacher in teachers:
+                opening.create_task(open_one(teacher))
         yield refusals
     finally:
-        for teacher in opened:
-            await teacher.close()
+        # Each to its end, whatever goes wrong with another: what was started must not be left behind.
+        ends = await asyncio.gather(*(teacher.close() for teacher in opened), return_exceptions=True)
+        if failure := next((end for end in ends if end is not None), None):
+            raise failure
 
 
 async def settle(teacher: Teacher, ledger: Ledger) -> str | None:

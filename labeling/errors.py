@@ -23,6 +23,8 @@ The tree (exit code of the CLI in brackets)::
         │                              stops the teacher at once, the same command goes on when it is topped up
         ├── DailyQuotaError            daily_quota: 429 for a quota of a day or longer; stops the teacher at once, the
         │                              same command goes on tomorrow
+        ├── LocalServerError           local_server: a server or worker that we start ourselves does not come up, or
+        │                              keeps dying; stops the teacher at once
         ├── SchemaRejectedError        schema_rejected: 400 for the answer's schema, which every row shares; stops the
         │                              teacher at once, and names the setting that asks for less
         ├── ConstraintIgnoredError     constraint_ignored: the server answers as if it had not been held to a schema;
@@ -61,6 +63,7 @@ __all__ = [
     "LedgerError",
     "LedgerVersionError",
     "LedgerWriteError",
+    "LocalServerError",
     "MissingDependencyError",
     "OverloadedError",
     "RateLimitError",
@@ -190,6 +193,13 @@ class DailyQuotaError(TeacherError):
     stops_teacher = True
 
 
+class LocalServerError(TeacherError):
+    """A server or worker that we start ourselves does not come up, or keeps dying."""
+
+    cause = "local_server"
+    stops_teacher = True
+
+
 class SchemaRejectedError(TeacherError):
     """The server does not take the schema that answers are held to, which is the same for every row."""
 
@@ -272,6 +282,7 @@ CAUSES: dict[str, str] = {
     "unknown_model": "The server has no such model or path; the teacher was stopped",
     "spend_limit": "The account has no credit left; the teacher was stopped, top it up and run the same command",
     "daily_quota": "A quota of a day or longer is used up; the teacher was stopped, run the same command tomorrow",
+    "local_server": "The server or worker started for the teacher did not come up, or kept dying; its log says why",
     "schema_rejected": "The server does not take the answer's schema; the teacher was stopped, ask for less",
     "constraint_ignored": "The server ignores the schema that answers are held to; the teacher was stopped",
     "lane_missing": "The server lacks the lane that the recipe asks for; the teacher was stopped",

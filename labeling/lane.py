@@ -437,7 +437,8 @@ class Lane:
         self.stop(reason, "budget")
 
     def _end_unasked(self, errand: Errand) -> None:
-        stopped = f"the teacher was stopped: {self.tally.stopped}"
+        # The end of a server's log may follow, which every row need not repeat.
+        stopped = f"the teacher was stopped: {(self.tally.stopped or '').partition(chr(10))[0]}"
         outcome, reason, cause = errand.so_far or ("unsent", stopped, self.tally.stop_cause or "paused")
         self._give_up(errand, outcome, reason, cause=cause)
 

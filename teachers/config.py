@@ -10,6 +10,7 @@ from distill.teachers.gemini_config import GeminiTeacherConfig
 from distill.teachers.model_config import PriceConfig
 from distill.teachers.openai_config import OpenAITeacherConfig
 from distill.teachers.recorded_config import RecordedColumns, RecordedTeacherConfig
+from distill.teachers.vllm_config import VLLMOfflineConfig, VLLMTeacherConfig
 
 __all__ = [
     "GeminiTeacherConfig",
@@ -18,9 +19,12 @@ __all__ = [
     "RecordedColumns",
     "RecordedTeacherConfig",
     "TeacherConfig",
+    "VLLMOfflineConfig",
+    "VLLMTeacherConfig",
 ]
 
 TeacherConfig = Annotated[
-    GeminiTeacherConfig | OpenAITeacherConfig | RecordedTeacherConfig, Field(discriminator="type")
+    GeminiTeacherConfig | OpenAITeacherConfig | RecordedTeacherConfig | VLLMOfflineConfig | VLLMTeacherConfig,
+    Field(discriminator="type"),
 ]
 """One teacher of a recipe; ``type`` says which."""

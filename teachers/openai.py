@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from distill.labeling.errors import BadReplyError, LaneMissingError
@@ -146,6 +146,10 @@ class OpenAITeacher:
             lane.answer.form == "json" and self._config.samples_per_request == 1
         )
         self.most_options = self._config.most_options or lane.most_options
+
+    def serve_from(self, base_urls: Sequence[str]) -> None:
+        """Takes other servers than the section's, of the same model; before it is opened."""
+        self._connection.serve_from(base_urls)
 
     async def list_models(self) -> list[str]:
         """Names of the models that every server says it serves; none where one has no such list. Costs nothing.

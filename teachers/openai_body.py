@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -85,12 +84,6 @@ def user_content(prompt: Prompt) -> bytes:
 def turns_of(prompt: Prompt) -> bytes:
     """Further messages of a prompt, each with a comma before it."""
     return b"".join(b',{"role":%b,"content":%b}' % (encoded(role), encoded(text)) for role, text in prompt.turns)
-
-
-def seed_of(seed: int, sample: int, user: str) -> int:
-    """31 bits, which every server takes, by BLAKE2b."""
-    text = f"{seed} {sample} {user}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=4, person=b"distill-seed-1").digest(), "big") >> 1
 
 
 def usage_of(parsed: Any) -> dict[str, Any]:

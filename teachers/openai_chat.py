@@ -11,7 +11,6 @@ from distill.teachers.openai_body import (
     constraint,
     encoded,
     sampling,
-    seed_of,
     tokens_read,
     tokens_written,
     turns_of,
@@ -21,6 +20,7 @@ from distill.teachers.openai_body import (
 )
 from distill.teachers.openai_connection import CHAT, Exchange, Send
 from distill.teachers.openai_errors import is_filtered, told
+from distill.teachers.row_seed import row_seed
 
 _MAX_HEADS = 128
 _FINISHES: dict[str, Finish] = {"length": "length", "content_filter": "filtered"}
@@ -55,7 +55,7 @@ class ChatLane:
         shared = self._shared(prompt, sample)
         parts = [user_content(prompt), b"}", turns_of(prompt), b"]"]
         if self._seeded:
-            parts.append(b',"seed":%d' % seed_of(self._config.seed or 0, sample, prompt.user))
+            parts.append(b',"seed":%d' % row_seed(self._config.seed or 0, sample=sample, user=prompt.user))
         parts.append(b"}")
         request = shared.head.request(b"".join(parts), row_id=prompt.row_id)
         request.prefix = prompt.prefix

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
@@ -199,6 +200,10 @@ class OpenAIConnection:
             server.proxy = _proxy_for(server.base_url)
             server.connections = {} if server.proxy is None else None
 
+    def serve_from(self, base_urls: Sequence[str]) -> None:
+        """Takes other servers than the section's, of the same model; before it is opened."""
+        self._servers = Servers([Server(url, endpoint_of(url)) for url in base_urls])
+
     async def close(self) -> None:
         """Closes the pool of connections."""
         if self._models is not None:
@@ -313,7 +318,15 @@ def _proxy_for(base_url: str) -> str | None:
     """The proxy that the environment names. Found once: aiohttp's own ``trust_env`` would look for every request."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
-    return None if proxy_bypass(host) else getproxies().get(parts.scheme)
+    # A proxy's loopback interface is another one.
+    return None if _is_loopback(host) or proxy_bypass(host) else getproxies().get(parts.scheme)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _secrets_of(config: OpenAITeacherConfig) -> list[str]:

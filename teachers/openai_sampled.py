@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from distill.labeling.errors import BadReplyError, DataError
 from distill.labeling.teacher import AnswerFormat, Completion, Prompt, Request, RequestHead
 from distill.teachers.config import OpenAITeacherConfig
-from distill.teachers.openai_body import encoded, sampling, seed_of, turns_of, usage_of, user_content, with_extra
+from distill.teachers.openai_body import encoded, sampling, turns_of, usage_of, user_content, with_extra
 from distill.teachers.openai_chat import read_chat
 from distill.teachers.openai_connection import CHAT, Exchange, Send, parsed_json
 from distill.teachers.openai_errors import is_filtered, told
+from distill.teachers.row_seed import row_seed
 
 _MAX_TOKENS = 64
 _TOP = 20
@@ -64,7 +65,7 @@ class SampledLane:
             shared = self._heads[place] = _Shared(self._head(prompt, sample), prompt)
         parts = [user_content(prompt), b"}", turns_of(prompt), b"]"]
         if self._seeded:
-            parts.append(b',"seed":%d' % seed_of(self._config.seed or 0, sample, prompt.user))
+            parts.append(b',"seed":%d' % row_seed(self._config.seed or 0, sample=sample, user=prompt.user))
         parts.append(b"}}")
         request = shared.head.request(b"".join(parts), row_id=prompt.row_id)
         request.prefix = prompt.prefix

@@ -48,6 +48,17 @@ def make_fault_server() -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
+def fake_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A vLLM to be started by teachers: ``fake_vllm.section(env={"FAKE_VLLM_DIES": "10"})``, ``.starts()``."""
+    monkeypatch.delenv("DISTILL_VLLM_PYTHON", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for setting, seconds in (("_FIRST_REST_S", 0.01), ("_LOOK_EVERY_S", 0.02), ("_WATCH_EVERY_S", 0.05)):
+        monkeypatch.setattr(f"distill.teachers.vllm_server.{setting}", seconds)
+    monkeypatch.setattr("distill.teachers.vllm_offline._FIRST_REST_S", 0.01)
+    return _load(Path(__file__).parent / "teachers" / "vllm_stand_in.py").FakeVLLM(tmp_path)
+
+
+@pytest.fixture
 def fault_server(make_fault_server: Callable[..., Any]) -> Any:
     """One server that fails as told: ``fault_server.script("500", "429:0.01")``, ``.on("some title", "never")``."""
     return make_fault_server()

