@@ -17,12 +17,11 @@ from distill.labeling.jobs import Floor, Job
 from distill.labeling.labeling_events import LimitWatch
 from distill.labeling.ledger import Source
 from distill.labeling.limits import backoff_s
-from distill.labeling.option_tree import OptionTree, TreeWalk
+from distill.labeling.option_tree import TreeWalk, tree_of
 from distill.labeling.parsing import Answer, AnswerError, parse_answer
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
-from distill.labeling.prompt import Prompted, options_of
+from distill.labeling.prompt import Prompted
 from distill.labeling.row_order import together
-from distill.labeling.task import Task
 from distill.labeling.teacher import Completion, Prompt, Reply, Teacher
 from distill.labeling.vote import Outcome, Vote
 
@@ -64,7 +63,7 @@ class Lane:
         self._unkept: deque[tuple[Job, asyncio.Future[Reply]]] = deque()
         self._bought = asyncio.Event()
         self._answers: dict[str, Answer] = {}
-        self._tree = _tree_of(teacher, floor.task)
+        self._tree = tree_of(teacher, floor.task)
         self._backing_off: dict[Job, asyncio.Task[None]] = {}
         self._open = 0
         self._ended = asyncio.Event()
@@ -507,14 +506,6 @@ class Lane:
             forecast_usd=None if left is None else self.tally.cost_usd + left * speeds.usd_per_row,
             paused_s=max(0.0, self.limiter.paused_until_s - now_s),
         )
-
-
-def _tree_of(teacher: Teacher, task: Task) -> OptionTree | None:
-    """The tree by which a teacher is asked for a label; None where it can be asked for all of them at once."""
-    most: int | None = getattr(teacher, "most_options", None)
-    if most is None or len(task.labels) <= most:
-        return None
-    return OptionTree(task, options_of(task), most=most, answer=teacher.answer)
 
 
 def _plus(total: float | None, more: float | None) -> Any:

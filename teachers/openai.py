@@ -40,6 +40,7 @@ class OpenAITeacher:
 
     Attributes:
         lane: The lane's name, such as ``logprobs:next``; None before it is settled.
+        lane_is_given: Whether the recipe says it, so that nothing is to be found out.
         packs: Whether it can be asked about several rows in one request.
         most_options: The most options of one question; None for any number.
         probe_pause_s: Seconds between attempts where the server is not ready while it is being probed.
@@ -55,6 +56,7 @@ class OpenAITeacher:
         self.quota = config.quota
         self.model = config.model
         self.lane: str | None = None
+        self.lane_is_given = not config.probe or config.lanes == ("json",)
         self._config = config
         self._connection = OpenAIConnection(name, config)
         self.endpoint = self._connection.endpoint

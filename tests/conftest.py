@@ -51,3 +51,18 @@ def make_fault_server() -> Iterator[Callable[..., Any]]:
 def fault_server(make_fault_server: Callable[..., Any]) -> Any:
     """One server that fails as told: ``fault_server.script("500", "429:0.01")``, ``.on("some title", "never")``."""
     return make_fault_server()
+
+
+@pytest.fixture
+def make_lane_server() -> Iterator[Callable[..., Any]]:
+    """Starts servers that give probabilities (``tests/teachers/lane_server.py``) and stops them after the test."""
+    module = _load(Path(__file__).parent / "teachers" / "lane_server.py")
+    servers: list[Any] = []
+
+    def make(**arguments: Any) -> Any:
+        servers.append(module.LaneServer(**arguments))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()
