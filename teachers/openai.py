@@ -12,7 +12,7 @@ from distill.teachers.config import OpenAITeacherConfig
 from distill.teachers.openai_body import cost_usd, usage_of
 from distill.teachers.openai_connection import Exchange, OpenAIConnection, endpoint_of, parsed_json
 from distill.teachers.openai_errors import quiet_s
-from distill.teachers.openai_lanes import Lane, build_lane, chosen_lane
+from distill.teachers.openai_lanes import OpenAILane, build_lane, chosen_lane
 from distill.teachers.openai_probe import find_lanes, still_bears, unprobed
 
 __all__ = ["OpenAITeacher", "endpoint_of"]
@@ -138,7 +138,7 @@ class OpenAITeacher:
         self._take(build_lane(self.lane, self._config, endpoint=self.endpoint))
         return self.lane
 
-    def _take(self, lane: Lane) -> None:
+    def _take(self, lane: OpenAILane) -> None:
         self._lane = lane
         self.answer = lane.answer
         self.packs = hasattr(lane, "compile_pack") or (

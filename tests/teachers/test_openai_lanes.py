@@ -194,9 +194,12 @@ def test_a_ledger_serves_its_lane_while_the_server_is_down(make_lane_server, tmp
     server = make_lane_server(has=("systemone",))
     first = run(teacher(server), tmp_path)
     server.stop()
-    votes = run(teacher(server), tmp_path)
-    assert votes["from_ledger"].all()
-    assert votes["probs"].to_list() == first["probs"].to_list()
+    votes = run(teacher(server), tmp_path, rows=[*ROWS, {**ROWS[0], "row_id": "r3", "query": "tv"}], retries=0)
+    assert votes["from_ledger"].to_list() == [True, True, False]
+    assert votes["probs"].to_list()[:2] == first["probs"].to_list()
+    # It is not stopped: the row that is new meets the connection like any.
+    assert votes["outcome"].to_list() == ["labeled", "labeled", "failed"]
+    assert votes["cause"][2] == "connection"
 
 
 def test_a_lane_that_is_gone_is_replaced(make_lane_server, tmp_path):
@@ -212,6 +215,24 @@ def test_a_server_that_is_not_ready_is_asked_again(make_lane_server):
     server = make_lane_server(has=("openai",))
     server.script("/v1/decisions", "429", "503")
     assert settled(server).lane == "decision:openai"
+
+
+def test_a_server_that_was_never_reached_stops_the_teacher(make_lane_server, tmp_path):
+    server = make_lane_server()
+    server.stop()
+    votes = run(teacher(server), tmp_path)
+    assert votes["outcome"].to_list() == ["unsent", "unsent"]
+    assert set(votes["cause"]) == {"connection"}
+
+
+def test_a_wrong_key_is_not_taken_for_a_lane_that_is_missing(make_lane_server):
+    for lane, has in (("decision", "/v1/decisions"), ("logprobs", "/tokenize")):
+        server = make_lane_server(has=("openai", "next"))
+        server.script(has, "401")
+        with pytest.raises(errors.WrongKeyError):
+            settled(server, lane=lane)
+        server.script(has, *["403"] * 2)
+        assert settled(server, structured="none").lane is not None
 
 
 @pytest.mark.parametrize(("fault", "kind"), [("401", errors.WrongKeyError), ("402", errors.SpendLimitError)])
