@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from distill.labeling.errors import BadReplyError
+from distill.labeling.errors import BadReplyError, DataError
 from distill.labeling.learned_lanes import settle_as_before
 from distill.labeling.learned_limits import learned_limit
 from distill.labeling.ledger import Ledger, Source
 from distill.labeling.ledger_admin import count_replies, recent_replies
 from distill.labeling.limits import MOST_IN_FLIGHT
+from distill.labeling.option_tree import TreeWalk, tree_of
 from distill.labeling.task import Task
 from distill.labeling.teacher import Reply, Request, Teacher
 from distill.plan_estimates import Interval, Measured, cost_usd, estimate, in_flight, quota_s, time_s
@@ -51,6 +52,8 @@ class TeacherPlan:
         canaries: Of the rows, those with a planted order.
         rows_cut: Rows of which an input is too long and is shown in part.
         shared: Rows that are not asked since they take a near-duplicate's answer; not among ``rows``.
+        lane: How it answers, where it has several ways and one is settled on; None otherwise.
+        remarks: What else the numbers rest on.
     """
 
     teacher: str
@@ -69,6 +72,8 @@ class TeacherPlan:
     canaries: int = 0
     rows_cut: int = 0
     shared: int = 0
+    lane: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,11 +152,12 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
         # A plan must not leave a ledger behind where there was none.
         with Ledger(path if path.exists() or probe_requests else Path(scratch) / "empty.sqlite") as ledger:
             teachers = build_teachers(recipe)
+            for teacher in teachers:
+                settle_as_before(teacher, ledger)
             if probe_requests:
                 paid = [teacher for teacher in teachers if recipe.teachers[teacher.name].type != "recorded"]
                 probes = _probe(asked, paid, ledger=ledger, requests=probe_requests)
             for teacher in teachers:
-                settle_as_before(teacher, ledger)
                 tally = _Tally(teacher, ledger, asked, probe=probes.get(teacher.name))
                 for batch in asked:
                     tally.add(batch)
@@ -179,6 +185,7 @@ class _Tally:
         self.bytes_to_send = 0
         self.measured: list[Measured] = []
         self._seen: set[bytes] = set()
+        self._tree = tree_of(teacher, asked.task)
 
     def add(self, batch: pl.DataFrame) -> None:
         """Counts the requests of a batch of rows."""
@@ -206,7 +213,11 @@ class _Tally:
             prompt = self._prompter(row)
             self.rows_cut += bool(prompt.cut)
             for sample in range(self.asked.config.samples):
-                yield self.teacher.compile(prompt, sample=sample)
+                asked = TreeWalk(self._tree, prompt).prompt if self._tree else prompt
+                try:
+                    yield self.teacher.compile(asked, sample=sample)
+                except DataError:  # an image that cannot be read, which fails its row when it is asked
+                    yield None
 
     def plan(self, config: TeacherConfig) -> TeacherPlan:
         """Puts what was counted into a plan."""
@@ -250,7 +261,15 @@ class _Tally:
             canaries=0 if self.asked.canaries is None else len(self.asked.canaries),
             rows_cut=self.rows_cut,
             shared=len(self.asked.sharing.shared),
+            lane=getattr(self.teacher, "lane", None),
+            remarks=tuple(self._remarks()),
         )
+
+    def _remarks(self) -> Iterator[str]:
+        if getattr(self.teacher, "lane", "") is None and not getattr(self.teacher, "lane_is_given", True):
+            yield "which lane its server has is found out when it is first asked; this is counted as for lane: json"
+        if self._tree is not None:
+            yield "its labels are asked level by level; only the first question about each row is counted"
 
     def _measured(self, reply: Reply, *, sent_bytes: int = 0) -> list[Measured]:
         """What a reply took; nothing where it cannot be read or its tokens were not counted."""
@@ -278,6 +297,7 @@ def _said_of_rows(plan: TeacherPlan) -> list[str]:
 def _notes(plan: TeacherPlan) -> list[str]:
     """What is to be said below the table."""
     notes = [plan.probe] if plan.probe else []
+    notes += plan.remarks
     if plan.to_send:
         notes.append(plan.basis)
         if plan.earlier:

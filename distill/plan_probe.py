@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from distill.labeling.errors import DataError
+from distill.labeling.option_tree import TreeWalk, tree_of
 from distill.retry import only_these
 
 if TYPE_CHECKING:
@@ -111,8 +113,13 @@ def _unanswered(
 ) -> Iterator[tuple[int, bytes]]:
     """Places of the rows of a batch whose reply is not held, with their keys; equal requests once."""
     keys: dict[bytes, int] = {}
+    tree = tree_of(teacher, prompter.task)
     for place, row in enumerate(batch.iter_rows(named=True)):
-        request = teacher.compile(prompter(row), sample=0)
+        prompt = prompter(row)
+        try:
+            request = teacher.compile(TreeWalk(tree, prompt).prompt if tree else prompt, sample=0)
+        except DataError:  # an image that cannot be read: there is nothing to be learned from it
+            continue
         if request is not None:
             keys.setdefault(request.key, place)
     held = ledger.get_many(keys)

@@ -89,7 +89,7 @@ class AskedRows:
             return Sharing.none()
         return find_sharing(
             self._rows,
-            inputs=self.task.inputs,
+            inputs=(*self.task.inputs, *self.task.images),
             audit=self.config.near_duplicate_audit,
             seed=self._seed,
             any_order=self.config.near_duplicate_order == "any",

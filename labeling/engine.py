@@ -261,19 +261,27 @@ async def settle(teacher: Teacher, ledger: Ledger) -> str | None:
         The lane; None for a teacher that has only one.
 
     Raises:
-        TeacherError: Its server cannot be reached, or ignores what it is asked to hold to.
+        TeacherError: Its server cannot be reached and no lane is known from an earlier run, or it ignores what it is
+            asked to hold to.
     """
     if (probe := getattr(teacher, "probe", None)) is None:
         return None
     asking = cast(ProbingTeacher, teacher)
     server = {"endpoint": asking.endpoint, "model": asking.model, "teacher": teacher.name}
     before = settled_lane(ledger, **server)
+    known = False
     if before is not None:
-        # Before anything can fail: what the ledger holds is then served also where the server cannot be reached, and
-        # a teacher that stands on a lane only needs to see whether it still bears.
+        # Before anything can fail: a teacher that stands on a lane only needs to see whether it still bears.
         with suppress(TeacherError):  # the recipe now asks for a lane that it did not have then
             asking.settle(before.found, kept=before.lane)
-    found = await probe()
+            known = True
+    try:
+        found = await probe()
+    except TeacherError as error:
+        if before is None or not known or not error.retryable:
+            raise
+        # Rows that the ledger answers need no server, and the others are retried like any.
+        return before.lane
     lane = asking.settle(found, kept=before.lane if before else None)
     if before != (now := Settled(lane, found)):
         await asyncio.to_thread(keep_lane, ledger, now, **server)

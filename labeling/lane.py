@@ -19,14 +19,13 @@ from distill.labeling.jobs import Errand, Floor, Job, Pack
 from distill.labeling.labeling_events import LimitWatch
 from distill.labeling.ledger import Source
 from distill.labeling.limits import backoff_s
-from distill.labeling.option_tree import OptionTree, TreeWalk
+from distill.labeling.option_tree import TreeWalk, tree_of
 from distill.labeling.pack_answers import PackReader, share_of
 from distill.labeling.packs import Packing
 from distill.labeling.parsing import Answer, AnswerError, parse_answer
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
-from distill.labeling.prompt import Prompted, options_of
+from distill.labeling.prompt import Prompted
 from distill.labeling.row_order import ALONE_COLUMN, together
-from distill.labeling.task import Task
 from distill.labeling.teacher import Completion, Part, Prompt, Reply, Request, Teacher
 from distill.labeling.vote import Outcome, Vote
 from distill.labeling.waiting import Waiting
@@ -83,7 +82,7 @@ class Lane:
         self._unkept: deque[tuple[Errand, asyncio.Future[Reply]]] = deque()
         self._bought = asyncio.Event()
         self._answers: dict[str, Answer] = {}
-        self._tree = _tree_of(teacher, floor.task)
+        self._tree = tree_of(teacher, floor.task)
         self._backing_off: dict[Errand, asyncio.Task[None]] = {}
         self._open = 0
         self._ended = asyncio.Event()
@@ -656,14 +655,6 @@ class Lane:
             forecast_usd=None if left is None else self.tally.cost_usd + left * speeds.usd_per_row,
             paused_s=max(0.0, self.limiter.paused_until_s - now_s),
         )
-
-
-def _tree_of(teacher: Teacher, task: Task) -> OptionTree | None:
-    """The tree by which a teacher is asked for a label; None where it can be asked for all of them at once."""
-    most: int | None = getattr(teacher, "most_options", None)
-    if most is None or len(task.labels) <= most:
-        return None
-    return OptionTree(task, options_of(task), most=most, answer=teacher.answer)
 
 
 def _plus(total: float | None, more: float | None) -> Any:

@@ -19,9 +19,9 @@ from functools import cached_property
 from typing import Any
 
 from distill.labeling.parsing import Answer
-from distill.labeling.prompt import answer_schema
+from distill.labeling.prompt import answer_schema, options_of
 from distill.labeling.task import Task
-from distill.labeling.teacher import AnswerFormat, Prompt
+from distill.labeling.teacher import AnswerFormat, Prompt, Teacher
 
 SEPARATOR = " > "
 """Stands between the parts of a label that is a path."""
@@ -176,6 +176,14 @@ class TreeWalk:
             found.probs = [mass / total for mass in self._masses.values()]
             found.probs_source = said.probs_source
         return found
+
+
+def tree_of(teacher: Teacher, task: Task) -> OptionTree | None:
+    """The tree by which a teacher is asked for a label; None where it can be asked for all of them at once."""
+    most: int | None = getattr(teacher, "most_options", None)
+    if most is None or len(task.labels) <= most:
+        return None
+    return OptionTree(task, options_of(task), most=most, answer=teacher.answer)
 
 
 def build_tree(labels: Sequence[str], meanings: Mapping[str, str], *, most: int) -> OptionNode:

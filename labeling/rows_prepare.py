@@ -120,10 +120,11 @@ def _inputs(texts: Mapping[str, pl.Series], plan: RowPlan, findings: Findings) -
 
 
 def _ids(texts: Mapping[str, pl.Series], inputs: Mapping[str, pl.Series], plan: RowPlan) -> pl.Series:
-    """The id columns joined by a bar, null where one is empty; else 16 hex digits of BLAKE2b of the inputs."""
+    """The id columns joined by a bar, null where one is empty; else 16 hex digits of a BLAKE2b of inputs and images."""
     if plan.ids:
         return join_columns([_stripped(texts[name]) for name in plan.ids])
-    joined = pl.select(pl.concat_str(list(inputs.values()), separator="\x1f")).to_series()
+    images = [texts[plan.extras[name]].fill_null("") for name in plan.task.images]
+    joined = pl.select(pl.concat_str([*inputs.values(), *images], separator="\x1f")).to_series()
     return pl.Series([hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in joined], dtype=pl.String)
 
 

@@ -12,7 +12,7 @@ from distill.teachers.config import OpenAITeacherConfig
 from distill.teachers.openai_body import cost_usd, usage_of
 from distill.teachers.openai_connection import Exchange, OpenAIConnection, endpoint_of, parsed_json
 from distill.teachers.openai_errors import quiet_s
-from distill.teachers.openai_lanes import Lane, build_lane, chosen_lane
+from distill.teachers.openai_lanes import OpenAILane, build_lane, chosen_lane
 from distill.teachers.openai_probe import find_lanes, still_bears, unprobed
 
 __all__ = ["OpenAITeacher", "endpoint_of"]
@@ -40,6 +40,7 @@ class OpenAITeacher:
 
     Attributes:
         lane: The lane's name, such as ``logprobs:next``; None before it is settled.
+        lane_is_given: Whether the recipe says it, so that nothing is to be found out.
         packs: Whether it can be asked about several rows in one request.
         most_options: The most options of one question; None for any number.
         probe_pause_s: Seconds between attempts where the server is not ready while it is being probed.
@@ -55,6 +56,7 @@ class OpenAITeacher:
         self.quota = config.quota
         self.model = config.model
         self.lane: str | None = None
+        self.lane_is_given = not config.probe or config.lanes == ("json",)
         self._config = config
         self._connection = OpenAIConnection(name, config)
         self.endpoint = self._connection.endpoint
@@ -139,7 +141,7 @@ class OpenAITeacher:
         self._take(build_lane(self.lane, self._config, endpoint=self.endpoint))
         return self.lane
 
-    def _take(self, lane: Lane) -> None:
+    def _take(self, lane: OpenAILane) -> None:
         self._lane = lane
         self.answer = lane.answer
         self.packs = hasattr(lane, "compile_pack") or (

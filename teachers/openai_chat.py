@@ -53,7 +53,7 @@ class ChatLane:
     def compile(self, prompt: Prompt, *, sample: int) -> Request:
         """Writes the prompt as a chat completion request."""
         shared = self._shared(prompt, sample)
-        parts = [user_content(prompt), b"}", turns_of(prompt), b"]"]
+        parts = [user_content(prompt), b"}", turns_of(prompt), b"]"] if prompt.turns else [user_content(prompt), b"}]"]
         if self._seeded:
             parts.append(b',"seed":%d' % row_seed(self._config.seed or 0, sample=sample, user=prompt.user))
         parts.append(b"}")

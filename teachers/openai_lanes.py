@@ -11,7 +11,7 @@ from distill.teachers.config import OpenAITeacherConfig
 from distill.teachers.openai_connection import Exchange, Send
 
 
-class Lane(Protocol):
+class OpenAILane(Protocol):
     """One way of asking and answering. What it sends is its own; servers, retries and the ledger are not.
 
     Attributes:
@@ -35,7 +35,7 @@ class Lane(Protocol):
         ...
 
 
-class PackingLane(Lane, Protocol):
+class PackingLane(OpenAILane, Protocol):
     """A lane that can ask about several rows in one request."""
 
     def compile_pack(self, prompts: Sequence[Prompt], *, sample: int) -> Request:
@@ -71,7 +71,7 @@ def chosen_lane(config: OpenAITeacherConfig, found: Capabilities, *, kept: str |
     return names[0]
 
 
-def build_lane(name: str, config: OpenAITeacherConfig, *, endpoint: str) -> Lane:
+def build_lane(name: str, config: OpenAITeacherConfig, *, endpoint: str) -> OpenAILane:
     """Builds a lane by its name.
 
     Args:

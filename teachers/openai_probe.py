@@ -45,9 +45,8 @@ _QUESTION = Prompt(
     {},
     options={"plant": "", "tool": ""},
 )
-# What a server says that lacks an endpoint or a field. A key that may chat need not be one that may decide, and a
-# gateway may answer 500 where it knows no path: a wrong key and a server in trouble show in what is asked next.
-_LACKING = (BadReplyError, OverloadedError, RequestRejectedError, SchemaRejectedError, UnknownModelError, WrongKeyError)
+# What a server answers that lacks a field. One that lacks a path says 404; some gateways 500.
+_LACKS_FIELD = (BadReplyError, RequestRejectedError, SchemaRejectedError)
 
 Pause = Callable[[], Awaitable[None]]
 Got = TypeVar("Got")
@@ -111,12 +110,18 @@ async def _bears(lane: str, config: OpenAITeacherConfig, connection: OpenAIConne
 
     try:
         completion = await _tried(attempt, pause)
-    except _LACKING:
+    except _LACKS_FIELD:
         return False
-    if completion.probs is None:
-        # A tiny model may write anything; what counts is that alternatives came with it.
+    except (OverloadedError, UnknownModelError):
+        if lane == "logprobs:sampled":  # which is a path that every server has
+            raise
         return False
-    return set(completion.probs) <= set(_QUESTION.options)
+    except WrongKeyError:
+        # A key that may chat need not be one that may decide. Where only this will do, what the server says is said.
+        if lane == "logprobs:sampled" or len(config.lanes) == 1:
+            raise
+        return False
+    return completion.probs is not None and set(completion.probs) <= set(_QUESTION.options)
 
 
 async def _structured(config: OpenAITeacherConfig, connection: OpenAIConnection, pause: Pause) -> str:

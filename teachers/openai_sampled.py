@@ -170,7 +170,8 @@ def label_masses(steps: Sequence[Step], options: Sequence[str]) -> Masses | None
         for token, logprob in step.others:
             mass = math.exp(so_far + logprob)
             least = min(least, mass)
-            clipped |= give(written + token, mass, ended=_END.fullmatch(token) is not None) > 1
+            ended = _END.fullmatch(token) is not None
+            clipped |= give(written if ended else written + token, mass, ended=ended) > 1
         if _END.fullmatch(step.token):
             break
         begins = (written + step.token).lstrip(_AROUND).casefold()

@@ -1,4 +1,6 @@
-"""The log-probability lane of servers that score tokens which they are given: vLLM, SGLang.
+"""The log-probability lane of servers that turn chats into tokens and score tokens which they are given: vLLM.
+
+(SGLang's ``/tokenize`` knows no chats; it has a decision endpoint.)
 
 The probability of a label is that of the model writing exactly it and then ending its turn:
 

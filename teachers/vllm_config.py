@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from distill.labeling.teacher import AnswerFormat
+from distill.teachers.lane_config import LaneConfig
 from distill.teachers.model_config import ModelTeacherConfig
 
 _FLAG = re.compile(r"[a-z][a-z0-9_]*")
@@ -118,7 +119,7 @@ class VLLMEngineConfig(ModelTeacherConfig):
         return self
 
 
-class VLLMTeacherConfig(VLLMEngineConfig):
+class VLLMTeacherConfig(LaneConfig, VLLMEngineConfig):
     """A model behind vLLM servers that are started for the run and stopped after it."""
 
     type: Literal["vllm"] = Field("vllm", description="vLLM servers, started for the run and stopped after it")
@@ -128,9 +129,6 @@ class VLLMTeacherConfig(VLLMEngineConfig):
         "shows, and one where there are none",
     )
     timeout_s: float = Field(300.0, gt=0, description="seconds to wait for a whole answer")
-    structured: Literal["json_schema", "json_schema_unbounded", "json_object", "none"] = Field(
-        "json_schema", description="how the server is held to the format, as of a teacher of type openai"
-    )
     extra_body: dict[str, Any] = Field(
         default_factory=dict, description="further fields of the request, such as {top_p: 0.9}; null takes a field out"
     )

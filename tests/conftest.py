@@ -70,3 +70,18 @@ def gemini_server() -> Iterator[Any]:
     server = _load(Path(__file__).parent / "teachers" / "gemini_server.py").GeminiServer()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def make_lane_server() -> Iterator[Callable[..., Any]]:
+    """Starts servers that give probabilities (``tests/teachers/lane_server.py``) and stops them after the test."""
+    module = _load(Path(__file__).parent / "teachers" / "lane_server.py")
+    servers: list[Any] = []
+
+    def make(**arguments: Any) -> Any:
+        servers.append(module.LaneServer(**arguments))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()

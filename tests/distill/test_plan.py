@@ -131,3 +131,30 @@ def test_time_follows_from_latency_lanes_and_quotas():
     quotas = [QuotaConfig(requests_per_minute=100), None, QuotaConfig(tokens_per_minute=1000, usd_per_minute=1)]
     assert quota_s(quotas, requests=200, tokens=3000, usd=0.5) == 180
     assert quota_s([None], requests=200, tokens=3000, usd=None) == 0
+
+
+def test_a_plan_says_that_the_lane_is_not_known_and_knows_it_after_a_run(shop, cli, recipe, make_lane_server):
+    server = make_lane_server(has=("next",))
+    recipe(teachers=server.base_url, probe=True, students=None)
+    plan = planned(cli)
+    assert plan["lane"] is None
+    assert "which lane its server has is found out" in plan["remarks"][0]
+    assert cli("label", "recipe.yaml").code == 0
+    asked = len(server.requests)
+    plan = planned(cli)
+    assert (plan["lane"], plan["remarks"], plan["to_send"]) == ("logprobs:next", [], 0)
+    assert len(server.requests) == asked
+
+
+def test_a_plan_with_a_probe_asks_on_the_lane_that_it_finds(shop, cli, recipe, make_lane_server):
+    recipe(teachers=make_lane_server(has=("systemone",)).base_url, probe=True, students=None)
+    plan = planned(cli, "--probe", "6")
+    assert (plan["lane"], plan["to_send"], plan["in_ledger"]) == ("decision:systemone", 30, 6)
+
+
+def test_labels_asked_level_by_level_are_planned_by_their_first_question(shop, cli, recipe, make_lane_server):
+    server = make_lane_server(weights={"group 1": 1.0, "exact": 1.0})
+    recipe(teachers=server.base_url, most_options=3, students=None)
+    assert "level by level" in cli("plan", "recipe.yaml").out
+    assert cli("label", "recipe.yaml").code == 0
+    assert planned(cli)["to_send"] == 0

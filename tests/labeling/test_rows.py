@@ -7,11 +7,14 @@ import datasets
 import polars as pl
 import pytest
 
+from distill.labeling.asked_rows import AskedRows
 from distill.labeling.data_config import DataConfig
 from distill.labeling.errors import DataError
+from distill.labeling.labeling_config import CanaryConfig, LabelingConfig
 from distill.labeling.rows import frame_rows, load_rows
 from distill.labeling.rows_index import split_groups
 from distill.labeling.task import Task
+from distill.labeling.teacher import AnswerFormat
 
 TASK = Task(labels=("exact", "partial", "none"), inputs=("query", "title", "brand"))
 HEADER = "id,query,title,brand,label"
@@ -387,3 +390,21 @@ def test_a_guessed_encoding_is_said(tmp_path):
     assert table["title"][0] == "무선 블루투스 이어폰"
     assert any("was read as cp949" in warning for warning in summary.warnings)
     assert not load(tmp_path, path, id="id", encoding="cp949")[0].warnings[1:]
+
+
+def test_columns_of_images_are_kept_and_make_rows_differ(tmp_path):
+    task = Task(labels=TASK.labels, inputs=("query", "title"), images=("photo",))
+    columns = {"query": ["shoe", "shoe", "tv"], "title": ["Red", "Red", "40 inch"], "photo": ["1.jpg", "2.jpg", None]}
+    _, table = frame(tmp_path, columns, task=task)
+    assert table.columns[-1] == "photo"
+    assert table["photo"].to_list() == ["1.jpg", "2.jpg", None]
+    assert table["row_id"].n_unique() == 3
+    asked = AskedRows(
+        table.lazy(),
+        task=task,
+        config=LabelingConfig(near_duplicates="share", canaries=CanaryConfig(at_least=1, share=0.1)),
+        seed=0,
+    )
+    prompts = {row["row_id"]: asked.prompter(AnswerFormat())(row) for batch in asked for row in batch.to_dicts()}
+    assert len(prompts) == 4  # a canary has the image of the row that it is made of
+    assert [prompts[row_id].images for row_id in table["row_id"]] == [("1.jpg",), ("2.jpg",), ()]
