@@ -170,7 +170,9 @@ class _Worker:
         process = self._process = GuardedProcess(command, env=environment(config), log=self._log, piped=True)
         watchdog = _Deadline(config.start_timeout_s, process)
         try:
-            answer = self._exchange({"engine": engine_settings(config), "lora": config.lora})
+            lora = {config.adapter: config.lora[config.adapter]} if config.adapter else {}
+            engine = engine_settings(config.model_copy(update={"lora": lora}))
+            answer = self._exchange({"engine": engine, "lora": lora})
         except ConnectionFailedError as error:
             late = f", which took longer than start_timeout_s, {config.start_timeout_s:g} s" if watchdog.struck else ""
             raise LocalServerError(

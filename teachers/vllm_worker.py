@@ -23,13 +23,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 # The folder of a script is on the path, and ours has an openai.py, which is not the one that vLLM wants.
-_HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:] = [place for place in sys.path if os.path.abspath(place or os.curdir) != _HERE]
+_HERE = os.path.dirname(os.path.realpath(__file__))
+sys.path[:] = [place for place in sys.path if os.path.realpath(place or os.curdir) != _HERE]
 
+# As many as vLLM allows to be asked for at one place.
+_MOST_FOLLOWING = 128
 _PLACEHOLDER = "exactly these words"
 
 
@@ -70,7 +71,12 @@ class Engine:
         scored = [part for part in parts if part.label is not None]
         written = [part for part in parts if part.label is None]
         if scored:
-            self._score(scored, items, found)
+            logs = self._step_by_step(scored, items) if self.adapters else self._at_once(scored, items)
+            for part, log in zip(scored, logs, strict=True):
+                result = found[part.item]
+                result.setdefault("logprobs", {})[part.label] = log
+                result["input_tokens"] = result.get("input_tokens", 0) + len(part.tokens)
+                result["output_tokens"] = 0
         if written:
             self._write(written, items, found)
         return found
@@ -112,14 +118,15 @@ class Engine:
             self._ends[key] = tokens or [int(self.tokenizer.eos_token_id)]
         return self._ends[key]
 
-    def _score(self, parts: list[_Part], items: list[dict[str, Any]], found: list[dict[str, Any]]) -> None:
-        """Log-probabilities of labels, from those of the prompt's last tokens, which hold the label and the turn's end.
+    def _at_once(self, parts: list[_Part], items: list[dict[str, Any]]) -> list[float]:
+        """Log-probabilities of labels, one sequence a label.
 
-        vLLM leaves the prefix cache alone where log-probabilities of the prompt are wanted, since it has none for the
-        part that it takes from there. We want those of the last few tokens only, so it may take the rest (the guideline
-        is most of a prompt); a sequence whose label was in the cache too is run again without it.
+        They are those of the prompt's last tokens, which hold the label and the turn's end. vLLM leaves the prefix
+        cache alone where log-probabilities of the prompt are wanted, since it has none for what it takes from there. We
+        want the last few only, so it may take the rest (the guideline is most of a prompt); a sequence whose label was
+        in the cache too is run again without it.
         """
-        outputs = self._generate(parts, items, self._scoring(cached=True))
+        outputs = self._generate(parts, items, [_reading(cached=True)] * len(parts))
         again = [
             place
             for place, (part, output) in enumerate(zip(parts, outputs, strict=True))
@@ -127,18 +134,43 @@ class Engine:
             if (output.num_cached_tokens or 0) > len(part.tokens) - part.scored - 1
         ]
         if again:
-            fresh = self._generate([parts[place] for place in again], items, self._scoring(cached=False))
+            settings = [_reading(cached=False)] * len(again)
+            fresh = self._generate([parts[place] for place in again], items, settings)
             for place, output in zip(again, fresh, strict=True):
                 outputs[place] = output
-        for part, output in zip(parts, outputs, strict=True):
-            assert part.label is not None
-            result = found[part.item]
-            result.setdefault("logprobs", {})[part.label] = _scored(part, output.prompt_logprobs)
-            result["input_tokens"] = result.get("input_tokens", 0) + len(part.tokens)
-            result["output_tokens"] = 0
+        return [_scored(part, output.prompt_logprobs) for part, output in zip(parts, outputs, strict=True)]
+
+    def _step_by_step(self, parts: list[_Part], items: list[dict[str, Any]]) -> list[float]:
+        """The same, one sequence for every beginning that labels have: from those of the tokens that may come next.
+
+        vLLM (0.32) fails where log-probabilities of the prompt are wanted of an engine that has adapters: it applies
+        the adapter's mapping of sampled tokens to the rows of the prompt.
+        """
+        wanted: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        for part in parts:
+            for place in range(len(part.tokens) - part.scored, len(part.tokens)):
+                following = wanted.setdefault((part.item, tuple(part.tokens[:place])), [])
+                if part.tokens[place] not in following:
+                    following.append(part.tokens[place])
+        steps = [
+            (beginning, following[first : first + _MOST_FOLLOWING])
+            for beginning, following in wanted.items()
+            for first in range(0, len(following), _MOST_FOLLOWING)
+        ]
+        sequences = [_Part(item, None, list(tokens), 0) for (item, tokens), _ in steps]
+        outputs = self._generate(sequences, items, [_next_token(following) for _, following in steps])
+        logs: dict[tuple[int, tuple[int, ...]], float] = {}
+        for ((item, tokens), following), output in zip(steps, outputs, strict=True):
+            at = output.outputs[0].logprobs[0]
+            logs |= {(item, (*tokens, token)): at[token].logprob for token in following}
+        ends = [range(len(part.tokens) - part.scored + 1, len(part.tokens) + 1) for part in parts]
+        return [
+            float(sum(logs[part.item, tuple(part.tokens[:end])] for end in places))
+            for part, places in zip(parts, ends, strict=True)
+        ]
 
     def _write(self, parts: list[_Part], items: list[dict[str, Any]], found: list[dict[str, Any]]) -> None:
-        outputs = self._generate(parts, items, lambda item: self._sampling(item))
+        outputs = self._generate(parts, items, [_sampling(items[part.item]) for part in parts])
         for part, output in zip(parts, outputs, strict=True):
             cut = any(answer.finish_reason == "length" for answer in output.outputs)
             found[part.item] = {
@@ -148,31 +180,37 @@ class Engine:
                 "output_tokens": sum(len(answer.token_ids) for answer in output.outputs),
             }
 
-    def _generate(self, parts: list[_Part], items: list[dict[str, Any]], params: Callable[..., Any]) -> list[Any]:
+    def _generate(self, parts: list[_Part], items: list[dict[str, Any]], settings: list[Any]) -> list[Any]:
         prompts = [{"prompt_token_ids": part.tokens} for part in parts]
-        settings = [params(items[part.item]) for part in parts]
         adapters = [items[part.item].get("adapter") for part in parts]
         lora = [self.adapters[name] if name else None for name in adapters] if any(adapters) else None
         return list(self.llm.generate(prompts, settings, lora_request=lora, use_tqdm=False))
 
-    def _scoring(self, *, cached: bool) -> Callable[..., Any]:
-        from vllm import SamplingParams
 
-        params = SamplingParams(
-            max_tokens=1,
-            temperature=0.0,
-            prompt_logprobs=0,  # that of the token which stands there, and of no other
-            detokenize=False,
-            skip_reading_prefix_cache=not cached,
-        )
-        return lambda item: params
+def _reading(*, cached: bool) -> Any:
+    from vllm import SamplingParams
 
-    def _sampling(self, item: dict[str, Any]) -> Any:
-        from vllm import SamplingParams
-        from vllm.sampling_params import StructuredOutputsParams
+    return SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        prompt_logprobs=0,  # that of the token which stands there, and of no other
+        detokenize=False,
+        skip_reading_prefix_cache=not cached,
+    )
 
-        held = {"structured_outputs": StructuredOutputsParams(json=item["schema"])} if item.get("schema") else {}
-        return SamplingParams(**item["sampling"], **held)
+
+def _next_token(tokens: list[int]) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=tokens, detokenize=False)
+
+
+def _sampling(item: dict[str, Any]) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    held = {"structured_outputs": StructuredOutputsParams(json=item["schema"])} if item.get("schema") else {}
+    return SamplingParams(**item["sampling"], **held)
 
 
 def _scored(part: _Part, logprobs: list[dict[int, Any] | None]) -> float:

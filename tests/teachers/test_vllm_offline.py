@@ -36,8 +36,9 @@ def teacher_of(section):
     return build_teacher("batch", VLLMOfflineConfig(**section))
 
 
-def test_label_probabilities_are_of_the_whole_label_and_the_end_of_the_turn(fake_vllm, tmp_path):
-    teacher = teacher_of(fake_vllm.section())
+@pytest.mark.parametrize("adapter", [{}, {"lora": {"shop": "org/shop"}, "adapter": "shop"}])
+def test_label_probabilities_are_of_the_whole_label_and_the_end_of_the_turn(fake_vllm, tmp_path, adapter):
+    teacher = teacher_of(fake_vllm.section(**adapter))
     assert isinstance(teacher, Teacher)
     assert (teacher.answer.form, teacher.answer.trace) == ("label", False)
     votes, result = label(teacher, tmp_path, [f"item {n}" for n in range(20)])
@@ -49,7 +50,8 @@ def test_label_probabilities_are_of_the_whole_label_and_the_end_of_the_turn(fake
     assert set(votes["label"]) == {"d"}
     assert set(votes["probs_source"]) == {"logprob"}
     assert result.teachers["batch"].requests_sent == 20
-    assert label(teacher_of(fake_vllm.section()), tmp_path, ["item 3"])[1].teachers["batch"].requests_sent == 0
+    again = teacher_of(fake_vllm.section(**adapter))
+    assert label(again, tmp_path, ["item 3"])[1].teachers["batch"].requests_sent == 0
 
 
 def test_answers_in_json_with_several_samples_and_an_adapter(fake_vllm, tmp_path):

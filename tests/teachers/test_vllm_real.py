@@ -94,6 +94,7 @@ def reference(models, prompts, *, adapter):
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(models["tiny"])
     model = AutoModelForCausalLM.from_pretrained(models["tiny"], dtype=torch.float32).eval()
     if adapter:
@@ -124,7 +125,7 @@ def test_label_probabilities_are_those_of_transformers_in_float32(models, tmp_pa
 
     teacher = build_teacher("batch", VLLMOfflineConfig(**section(models, tmp_path, adapter=adapter)))
     prompter = Prompter(TASK, teacher.answer)
-    prompts = [prompter(row) for row in rows(12).iter_rows(named=True)]
+    prompts = [prompter(row) for row in rows(6).iter_rows(named=True)]
     requests = [teacher.compile(prompt, sample=0) for prompt in prompts]
 
     async def ask():

@@ -65,6 +65,10 @@ class LLM:
             {token: SimpleNamespace(logprob=logprob(token) if place >= cached else float("nan"))}
             for place, token in enumerate(tokens)
         ]
+        following = {token: SimpleNamespace(logprob=logprob(token)) for token in settings.get("logprob_token_ids", ())}
+        assert not (adapter and "prompt_logprobs" in settings), "vLLM fails here"
         texts = [f'{{"label": "{"exact" if adapter else "substitute"}"}}'] * settings.get("n", 1)
-        answers = [SimpleNamespace(text=text, finish_reason="stop", token_ids=[1, 2]) for text in texts]
+        answers = [
+            SimpleNamespace(text=text, finish_reason="stop", token_ids=[1, 2], logprobs=[following]) for text in texts
+        ]
         return SimpleNamespace(prompt_logprobs=[None, *at[1:]], num_cached_tokens=cached, outputs=answers)
