@@ -33,7 +33,7 @@ from distill.teachers.gemini_body import (
     options_asked,
 )
 from distill.teachers.gemini_cache import PrefixCache
-from distill.teachers.gemini_client import GeminiClient, NoAnswerError, RefusedError, as_failure, sdk
+from distill.teachers.gemini_client import GeminiClient, NoAnswerError, RefusedError, as_failure, require_sdk
 from distill.teachers.gemini_config import GeminiTeacherConfig
 from distill.teachers.gemini_errors import as_error, blames_cache, one_line
 from distill.teachers.gemini_read import UnreadableReplyError, completion_of, cost_usd, parsed, usage_of, with_options
@@ -83,7 +83,7 @@ class GeminiTeacher:
     most_packed = MOST_QUESTIONS
 
     def __init__(self, name: str, config: GeminiTeacherConfig) -> None:
-        sdk()
+        require_sdk()
         self.name = name
         self.family = config.family
         self.max_concurrency = config.max_concurrency
@@ -125,7 +125,7 @@ class GeminiTeacher:
                 if self._config.lane == "decision":
                     raise
         return Capabilities(
-            decision=decision, logprobs=("sampled",), structured=("json_schema",), most_options=MOST_OPTIONS
+            decision=decision, structured=("json_schema",), most_options=MOST_OPTIONS if decision else None
         )
 
     def settle(self, found: Capabilities, *, kept: str | None = None) -> str:
@@ -335,6 +335,8 @@ class GeminiTeacher:
         error = as_failure(error) if not isinstance(error, RefusedError | NoAnswerError) else error
         if isinstance(error, RefusedError):
             return as_error(error.refusal, name=self.name, model=self.model, say=self.say, answered=self._answered)
+        if isinstance(error, json.JSONDecodeError):  # a refusal that calls itself JSON and is none
+            return BadReplyError(self.say(f"expected JSON, got {one_line(error.doc) or 'an empty body'}"))
         if not isinstance(error, NoAnswerError):
             return error
         if error.timed_out:

@@ -73,6 +73,9 @@ class GeminiTeacherConfig(ModelTeacherConfig):
         "probabilities; auto: decision where the model has it and neither is asked for, json otherwise",
     )
     packs: bool = Field(False, description="let several rows of one query share a request; needs the decision lane")
+    temperature: float | None = Field(
+        None, ge=0, le=2, description="0 for the likeliest answer; by default the model's own, best left to Gemini 3"
+    )
     thinking: ThinkingConfig | None = Field(None, description="how much it thinks; by default as the model does")
     tier: Literal["standard", "flex"] = Field(
         "standard", description="flex costs half and may take minutes, or be turned away when the service is busy"

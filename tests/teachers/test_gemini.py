@@ -118,6 +118,7 @@ def test_what_arrives_is_what_was_hashed(gemini_server):
         seed=5,
         tier="flex",
         thinking={"level": "low", "summaries": True},
+        temperature=0.0,
         extra_body={
             "safetySettings": [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "OFF"}],
             "generationConfig": {"top_k": 1, "temperature": None},
@@ -320,6 +321,23 @@ def test_a_kept_guideline_that_is_gone_is_made_anew(gemini_server):
     assert len({body["cachedContent"] for body in asked if "cachedContent" in body}) == 2
 
 
+def test_a_guideline_that_is_lost_again_and_again_is_no_longer_kept(gemini_server, caplog):
+    one = teacher(gemini_server, cache={})
+    requests = [one.compile(prompt, sample=0) for prompt in prompts_of(one)]
+
+    async def work() -> None:
+        for request in [*requests, *requests]:
+            kept = await one._cache.name_for(json.loads(request.body)["systemInstruction"]["parts"][0]["text"])
+            gemini_server.caches.clear()
+            await one.ask(request)
+            assert kept or len(gemini_server.asked("POST /v1beta/cachedContents")) == 3
+
+    with caplog.at_level(logging.WARNING):
+        opened(one, work)
+    assert len(gemini_server.asked("POST /v1beta/cachedContents")) == 3
+    assert len(caplog.messages) == 1
+
+
 def test_a_kept_guideline_is_made_anew_before_it_expires(gemini_server):
     from distill.teachers.gemini_cache import PrefixCache
 
@@ -483,7 +501,7 @@ def test_it_finds_its_lane(gemini_server, changes, decides, lane, asked):
     assert one.settle(found) == lane
     assert one.answer.form == {"decision": "decision", "logprobs": "label", "json": "json"}[lane]
     assert len(gemini_server.requests) == asked
-    assert found.most_options == 255
+    assert found.most_options == (255 if asked and decides else None)
 
 
 def test_a_lane_once_settled_on_is_kept():
@@ -548,6 +566,7 @@ def test_a_busy_moment_does_not_cost_the_lane(gemini_server, monkeypatch):
         ("busy:2", errors.OverloadedError, "overloaded"),
         ("500", errors.OverloadedError, "in trouble"),
         ("504", errors.TeacherTimeoutError, "gave up waiting"),
+        ("redirect", errors.UnknownModelError, "redirects to http://127.0.0.1:9/elsewhere (307)"),
         ("html", errors.BadReplyError, "expected a JSON object, got <!doctype"),
         ("half_json", errors.BadReplyError, "expected a JSON object"),
         ("empty", errors.BadReplyError, "got an empty body"),
@@ -558,6 +577,11 @@ def test_a_busy_moment_does_not_cost_the_lane(gemini_server, monkeypatch):
 def test_each_failure_has_its_kind(gemini_server, fault, kind, words, lane):
     error = failure(gemini_server, fault, kind, lane=lane)
     assert words in str(error)
+
+
+def test_a_refusal_that_is_half_a_json(gemini_server):
+    failure(gemini_server, "half_error", errors.BadReplyError)  # aiohttp's reading of it loses the status
+    failure(gemini_server, "half_error", errors.OverloadedError, lane="decision")
 
 
 def test_how_long_to_wait_is_read(gemini_server):
