@@ -36,12 +36,19 @@ from distill.teachers.gemini_cache import PrefixCache
 from distill.teachers.gemini_client import GeminiClient, NoAnswerError, RefusedError, as_failure, require_sdk
 from distill.teachers.gemini_config import GeminiTeacherConfig
 from distill.teachers.gemini_errors import as_error, blames_cache, one_line
-from distill.teachers.gemini_read import UnreadableReplyError, completion_of, cost_usd, parsed, usage_of, with_options
+from distill.teachers.gemini_read import (
+    Tier,
+    UnreadableReplyError,
+    completion_of,
+    cost_usd,
+    parsed,
+    usage_of,
+    with_options,
+)
 
 _MAX_HEADS = 128
 _PROBES = 3
 _LONGEST_PROBE_WAIT_S = 30.0
-_FLEX_FACTOR = 0.5
 _FORMS = {
     "decision": AnswerFormat(form="decision", clauses=False),
     "logprobs": AnswerFormat(form="label", clauses=False),
@@ -219,7 +226,7 @@ class GeminiTeacher:
         *,
         latency_s: float = 0.0,
         questions: int = 0,
-        factor: float | None = None,
+        tier: Tier | None = None,
     ) -> Reply:
         """Makes a reply of a raw response.
 
@@ -228,7 +235,7 @@ class GeminiTeacher:
             options: Those asked about, for a decision or log-probabilities.
             latency_s: Seconds that it took.
             questions: Questions that a decision has to answer.
-            factor: Of the price; by default that of the tier.
+            tier: How it was bought, by default as the recipe says; decisions have one tier only.
 
         Raises:
             BadReplyError: It cannot be read, or answers less than was asked.
@@ -242,9 +249,9 @@ class GeminiTeacher:
             got = len(completion.parts or "1")
             raise BadReplyError(self.say(f"expected answers to {questions} questions, got {got}"))
         self._answered = True
-        if factor is None:
-            factor = _FLEX_FACTOR if self._config.tier == "flex" and self._lane != "decision" else 1.0
-        cost = cost_usd(usage_of(response), self._config.price, factor=factor)
+        if tier is None:
+            tier = "standard" if questions else self._config.tier
+        cost = cost_usd(usage_of(response), self._config.price, tier=tier)
         return Reply(body, latency_s, cost, completion)
 
     def _read(self, body: str) -> Completion:

@@ -18,7 +18,6 @@ from distill.teachers.gemini_read import parsed
 if TYPE_CHECKING:
     from distill.teachers.gemini import GeminiTeacher
 
-_BATCH_FACTOR = 0.5
 # Inline requests may take 20 MB in all; base64 and the frame around each request are in that.
 _MOST_INLINE_BYTES = 15 * 1000**2
 _PAGE = 100
@@ -180,7 +179,7 @@ class GeminiBatches:
             outcome = as_error(refusal, name=self._teacher.name, model=self._teacher.model, say=say, answered=True)
         else:
             try:
-                outcome = self._teacher.reply_of(raw, factor=_BATCH_FACTOR)
+                outcome = self._teacher.reply_of(raw, tier="batch")
             except TeacherError as problem:
                 outcome = problem
         return BatchResult(number, outcome)
