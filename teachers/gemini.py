@@ -15,6 +15,7 @@ from distill.labeling.errors import (
     ConnectionFailedError,
     RateLimitError,
     RequestRejectedError,
+    SchemaRejectedError,
     TeacherError,
     TeacherTimeoutError,
     UnknownModelError,
@@ -128,7 +129,7 @@ class GeminiTeacher:
             try:
                 await self._patiently_decide({"model": self.model, **_PROBE})
                 decision = True
-            except (UnknownModelError, RequestRejectedError):
+            except (UnknownModelError, RequestRejectedError, SchemaRejectedError):
                 if self._config.lane == "decision":
                     raise
         return Capabilities(
@@ -166,7 +167,10 @@ class GeminiTeacher:
     # Requests and replies
 
     def compile(self, prompt: Prompt, *, sample: int) -> Request:
-        """Writes the prompt as a body of the lane's endpoint. Key, tier of the account and cache are no part of it.
+        """Writes the prompt as a body of the lane's endpoint.
+
+        The API key, the tier, the cache and the timeout are no part of it: they change the price or the wait, and a row
+        is not to be paid for again because of them.
 
         Raises:
             DataError: An image cannot be read, or a decision cannot have so many options.
@@ -271,6 +275,8 @@ class GeminiTeacher:
     async def _generated(self, body: dict[str, Any]) -> str:
         model = str(body.pop("model"))
         body.pop("options", None)
+        if self._config.tier != "standard":
+            body["serviceTier"] = self._config.tier
         system = body["systemInstruction"]["parts"][0]["text"]
         kept = await self._cache.name_for(system) if self._cache else None
         if kept:

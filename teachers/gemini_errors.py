@@ -138,7 +138,7 @@ def as_error(
     if 300 <= status < 400:
         target = one_line(refusal.headers.get("location", "nowhere"))
         return UnknownModelError(say(f"the service redirects to {target} ({status}); set base_url to that"))
-    if status == 404:
+    if status in (404, 501):
         do = f"correct teachers.{name}.model, or base_url and api_version"
         return UnknownModelError(say(f"no model {model!r} here, got {got}; {do}"))
     if status == 429:

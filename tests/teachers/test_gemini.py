@@ -135,11 +135,12 @@ def test_what_arrives_is_what_was_hashed(gemini_server):
     ((path, arrived),) = gemini_server.requests
     hashed = json.loads(request.body)
     assert path == f"POST /v1beta/{hashed.pop('model')}:generateContent"
+    assert arrived.pop("serviceTier") == "flex"
     assert arrived == hashed
     settings = arrived["generationConfig"]
     assert settings["responseJsonSchema"] == schema
     assert settings["thinkingConfig"] == {"thinkingLevel": "LOW", "includeThoughts": True}
-    assert (arrived["serviceTier"], settings["top_k"]) == ("flex", 1)
+    assert settings["top_k"] == 1
     assert "temperature" not in settings
     assert [content["role"] for content in arrived["contents"]] == ["user", "model", "user"]
     assert gemini_server.headers[0]["x-goog-api-key"] == KEY
@@ -162,7 +163,8 @@ def test_the_key_of_a_request(gemini_server):
     ]
     keys = {one.compile(prompt, sample=0).key for one in changed} | {one.compile(prompt, sample=1).key, request.key}
     assert len(keys) == 7
-    same = [teacher(gemini_server, cache={}), teacher(gemini_server, api_key="another", timeout_s=9, max_concurrency=3)]
+    same = [teacher(gemini_server, cache={}), teacher(gemini_server, tier="flex"), teacher(gemini_server, batch=True)]
+    same += [teacher(gemini_server, api_key="another", timeout_s=9, max_concurrency=3)]
     assert {one.compile(prompt, sample=0).key for one in same} == {request.key}
 
 
@@ -566,6 +568,7 @@ def test_a_busy_moment_does_not_cost_the_lane(gemini_server, monkeypatch):
         ("busy:2", errors.OverloadedError, "overloaded"),
         ("500", errors.OverloadedError, "in trouble"),
         ("504", errors.TeacherTimeoutError, "gave up waiting"),
+        ("501", errors.UnknownModelError, "teachers.hosted.model"),
         ("redirect", errors.UnknownModelError, "redirects to http://127.0.0.1:9/elsewhere (307)"),
         ("html", errors.BadReplyError, "expected a JSON object, got <!doctype"),
         ("half_json", errors.BadReplyError, "expected a JSON object"),
