@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 if TYPE_CHECKING:
     from distill.recipe import Recipe
-    from distill.teachers.openai import OpenAITeacher
 
 State = Literal["ok", "note", "bad"]
 
@@ -26,6 +25,17 @@ _OPTIONAL = {
 }
 _REACH_TIMEOUT_S = 5.0
 _LOW_DISK_BYTES = 2 * 1024**3
+_MOST_MODELS_NAMED = 12
+
+
+class _ListsModels(Protocol):
+    """A teacher whose server can be asked what it serves."""
+
+    async def open(self) -> None: ...
+
+    async def list_models(self) -> list[str]: ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -153,15 +163,15 @@ def _look_at_servers(found: Examination, recipe: Recipe) -> None:
 
     from distill.labeling.errors import DistillError
     from distill.secrets import with_secrets
-    from distill.teachers.config import OpenAITeacherConfig
-    from distill.teachers.openai import OpenAITeacher
+    from distill.teachers.config import GeminiTeacherConfig, OpenAITeacherConfig
+    from distill.teachers.registry import build_teacher
 
     for name, config in recipe.teachers.items():
-        if not isinstance(config, OpenAITeacherConfig):
+        if not isinstance(config, OpenAITeacherConfig | GeminiTeacherConfig):
             continue
-        addresses = ", ".join(config.base_urls)
+        addresses = ", ".join(config.base_urls) if isinstance(config, OpenAITeacherConfig) else config.base_url
         try:
-            teacher = OpenAITeacher(name, with_secrets(config, where=f"teachers.{name}"))
+            teacher = cast(_ListsModels, build_teacher(name, with_secrets(config, where=f"teachers.{name}")))
             models = asyncio.run(asyncio.wait_for(_models_of(teacher), _REACH_TIMEOUT_S))
         except TimeoutError:
             found.add(f"teacher {name}", "bad", f"{addresses}: no answer in {_REACH_TIMEOUT_S:g} s; is it up?")
@@ -169,10 +179,12 @@ def _look_at_servers(found: Examination, recipe: Recipe) -> None:
             found.add(f"teacher {name}", "bad", str(error))
         else:
             serves = not models or config.model in models
-            text = f"{addresses} serves {', '.join(models) or 'models that it does not list'}"
+            listed = [*models[:_MOST_MODELS_NAMED], *(["…"] if len(models) > _MOST_MODELS_NAMED else [])]
+            text = f"{addresses} serves {', '.join(listed) or 'models that it does not list'}"
             found.add(f"teacher {name}", "ok" if serves else "bad", text if serves else f"{text}, not {config.model!r}")
 
 
+<<<<<<< HEAD
 def _look_at_vllm(found: Examination, recipe: Recipe) -> None:
     """Whether the interpreters that are to run vLLM have it, and what they would run on; nothing is started."""
     from distill.labeling.errors import DistillError
@@ -198,6 +210,9 @@ def _look_at_vllm(found: Examination, recipe: Recipe) -> None:
 
 
 async def _models_of(teacher: OpenAITeacher) -> list[str]:
+=======
+async def _models_of(teacher: _ListsModels) -> list[str]:
+>>>>>>> gemini
     await teacher.open()
     try:
         return await teacher.list_models()

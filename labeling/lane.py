@@ -24,7 +24,7 @@ from distill.labeling.pack_answers import PackReader, share_of
 from distill.labeling.packs import Packing
 from distill.labeling.parsing import Answer, AnswerError, parse_answer
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
-from distill.labeling.prompt import Prompted
+from distill.labeling.prompt import NotAskedError, Prompted
 from distill.labeling.row_order import ALONE_COLUMN, together
 from distill.labeling.teacher import Completion, Part, Prompt, Reply, Request, Teacher
 from distill.labeling.vote import Outcome, Vote

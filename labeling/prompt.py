@@ -90,6 +90,10 @@ _EXAMPLES_END = "The item to judge:"
 _PACK_EXAMPLES_END = "The items to judge:"
 
 
+class NotAskedError(DataError):
+    """A row is not asked about; control flow of the engine, which ends it as ``unsent``. The message says why."""
+
+
 class Prompted(NamedTuple):
     """A row and its prompt, or why it has none."""
 

@@ -15,6 +15,7 @@ from distill.labeling.errors import (
     ConnectionFailedError,
     RateLimitError,
     RequestRejectedError,
+    SchemaRejectedError,
     TeacherError,
     TeacherTimeoutError,
     UnknownModelError,
@@ -33,15 +34,22 @@ from distill.teachers.gemini_body import (
     options_asked,
 )
 from distill.teachers.gemini_cache import PrefixCache
-from distill.teachers.gemini_client import GeminiClient, NoAnswerError, RefusedError, as_failure, sdk
+from distill.teachers.gemini_client import GeminiClient, NoAnswerError, RefusedError, as_failure, require_sdk
 from distill.teachers.gemini_config import GeminiTeacherConfig
 from distill.teachers.gemini_errors import as_error, blames_cache, one_line
-from distill.teachers.gemini_read import UnreadableReplyError, completion_of, cost_usd, parsed, usage_of, with_options
+from distill.teachers.gemini_read import (
+    Tier,
+    UnreadableReplyError,
+    completion_of,
+    cost_usd,
+    parsed,
+    usage_of,
+    with_options,
+)
 
 _MAX_HEADS = 128
 _PROBES = 3
 _LONGEST_PROBE_WAIT_S = 30.0
-_FLEX_FACTOR = 0.5
 _FORMS = {
     "decision": AnswerFormat(form="decision", clauses=False),
     "logprobs": AnswerFormat(form="label", clauses=False),
@@ -83,7 +91,7 @@ class GeminiTeacher:
     most_packed = MOST_QUESTIONS
 
     def __init__(self, name: str, config: GeminiTeacherConfig) -> None:
-        sdk()
+        require_sdk()
         self.name = name
         self.family = config.family
         self.max_concurrency = config.max_concurrency
@@ -121,11 +129,11 @@ class GeminiTeacher:
             try:
                 await self._patiently_decide({"model": self.model, **_PROBE})
                 decision = True
-            except (UnknownModelError, RequestRejectedError):
+            except (UnknownModelError, RequestRejectedError, SchemaRejectedError):
                 if self._config.lane == "decision":
                     raise
         return Capabilities(
-            decision=decision, logprobs=("sampled",), structured=("json_schema",), most_options=MOST_OPTIONS
+            decision=decision, structured=("json_schema",), most_options=MOST_OPTIONS if decision else None
         )
 
     def settle(self, found: Capabilities, *, kept: str | None = None) -> str:
@@ -159,7 +167,10 @@ class GeminiTeacher:
     # Requests and replies
 
     def compile(self, prompt: Prompt, *, sample: int) -> Request:
-        """Writes the prompt as a body of the lane's endpoint. Key, tier of the account and cache are no part of it.
+        """Writes the prompt as a body of the lane's endpoint.
+
+        The API key, the tier, the cache and the timeout are no part of it: they change the price or the wait, and a row
+        is not to be paid for again because of them.
 
         Raises:
             DataError: An image cannot be read, or a decision cannot have so many options.
@@ -219,7 +230,7 @@ class GeminiTeacher:
         *,
         latency_s: float = 0.0,
         questions: int = 0,
-        factor: float | None = None,
+        tier: Tier | None = None,
     ) -> Reply:
         """Makes a reply of a raw response.
 
@@ -228,7 +239,7 @@ class GeminiTeacher:
             options: Those asked about, for a decision or log-probabilities.
             latency_s: Seconds that it took.
             questions: Questions that a decision has to answer.
-            factor: Of the price; by default that of the tier.
+            tier: How it was bought, by default as the recipe says; decisions have one tier only.
 
         Raises:
             BadReplyError: It cannot be read, or answers less than was asked.
@@ -242,9 +253,9 @@ class GeminiTeacher:
             got = len(completion.parts or "1")
             raise BadReplyError(self.say(f"expected answers to {questions} questions, got {got}"))
         self._answered = True
-        if factor is None:
-            factor = _FLEX_FACTOR if self._config.tier == "flex" and self._lane != "decision" else 1.0
-        cost = cost_usd(usage_of(response), self._config.price, factor=factor)
+        if tier is None:
+            tier = "standard" if questions else self._config.tier
+        cost = cost_usd(usage_of(response), self._config.price, tier=tier)
         return Reply(body, latency_s, cost, completion)
 
     def _read(self, body: str) -> Completion:
@@ -264,6 +275,8 @@ class GeminiTeacher:
     async def _generated(self, body: dict[str, Any]) -> str:
         model = str(body.pop("model"))
         body.pop("options", None)
+        if self._config.tier != "standard":
+            body["serviceTier"] = self._config.tier
         system = body["systemInstruction"]["parts"][0]["text"]
         kept = await self._cache.name_for(system) if self._cache else None
         if kept:
@@ -335,6 +348,8 @@ class GeminiTeacher:
         error = as_failure(error) if not isinstance(error, RefusedError | NoAnswerError) else error
         if isinstance(error, RefusedError):
             return as_error(error.refusal, name=self.name, model=self.model, say=self.say, answered=self._answered)
+        if isinstance(error, json.JSONDecodeError):  # a refusal that calls itself JSON and is none
+            return BadReplyError(self.say(f"expected JSON, got {one_line(error.doc) or 'an empty body'}"))
         if not isinstance(error, NoAnswerError):
             return error
         if error.timed_out:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from distill.labeling.batch_service import BatchResult, BatchState, BatchStatus
 from distill.labeling.errors import BadReplyError, TeacherError
 from distill.labeling.teacher import Reply, Request
-from distill.teachers.gemini_body import model_path
 from distill.teachers.gemini_client import sdk
 from distill.teachers.gemini_errors import Refusal, as_error
 from distill.teachers.gemini_read import parsed
@@ -18,7 +17,6 @@ from distill.teachers.gemini_read import parsed
 if TYPE_CHECKING:
     from distill.teachers.gemini import GeminiTeacher
 
-_BATCH_FACTOR = 0.5
 # Inline requests may take 20 MB in all; base64 and the frame around each request are in that.
 _MOST_INLINE_BYTES = 15 * 1000**2
 _PAGE = 100
@@ -34,8 +32,8 @@ _STATES: dict[str, BatchState] = {
 class GeminiBatches:
     """Batch jobs of one teacher (:class:`~distill.labeling.batch_service.BatchService`), at half the price.
 
-    Jobs are told apart by their display names, which are our tags, and requests by the hex of their keys. The kept
-    guideline and the flex tier are not for batches: bodies go out as they were hashed, less the tier.
+    Jobs are told apart by their display names, which are our tags, and requests by the hex of their keys. Bodies go out
+    as they were hashed: the kept guideline and the flex tier are not for batches.
 
     Args:
         teacher: Whose requests they are; open while jobs are asked about.
@@ -180,7 +178,7 @@ class GeminiBatches:
             outcome = as_error(refusal, name=self._teacher.name, model=self._teacher.model, say=say, answered=True)
         else:
             try:
-                outcome = self._teacher.reply_of(raw, factor=_BATCH_FACTOR)
+                outcome = self._teacher.reply_of(raw, tier="batch")
             except TeacherError as problem:
                 outcome = problem
         return BatchResult(number, outcome)
@@ -190,9 +188,4 @@ class GeminiBatches:
 
 
 def _bodies(requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
-    """Bodies as a job takes them: each names its model, and none has a tier."""
-    for request in requests:
-        body = json.loads(request.body)
-        body["model"] = model_path(body["model"])
-        body.pop("serviceTier", None)
-        yield body
+    return (json.loads(request.body) for request in requests)

@@ -1,7 +1,8 @@
 """What is sent to Gemini: bodies of ``generateContent`` and of ``decisions``, written without the SDK.
 
 Two fields of a ``generateContent`` body are no part of what arrives: ``model``, which the SDK puts into the address,
-and ``options``, the labels that log-probabilities are read for. They stand in it so that the key covers them.
+and ``options``, the labels that log-probabilities are read for. They stand in it so that the key covers them. The tier
+and a cached prefix are put in on the way out: they change the price and not the answer, so the key does not hold them.
 
 Specification: ai.google.dev/api/generate-content, and the request types of google-genai 3.6.
 """
@@ -47,8 +48,6 @@ def generate_start(config: GeminiTeacherConfig, prompt: Prompt, *, lane: GeminiL
     fields: dict[str, Any] = {"model": model_path(config.model)}
     if lane == "logprobs":
         fields["options"] = list(prompt.options)
-    if config.tier != "standard":
-        fields["serviceTier"] = config.tier
     fields |= {
         name: value for name, value in config.extra_body.items() if name != "generationConfig" and value is not None
     }

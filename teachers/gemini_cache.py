@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,8 @@ _log = logging.getLogger(__name__)
 # Made anew so long before the provider lets it go: what is in flight by then still finds it.
 _MARGIN_S = 30.0
 _TRY_AGAIN_S = 300.0
+# Contents that are refused as soon as they are made would otherwise be made, and paid for, once a row.
+_MOST_LOSSES = 3
 
 
 class _Kept(NamedTuple):
@@ -53,6 +56,7 @@ class PrefixCache:
         self._kept: dict[str, _Kept] = {}
         self._making: dict[str, asyncio.Task[_Kept]] = {}
         self._names: set[str] = set()
+        self._losses = 0
 
     async def name_for(self, system: str) -> str | None:
         """The cached content of a system text, made or made anew where need be; None where there can be none."""
@@ -64,10 +68,14 @@ class PrefixCache:
         return (await asyncio.shield(making)).name
 
     def forget(self, system: str, name: str) -> None:
-        """Notes that the provider has it no more; the next row has it made anew."""
-        if (kept := self._kept.get(system)) is not None and kept.name == name:
-            del self._kept[system]
-        self._names.discard(name)
+        """Notes that the provider has it no more; the next row has it made anew, unless that has happened thrice."""
+        if (kept := self._kept.get(system)) is None or kept.name != name:
+            return
+        del self._kept[system]
+        self._losses += 1
+        if self._losses >= _MOST_LOSSES:
+            self._kept[system] = _Kept(None, math.inf)
+            _log.warning(self._say(f"the guideline was lost {_MOST_LOSSES} times; rows are asked with it in full"))
 
     async def close(self) -> None:
         """Deletes what was made: kept contents are paid for by the hour."""
@@ -101,4 +109,4 @@ class PrefixCache:
         span = "not kept at the provider" if for_good else f"not kept for the next {_TRY_AGAIN_S:g} s"
         told = failure.refusal.told if isinstance(failure, RefusedError) else type(failure).__name__
         _log.warning(self._say(f"the guideline is {span}, got {told}; rows are asked with it in full"))
-        return _Kept(None, float("inf") if for_good else self._clock() + _TRY_AGAIN_S)
+        return _Kept(None, math.inf if for_good else self._clock() + _TRY_AGAIN_S)

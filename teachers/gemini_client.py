@@ -7,6 +7,9 @@ google-genai 3.6, each with a test:
 - Without ``retry_options`` it sends a request again by itself after a lost connection; ``decisions`` do so after a 429.
 - Answers that a model breaks off with ``CONTINUATION`` are continued by further requests that nobody counted.
 - The client closes its connections when it is collected, so a reference to it is kept.
+- Redirects are followed, with the key in a header that nothing takes off on the way to another host.
+- ``decisions`` makes new pydantic models for plain data that it is given: most of the time that a request takes it.
+- A raw response of ``decisions`` is one of any status below 400.
 - ``generateContent`` goes over aiohttp, ``decisions`` over httpx with 100 connections at most.
 """
 
@@ -15,6 +18,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from distill.labeling.errors import MissingDependencyError
@@ -59,9 +63,6 @@ class GeminiClient:
 
     Args:
         config: The teacher's section.
-
-    Raises:
-        MissingDependencyError: google-genai is not installed.
     """
 
     def __init__(self, config: GeminiTeacherConfig) -> None:
@@ -69,6 +70,9 @@ class GeminiClient:
         import aiohttp
 
         self._types = types
+        self._input = importlib.import_module("google.genai.interactions").TextContent(text="-")
+        question = importlib.import_module("google.genai.decisions").ChoiceQuestion
+        self._questions = {"item": question(instructions="-", criteria={"a": "", "b": ""})}
         self._session: aiohttp.ClientSession = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -83,8 +87,8 @@ class GeminiClient:
                 timeout=max(1, round(config.wait_s * 1000)),
                 retry_options=types.HttpRetryOptions(attempts=1),
                 aiohttp_client=self._session,
-                # Ends up with httpx only; aiohttp's sessions take what they know.
-                async_client_args={"limits": _no_limits()},
+                # Each transport takes what it knows of these.
+                async_client_args={"limits": _no_limits(), "allow_redirects": False, "follow_redirects": False},
             ),
         )
 
@@ -128,13 +132,17 @@ class GeminiClient:
             NoAnswerError: No whole answer came.
         """
         try:
+            # The fields of the body replace these, which are the SDK's own models so that it does not make new ones.
             response = await self._client.aio.decisions.with_raw_response.create(
-                model=body["model"], input=body["input"], questions=body["questions"]
+                model=body["model"], input=self._input, questions=self._questions, extra_body=dict(body)
             )
             content: bytes = await response.read()
         except Exception as error:
             raise as_failure(error) from None
-        return content.decode("utf-8", "replace")
+        text = content.decode("utf-8", "replace")
+        if response.status_code != 200:
+            raise RefusedError(Refusal(response.status_code, text, _lowered(response.headers)))
+        return text
 
     async def close(self) -> None:
         """Closes its connections."""
@@ -144,15 +152,20 @@ class GeminiClient:
 
 
 def sdk() -> tuple[Any, Any]:
-    """The modules ``google.genai`` and ``google.genai.types``.
+    """The modules ``google.genai`` and ``google.genai.types``, which take a second to import."""
+    return importlib.import_module("google.genai"), importlib.import_module("google.genai.types")
+
+
+def require_sdk() -> None:
+    """Says how to install google-genai, without importing it where it is there.
 
     Raises:
-        MissingDependencyError: They are not installed.
+        MissingDependencyError: It is not installed.
     """
-    try:
-        return importlib.import_module("google.genai"), importlib.import_module("google.genai.types")
-    except ModuleNotFoundError:
-        raise MissingDependencyError("google-genai", needed_for="teachers of type gemini", install=_INSTALL) from None
+    with suppress(ModuleNotFoundError):  # where there is no package google at all
+        if find_spec("google.genai") is not None:
+            return
+    raise MissingDependencyError("google-genai", needed_for="teachers of type gemini", install=_INSTALL)
 
 
 def as_failure(error: Exception) -> Exception:
@@ -167,7 +180,7 @@ def as_failure(error: Exception) -> Exception:
     if isinstance(code, int):
         body = getattr(error, "details", None) or getattr(error, "body", None)
         headers = getattr(getattr(error, "response", None), "headers", None) or {}
-        return RefusedError(Refusal(code, body, {name.lower(): str(value) for name, value in headers.items()}))
+        return RefusedError(Refusal(code, body, _lowered(headers)))
     told = " ".join(str(error).split()) or type(error).__name__
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, TimeoutError) or kinds & {"APITimeoutError", "TimeoutException"}:
@@ -177,6 +190,10 @@ def as_failure(error: Exception) -> Exception:
     if isinstance(error, aiohttp.ClientError | OSError) or kinds & {"APIConnectionError", "HTTPError"}:
         return NoAnswerError(told, timed_out=False, sent=not unsent)
     return error
+
+
+def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): str(value) for name, value in headers.items()}
 
 
 def _no_limits() -> Any:

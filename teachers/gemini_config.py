@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 from distill.teachers.model_config import SECTION, ModelTeacherConfig, one_word
 
 _RESERVED_BODY = ("model", "options", "contents", "systemInstruction", "cachedContent", "serviceTier")
+_KEY_NAME = "${GEMINI_API_KEY}"
 _TIMEOUT_S = 120.0
 # Flex requests wait for spare capacity: minutes, a quarter of an hour at most.
 _FLEX_TIMEOUT_S = 900.0
@@ -58,7 +59,9 @@ class GeminiTeacherConfig(ModelTeacherConfig):
 
     type: Literal["gemini"] = Field("gemini", description="a Gemini model, asked through google-genai")
     api_key: SecretStr = Field(
-        SecretStr("${GEMINI_API_KEY}"), description="key, from the environment: ${NAME}; ${GEMINI_API_KEY} by default"
+        SecretStr(_KEY_NAME),
+        description="key, from the environment: ${NAME}",
+        json_schema_extra={"default": _KEY_NAME},  # pydantic would show asterisks
     )
     base_url: str = Field(
         "https://generativelanguage.googleapis.com", description="address of the service, without the version"
@@ -73,6 +76,9 @@ class GeminiTeacherConfig(ModelTeacherConfig):
         "probabilities; auto: decision where the model has it and neither is asked for, json otherwise",
     )
     packs: bool = Field(False, description="let several rows of one query share a request; needs the decision lane")
+    temperature: float | None = Field(
+        None, ge=0, le=2, description="0 for the likeliest answer; by default the model's own, best left to Gemini 3"
+    )
     thinking: ThinkingConfig | None = Field(None, description="how much it thinks; by default as the model does")
     tier: Literal["standard", "flex"] = Field(
         "standard", description="flex costs half and may take minutes, or be turned away when the service is busy"

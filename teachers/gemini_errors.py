@@ -135,7 +135,10 @@ def as_error(
         return WrongKeyError(
             say(f"the service does not accept the key, got {got}; check the environment variable behind api_key")
         )
-    if status == 404:
+    if 300 <= status < 400:
+        target = one_line(refusal.headers.get("location", "nowhere"))
+        return UnknownModelError(say(f"the service redirects to {target} ({status}); set base_url to that"))
+    if status in (404, 501):
         do = f"correct teachers.{name}.model, or base_url and api_version"
         return UnknownModelError(say(f"no model {model!r} here, got {got}; {do}"))
     if status == 429:

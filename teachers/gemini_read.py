@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json
 
@@ -13,6 +13,9 @@ from distill.labeling.teacher import Completion, Finish
 from distill.teachers.gemini_body import SINGLE_QUESTION
 from distill.teachers.model_config import PriceConfig
 
+Tier = Literal["standard", "flex", "batch"]
+
+_TIER_FACTORS: dict[Tier, float] = {"standard": 1.0, "flex": 0.5, "batch": 0.5}
 _FINISHES: dict[str, Finish] = {
     "MAX_TOKENS": "length",
     **dict.fromkeys(
@@ -38,13 +41,13 @@ class Usage(NamedTuple):
 
     Attributes:
         input: All input, cached included; None where it is not counted.
-        cached: Of the input, what came from a cache.
         output: What was written, thoughts included; None where it is not counted.
+        cached: Of the input, what came from a cache.
     """
 
     input: int | None = None
-    cached: int = 0
     output: int | None = None
+    cached: int = 0
 
 
 class UnreadableReplyError(ValueError):
@@ -102,31 +105,29 @@ def usage_of(response: Mapping[str, Any]) -> Usage:
         if written is None and thought is None:
             # A blocked prompt has no candidates, and zero counts are left out of the JSON.
             written = None if read is None else 0
-        cached = _count(counted, "cachedContentTokenCount") or 0
-        return Usage(read, cached, None if written is None and thought is None else (written or 0) + (thought or 0))
+        output = None if written is None and thought is None else (written or 0) + (thought or 0)
+        return Usage(read, output, _count(counted, "cachedContentTokenCount") or 0)
     counted = response.get("usage")
     if isinstance(counted, dict):
         written = (_count(counted, "total_output_tokens") or 0) + (_count(counted, "total_thought_tokens") or 0)
-        return Usage(_count(counted, "total_input_tokens"), _count(counted, "total_cached_tokens") or 0, written)
+        return Usage(_count(counted, "total_input_tokens"), written, _count(counted, "total_cached_tokens") or 0)
     return Usage()
 
 
-def cost_usd(usage: Usage, price: PriceConfig | None, *, factor: float = 1.0) -> float | None:
+def cost_usd(usage: Usage, price: PriceConfig | None, *, tier: Tier = "standard") -> float | None:
     """Tokens by their prices; None where a price or a count is not known.
 
     Args:
         usage: Tokens.
         price: What a million costs at the standard tier.
-        factor: Of the tier or lane: 0.5 for flex and for batch jobs.
+        tier: How they were bought. Flex and batch jobs cost half (ai.google.dev/gemini-api/docs/optimization).
     """
     if price is None or usage.input is None or usage.output is None:
         return None
     cached_price = price.cached_input_usd_per_mtok
-    if cached_price is None:
-        cached_price = price.input_usd_per_mtok
-    fresh = usage.input - usage.cached
-    cost = fresh * price.input_usd_per_mtok + usage.cached * cached_price + usage.output * price.output_usd_per_mtok
-    return factor * cost / 1e6
+    read = (usage.input - usage.cached) * price.input_usd_per_mtok
+    read += usage.cached * (price.input_usd_per_mtok if cached_price is None else cached_price)
+    return _TIER_FACTORS[tier] * (read + usage.output * price.output_usd_per_mtok) / 1e6
 
 
 def _generated(response: dict[str, Any]) -> tuple[Completion, dict[str, Any]]:

@@ -20,6 +20,8 @@ Faults (a string each; what follows a colon is the fault's argument)::
     schema             400 that blames the response schema
     too_long           400 for a prompt that is too long
     busy:SECONDS       503, with RetryInfo
+    half_error         503 with half a JSON
+    redirect           307 to another host
     html  half_json  empty   200 with such a body
     cut                200, half of the body, then the connection is reset
     drop               the connection is closed before any answer
@@ -390,6 +392,8 @@ def fault_response(kind: str, argument: str) -> web.Response | None:
         "too_long": lambda: refusal(
             400, "The input token count (1200000) exceeds the maximum number of tokens allowed."
         ),
+        "half_error": lambda: web.Response(status=503, text='{"error": {"co', content_type="application/json"),
+        "redirect": lambda: web.Response(status=307, headers={"Location": "http://127.0.0.1:9/elsewhere"}),
         "busy": lambda: refusal(503, "The model is overloaded.", details=wait(argument) if argument else None),
     }
     return made[kind]() if kind in made else None
