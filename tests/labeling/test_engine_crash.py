@@ -17,8 +17,6 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tests.teachers.fault_server import items_of
-
 # A child process: asks the server about every row and writes the votes, in order, when all is done.
 _CHILD = """
 import resource, sqlite3, sys, time
@@ -160,9 +158,9 @@ def test_rows_asked_together_survive_kills(child: Child) -> None:
         process.send_signal(signal.SIGKILL)
         process.communicate()
     sent, hits = child.finish(child.start())
-    assert sum(len(items_of(request)) or 1 for request in child.server.requests[-sent:]) + hits == _ROWS
+    assert sum(len(child.server.items_of(request)) or 1 for request in child.server.requests[-sent:]) + hits == _ROWS
     # A row of a pack that was paid for is not in another one. At risk are twice the packs in flight, of four rows each.
-    asked = Counter(text for request in child.server.requests for text in items_of(request))
+    asked = Counter(text for request in child.server.requests for text in child.server.items_of(request))
     assert len(asked) == _ROWS and sum(asked.values()) - _ROWS <= 3 * 2 * 2 * 4
     assert (child.votes()["outcome"] == "labeled").all()
     assert child.votes()["label"].equals(child.votes("undisturbed.parquet")["label"])

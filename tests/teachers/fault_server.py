@@ -106,6 +106,12 @@ class FaultServer:
         """Requests whose user messages contain ``text``."""
         return [request for request in self.requests if text in user_text(request)]
 
+    @staticmethod
+    def items_of(request: dict[str, Any]) -> list[str]:
+        """The items of a request about several rows, in order; none where it is about one."""
+        found = re.findall(r"^Item \d+ \(mark (\w+)\):\n<data \1>\n(.*?)\n</data \1>$", user_text(request), re.S | re.M)
+        return [text for _, text in found]
+
     def stop(self) -> None:
         """Ends it; whoever still waits for an answer is cut off."""
         if self._thread.is_alive():
@@ -252,12 +258,6 @@ def user_text(request: dict[str, Any]) -> str:
     return "\n".join(str(message["content"]) for message in request["messages"] if message["role"] == "user")
 
 
-def items_of(request: dict[str, Any]) -> list[str]:
-    """The items of a request about several rows, in order; none where it is about one."""
-    found = re.findall(r"^Item \d+ \(mark (\w+)\):\n<data \1>\n(.*?)\n</data \1>$", user_text(request), re.S | re.M)
-    return [text for _, text in found]
-
-
 def fitting_answer(request: dict[str, Any]) -> str:
     """An answer that fits the request's schema; the label is a hash of the first user message, or of each item."""
     first = next(message["content"] for message in request["messages"] if message["role"] == "user")
@@ -266,7 +266,9 @@ def fitting_answer(request: dict[str, Any]) -> str:
     if "answers" not in properties:
         return json.dumps(_fitting(str(first), properties))
     fields = properties["answers"]["items"]["properties"]
-    answers = [{**_fitting(text, fields), "item": number} for number, text in enumerate(items_of(request), start=1)]
+    answers = [
+        {**_fitting(text, fields), "item": number} for number, text in enumerate(FaultServer.items_of(request), start=1)
+    ]
     return json.dumps({"answers": answers})
 
 
