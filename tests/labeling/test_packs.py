@@ -57,7 +57,7 @@ def packer(make_teacher: Any) -> Any:
 
         @staticmethod
         def fitting(labels: dict[int, str]) -> str:
-            return json.dumps({"answers": [{"item": number, "label": label} for number, label in labels.items()]})
+            return json.dumps({"answers": {str(number): {"label": label} for number, label in labels.items()}})
 
         def _step(self, request: Request) -> Any:
             user = json.loads(request.body)["messages"][1][1]
@@ -73,6 +73,10 @@ def packer(make_teacher: Any) -> Any:
 def queries(rows: pl.DataFrame, each: int) -> pl.DataFrame:
     """Gives the rows of ``make_rows`` queries of so many rows."""
     return rows.with_columns(query=pl.concat_str([pl.lit("query "), pl.int_range(pl.len()) // each]))
+
+
+def by_number(answers: list[dict[str, Any]]) -> str:
+    return json.dumps({"answers": {str(one.pop("item")): one for one in answers}})
 
 
 # Asking
@@ -206,7 +210,7 @@ def test_missing_and_torn_answers_are_asked_for_alone(packer: Any, label: Label,
 def test_a_text_cut_off_gives_what_is_whole(packer: Any, label: Label, make_rows: Rows) -> None:
     def write(labels: dict[int, str]) -> tuple[str, str]:
         text = packer.fitting(labels)
-        return "length", text[: text.index('"item": 6') + 16]  # within the sixth answer
+        return "length", text[: text.index('"6": {') + 16]  # within the sixth answer
 
     packer.write = write
     votes, result = label(queries(make_rows(8), 8), packer, reasks=0, **PACKS)
@@ -220,7 +224,11 @@ def test_a_text_cut_off_gives_what_is_whole(packer: Any, label: Label, make_rows
         (lambda answers: json.dumps(answers), 1),  # the list alone
         (lambda answers: f"Here you are:\n```json\n{json.dumps({'answers': answers})}\n```", 1),
         (lambda answers: f"<think>{{}} hm</think>{json.dumps({'answers': answers})}", 1),
-        (lambda answers: json.dumps({"answers": {str(one.pop("item")): one for one in answers}}), 1),
+        (lambda answers: json.dumps({"answers": answers}), 1),
+        (lambda answers: json.dumps({one.pop("item"): one for one in answers}), 1),  # without the object around them
+        (lambda answers: by_number(answers)[:-1] + ",}", 1),
+        (lambda answers: ("length", by_number(answers)[:-1]), 1),  # the last brace is missing, every answer is there
+        (lambda answers: by_number(answers)[:-2] + ', "2": {"label": "exact"}, "2": {"label": "irrelevant"}}}', 2),
         (lambda answers: json.dumps({"answers": [{**one, "item": str(one["item"])} for one in answers]}), 1),
         (lambda answers: json.dumps({"answers": [one["label"] for one in answers]}), 5),  # by order: never guessed
         (lambda answers: '{"label": "exact"}', 5),
@@ -345,9 +353,9 @@ def test_pack_prompt(task: Task, packer: Any) -> None:
     pack = prompter.pack(prompts)
     assert (pack.row_id, pack.prefix, pack.items, pack.options) == ("r0", "a", 3, prompts[0].options)
     answers = pack.schema["properties"]["answers"]
-    assert (answers["minItems"], answers["maxItems"]) == (3, 3)
-    assert list(answers["items"]["properties"]) == ["item", "label"]
-    assert answers["items"]["properties"]["item"] == {"type": "integer", "enum": [1, 2, 3]}
+    assert answers["required"] == list(answers["properties"]) == ["1", "2", "3"]
+    assert pack.schema["$defs"]["answer"] == prompts[0].schema
+    assert '{"answers": {"1": {"label": "…"}, "2": {"label": "…"}, …}}' in pack.system
     # A server holds both in its prefix cache up to where they differ.
     shared = pack.system.split("# Several items")[0]
     assert prompts[0].system.startswith(shared) and "`irrelevant`" in shared

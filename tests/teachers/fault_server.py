@@ -265,10 +265,9 @@ def fitting_answer(request: dict[str, Any]) -> str:
     properties = schema.get("properties", {"label": {"enum": list(DEFAULT_LABELS)}})
     if "answers" not in properties:
         return json.dumps(_fitting(str(first), properties))
-    fields = properties["answers"]["items"]["properties"]
-    answers = [
-        {**_fitting(text, fields), "item": number} for number, text in enumerate(FaultServer.items_of(request), start=1)
-    ]
+    fields = schema["$defs"]["answer"]["properties"]
+    items = enumerate(FaultServer.items_of(request), start=1)
+    answers = {str(number): _fitting(text, fields) for number, text in items}
     return json.dumps({"answers": answers})
 
 
@@ -282,4 +281,4 @@ def _fitting(text: str, properties: dict[str, Any]) -> dict[str, Any]:
     if "probs" in properties:
         rest = 0.3 / (len(labels) - 1)
         values["probs"] = {name: 0.7 if name == label else rest for name in labels}
-    return {name: values[name] for name in properties if name != "item"}
+    return {name: values[name] for name in properties}
