@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import polars as pl
 import pytest
 
 from distill.labeling import errors
+from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.ledger import Ledger, Source
 from distill.labeling.ledger_admin import export_ledger, import_ledger, ledger_stats, prune_ledger
 from distill.labeling.ledger_parts import Pointer
-from distill.labeling.packs import Gatherer
+from distill.labeling.packs import Gatherer, Packing
 from distill.labeling.progress import LabelingResult
-from distill.labeling.prompt import Prompter
+from distill.labeling.prompt import EXAMPLES_COLUMN, Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Completion, Prompt, Reply, Request
 
@@ -440,3 +442,46 @@ def test_the_schema_version_rises_with_the_first_pointer(
         # The first pointer of a row stays.
         one.put(b"l" * 16, Reply("y"), source=source, pointers=[Pointer(b"r" * 16, 1, 2)]).result(10)
         assert two.get_many([b"r" * 16])[b"r" * 16].body == "x"
+
+
+# What a pack is made of
+
+
+def test_examples_of_all_rows_are_shown_once(task: Task, packer: Any) -> None:
+    prompter = Prompter(task, packer.answer, examples=["one", "two", "three"])
+    rows = [
+        {"row_id": f"r{at}", "query": "a", "title": f"t{at}", EXAMPLES_COLUMN: shown}
+        for at, shown in enumerate(([0, 1], [1, 2]))
+    ]
+    pack = prompter.pack([prompter(row) for row in rows])
+    head, _, items = pack.user.partition("The items to judge:")
+    assert head.split("\n\n")[1:4] == ["one", "two", "three"] and list(items_of(items)) == [1, 2]
+
+
+def test_rows_with_images_and_bare_labels_are_not_packed(task: Task, packer: Any) -> None:
+    prompter, config = Prompter(task, packer.answer), LabelingConfig(rows_per_request=8)
+    packing = Packing.of(packer, prompter, config)
+    prompt = prompter({"row_id": "r", "query": "a", "title": "t"})
+    assert packing is not None and packing.takes(prompt) and not packing.takes(replace(prompt, images=("a.png",)))
+    packer.answer = replace(packer.answer, form="label")
+    assert Packing.of(packer, Prompter(task, packer.answer), config) is None
+    assert Packing.of(packer, prompter, LabelingConfig(rows_per_request=1)) is None
+
+
+def test_a_task_with_one_input_packs_rows_as_they_come(packer: Any) -> None:
+    task = Task(labels=LABELS, inputs=("query",))
+    packing = Packing.of(packer, Prompter(task, packer.answer), LabelingConfig(rows_per_request=8))
+    assert packing is not None
+    prompts = [Prompter(task, packer.answer)({"row_id": name, "query": name}) for name in ("a", "b")]
+    assert packing.company(prompts[0], sample=0) == packing.company(prompts[1], sample=0)
+
+
+def test_what_changes_a_row_key(task: Task, packer: Any) -> None:
+    def key(task: Task, *, most: int = 8, title: str = "t") -> bytes:
+        prompter = Prompter(task, packer.answer)
+        packing = Packing.of(packer, prompter, LabelingConfig(rows_per_request=most))
+        assert packing is not None
+        return packing.row_key(packer.compile(prompter({"row_id": "r", "query": "a", "title": title}), sample=0))
+
+    keys = [key(task), key(task, most=7), key(task, title="u"), key(replace(task, instructions="Judge."))]
+    assert len(set(keys)) == 4 and key(task) == keys[0]
