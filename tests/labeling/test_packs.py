@@ -311,6 +311,17 @@ def test_a_teacher_that_takes_several_rows_by_itself(make_teacher: Any, label: L
     assert sorted(votes["asked_with"]) == [3] * 3 + [8] * 8 and votes["input_tokens"].sum() == 20
 
 
+def test_a_pack_that_cannot_be_written_ends_its_rows_or_sends_them_alone(
+    packer: Any, label: Label, make_rows: Rows
+) -> None:
+    packer.compile_pack = lambda prompts, sample: None
+    _, result = label(make_rows(8), packer, **PACKS)
+    assert packer.sent == [1] * 8 and result.outcomes == {"labeled": 8}
+    packer.compile_pack = lambda prompts, sample: 1 / 0
+    votes, result = label(make_rows(8, first=50), packer, **PACKS)
+    assert result.outcomes == {"failed": 8} and "ZeroDivisionError" in votes["reason"][0]
+
+
 # What a seller can do
 
 
