@@ -184,7 +184,6 @@ def _look_at_servers(found: Examination, recipe: Recipe) -> None:
             found.add(f"teacher {name}", "ok" if serves else "bad", text if serves else f"{text}, not {config.model!r}")
 
 
-<<<<<<< HEAD
 def _look_at_vllm(found: Examination, recipe: Recipe) -> None:
     """Whether the interpreters that are to run vLLM have it, and what they would run on; nothing is started."""
     from distill.labeling.errors import DistillError
@@ -209,10 +208,7 @@ def _look_at_vllm(found: Examination, recipe: Recipe) -> None:
             found.add(f"teacher {name}", "ok", f"{interpreter(config)} has vllm {release or '?'}: {runs} on {on}")
 
 
-async def _models_of(teacher: OpenAITeacher) -> list[str]:
-=======
 async def _models_of(teacher: _ListsModels) -> list[str]:
->>>>>>> gemini
     await teacher.open()
     try:
         return await teacher.list_models()

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -17,9 +17,11 @@ from distill.labeling.ledger import Ledger, Source
 from distill.labeling.ledger_admin import count_replies, recent_replies
 from distill.labeling.limits import MOST_IN_FLIGHT
 from distill.labeling.option_tree import TreeWalk, tree_of
+from distill.labeling.packs import Gatherer, Packing
+from distill.labeling.row_order import ALONE_COLUMN
 from distill.labeling.task import Task
-from distill.labeling.teacher import Reply, Request, Teacher
-from distill.plan_estimates import Interval, Measured, cost_usd, estimate, in_flight, quota_s, time_s
+from distill.labeling.teacher import Prompt, Reply, Request, Teacher
+from distill.plan_estimates import Interval, Load, Measured, cost_usd, estimate, in_flight, quota_s, time_s
 from distill.recipe import Recipe, require_sections
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class TeacherPlan:
         duplicates: Of those, requests that are the same as another one: asked once.
         in_ledger: Distinct requests whose reply is held already: free.
         without_reply: Rows that a recorded teacher has no reply for.
-        to_send: Distinct requests that would be sent.
+        to_send: Distinct requests that would be sent; one about several rows is one.
         input_tokens: Of what would be sent.
         output_tokens: Of what would come back.
         cost_usd: None where the price is not known.
@@ -54,6 +56,9 @@ class TeacherPlan:
         shared: Rows that are not asked since they take a near-duplicate's answer; not among ``rows``.
         lane: How it answers, where it has several ways and one is settled on; None otherwise.
         remarks: What else the numbers rest on.
+        packs: Of the requests to send, those about several rows.
+        rows_to_send: Rows times samples that the requests to send ask about.
+        checks: Of ``rows``, those that are asked alone beside others.
     """
 
     teacher: str
@@ -74,6 +79,9 @@ class TeacherPlan:
     shared: int = 0
     lane: str | None = None
     remarks: tuple[str, ...] = ()
+    packs: int = 0
+    rows_to_send: int = 0
+    checks: int = 0
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,7 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
                 tally = _Tally(teacher, ledger, asked, probe=probes.get(teacher.name))
                 for batch in asked:
                     tally.add(batch)
+                tally.end()
                 plans.append(tally.plan(recipe.teachers[teacher.name]))
     return Plan(ledger=path, teachers=tuple(plans), budget_usd=recipe.labeling.budget_usd)
 
@@ -169,6 +178,14 @@ def _probe(asked: AskedRows, teachers: Sequence[Teacher], *, ledger: Ledger, req
     from distill.plan_probe import probe
 
     return probe(asked, teachers=teachers, ledger=ledger, requests=requests) if teachers else {}
+
+
+class _Asked(NamedTuple):
+    """A row as it is asked: the key that the ledger knows it by, and what would ask about it alone."""
+
+    key: bytes
+    prompt: Prompt
+    request: Request
 
 
 class _Tally:
@@ -180,44 +197,107 @@ class _Tally:
         self.asked = asked
         self.probe = probe
         self._prompter = asked.prompter(teacher.answer)
+        self.packing = Packing.of(teacher, self._prompter, asked.config)
+        self._gatherer: Gatherer[_Asked] | None = self.packing.gatherer() if self.packing else None
         self.rows_cut = 0
         self.rows = self.without_reply = self.duplicates = self.in_ledger = self.to_send = 0
-        self.bytes_to_send = 0
+        self.bytes_to_send = self.packs = self.rows_to_send = 0
         self.measured: list[Measured] = []
         self._seen: set[bytes] = set()
         self._tree = tree_of(teacher, asked.task)
 
     def add(self, batch: pl.DataFrame) -> None:
         """Counts the requests of a batch of rows."""
-        fresh: dict[bytes, Request] = {}
-        for request in self._requests(batch):
+        fresh: dict[bytes, _Asked] = {}
+        for asked in self._requests(batch):
             self.rows += 1
-            if request is None:
+            if asked is None:
                 self.without_reply += 1
-            elif request.key in self._seen:
+            elif asked.key in self._seen:
                 self.duplicates += 1
             else:
-                self._seen.add(request.key)
-                fresh[request.key] = request
+                self._seen.add(asked.key)
+                fresh[asked.key] = asked
         held = self.ledger.get_many(fresh)
         self.in_ledger += len(held)
-        self.to_send += len(fresh) - len(held)
-        for key, request in fresh.items():
-            if key not in held:
-                self.bytes_to_send += len(request.body)
-            elif len(self.measured) < _MEASURED_REPLIES:
-                self.measured += self._measured(held[key], sent_bytes=len(request.body))
+        alone: list[_Asked] = []
+        for key, asked in fresh.items():
+            if (reply := held.get(key)) is not None:
+                self._learn(reply, asked.request)
+            elif self.packing is None or self._gatherer is None or key == asked.request.key:
+                self._send(asked.request)
+            else:
+                company = self.packing.company(asked.prompt, sample=asked.request.sample)
+                alone += self._pack(self._gatherer.add(asked, company=company, row_id=asked.prompt.row_id))
+        self._ask_alone(alone)
 
-    def _requests(self, batch: pl.DataFrame) -> Iterator[Request | None]:
+    def end(self) -> None:
+        """Counts what still waits for company."""
+        if self._gatherer is not None:
+            self._ask_alone(self._pack(self._gatherer.release()))
+
+    def _requests(self, batch: pl.DataFrame) -> Iterator[_Asked | None]:
         for row in batch.iter_rows(named=True):
+            check = row.get(ALONE_COLUMN, False)
+            if check and self.packing is None:
+                continue
             prompt = self._prompter(row)
-            self.rows_cut += bool(prompt.cut)
-            for sample in range(self.asked.config.samples):
+            self.rows_cut += bool(prompt.cut) and not check
+            for sample in range(1 if check else self.asked.config.samples):
                 asked = TreeWalk(self._tree, prompt).prompt if self._tree else prompt
                 try:
-                    yield self.teacher.compile(asked, sample=sample)
+                    request = self.teacher.compile(asked, sample=sample)
                 except DataError:  # an image that cannot be read, which fails its row when it is asked
+                    request = None
+                if request is None:
                     yield None
+                elif self.packing is not None and not check and self._tree is None and self.packing.takes(prompt):
+                    yield _Asked(self.packing.row_key(request), prompt, request)
+                else:
+                    yield _Asked(request.key, asked, request)
+
+    def _send(self, request: Request, *, rows: int = 1) -> None:
+        self.to_send += 1
+        self.rows_to_send += rows
+        self.bytes_to_send += len(request.body)
+
+    def _pack(self, groups: list[list[_Asked]]) -> list[_Asked]:
+        """Counts the requests about several rows, written as the engine would.
+
+        Returns:
+            The rows that found no company.
+        """
+        assert self.packing is not None
+        alone: list[_Asked] = []
+        for group in groups:
+            if len(group) == 1:
+                alone += group
+                continue
+            group.sort(key=lambda asked: asked.key)
+            request = self.packing.request([asked.prompt for asked in group], sample=group[0].request.sample)
+            if request is not None:
+                self.packs += 1
+                self._send(request, rows=len(group))
+        return alone
+
+    def _ask_alone(self, rows: list[_Asked]) -> None:
+        held = self.ledger.get_many(asked.request.key for asked in rows)
+        for asked in rows:
+            key = asked.request.key
+            if key in held:
+                self.in_ledger += 1
+                self._learn(held[key], asked.request)
+            elif key in self._seen:  # it is asked alone for another reason
+                self.duplicates += 1
+            else:
+                self._seen.add(key)
+                self._send(asked.request)
+
+    def _learn(self, reply: Reply, request: Request) -> None:
+        """Learns from a reply to a request of this plan; from one about several rows once."""
+        if len(self.measured) < _MEASURED_REPLIES and (reply.part is None or reply.part.place == 0):
+            several = reply.part is not None and reply.part.of > 1
+            self.measured += self._measured(reply, sent_bytes=0 if several else len(request.body))
 
     def plan(self, config: TeacherConfig) -> TeacherPlan:
         """Puts what was counted into a plan."""
@@ -230,10 +310,15 @@ class _Tally:
             held = count_replies(self.ledger, source)
             replies = recent_replies(self.ledger, source, most=_MEASURED_REPLIES)
             recent = [measured for reply in replies for measured in self._measured(reply)]
+            if self.packs:  # what one row took tells little of what several take at once, and the other way round
+                recent = [measured for measured in recent if measured.rows > 1]
+                self.measured = [measured for measured in self.measured if measured.rows > 1]
+            else:
+                recent = [measured for measured in recent if measured.rows == 1]
+                self.measured = [measured for measured in self.measured if measured.rows == 1]
             learned = learned_limit(self.ledger, endpoint=server[0], model=server[1])
         found = estimate(
-            self.to_send,
-            self.bytes_to_send,
+            Load(self.to_send, self.rows_to_send, self.bytes_to_send),
             own=self.measured,
             earlier=recent,
             traced=self.teacher.answer.trace,
@@ -263,6 +348,9 @@ class _Tally:
             shared=len(self.asked.sharing.shared),
             lane=getattr(self.teacher, "lane", None),
             remarks=tuple(self._remarks()),
+            packs=self.packs,
+            rows_to_send=self.rows_to_send,
+            checks=self.asked.checks if self.packing else 0,
         )
 
     def _remarks(self) -> Iterator[str]:
@@ -279,7 +367,8 @@ class _Tally:
             return []
         if not completion.input_tokens or completion.output_tokens is None:
             return []
-        return [Measured(completion.input_tokens, completion.output_tokens, reply.latency_s, sent_bytes)]
+        rows = reply.part.of if reply.part else 1
+        return [Measured(completion.input_tokens, completion.output_tokens, reply.latency_s, sent_bytes, rows)]
 
 
 def _said_of_rows(plan: TeacherPlan) -> list[str]:
@@ -298,6 +387,9 @@ def _notes(plan: TeacherPlan) -> list[str]:
     """What is to be said below the table."""
     notes = [plan.probe] if plan.probe else []
     notes += plan.remarks
+    if plan.packs:
+        said = f"the {plan.to_send:,} requests to send ask about {plan.rows_to_send:,} rows, {plan.packs:,} of them "
+        notes.append(f"{said}about several at once; {plan.checks:,} rows are asked alone as well, to compare")
     if plan.to_send:
         notes.append(plan.basis)
         if plan.earlier:

@@ -38,11 +38,21 @@ class Measured(NamedTuple):
         output_tokens: Likewise.
         latency_s: Seconds from sending to the whole answer.
         sent_bytes: Of the request; 0 where it is not known.
+        rows: That the request asked about.
     """
 
     input_tokens: float
     output_tokens: float
     latency_s: float
+    sent_bytes: int
+    rows: int = 1
+
+
+class Load(NamedTuple):
+    """What is to be sent: ``requests``, the ``rows`` that they ask about, and their ``sent_bytes`` in all."""
+
+    requests: int
+    rows: int
     sent_bytes: int
 
 
@@ -64,8 +74,7 @@ class Estimate:
 
 
 def estimate(
-    requests: int,
-    sent_bytes: int,
+    load: Load,
     *,
     own: Sequence[Measured],
     earlier: Sequence[Measured],
@@ -75,32 +84,37 @@ def estimate(
     """Estimates tokens and latency, from the best that there is.
 
     Args:
-        requests: How many are to be sent.
-        sent_bytes: Their bytes in all.
+        load: What is to be sent.
         own: Replies to requests of this very plan.
         earlier: Replies of the same teacher to other requests: of an earlier guideline, or on other rows.
         traced: Whether reasoning is asked for.
         probed: Whether ``own`` holds a random sample that was asked for this plan.
     """
+    requests, rows, sent_bytes = load
+    weighed = [reply.input_tokens / reply.sent_bytes for reply in own if reply.sent_bytes]
     if len(own) >= (_ENOUGH_OF_A_PROBE if probed else ENOUGH_REPLIES):
-        ratio = mean_interval([reply.input_tokens / reply.sent_bytes for reply in own], of=requests)
-        sent = Interval(sent_bytes * ratio.low, sent_bytes * ratio.high)
+        if weighed:
+            ratio = mean_interval(weighed, of=requests)
+            sent = Interval(sent_bytes * ratio.low, sent_bytes * ratio.high)
+        else:
+            each = mean_interval([reply.input_tokens / reply.rows for reply in own], of=rows)
+            sent = Interval(rows * each.low, rows * each.high)
         known, basis = own, f"from {len(own)} replies to requests of this plan"
     elif len(earlier) >= ENOUGH_REPLIES:
-        each = mean_interval([reply.input_tokens for reply in earlier], of=requests)
-        sent = Interval(requests * each.low, requests * each.high)
+        each = mean_interval([reply.input_tokens / reply.rows for reply in earlier], of=rows)
+        sent = Interval(rows * each.low, rows * each.high)
         known, basis = earlier, f"from the last {len(earlier)} replies of this teacher to other requests"
     else:
         tokens = _TRACED_ANSWER_TOKENS if traced else _SHORT_ANSWER_TOKENS
         return Estimate(
             Interval(sent_bytes / _BYTES_PER_TOKEN[1], sent_bytes / _BYTES_PER_TOKEN[0]),
-            Interval(requests * tokens[0], requests * tokens[1]),
+            Interval(rows * tokens[0], rows * tokens[1]),
             None,
             "from the length of the requests; `--probe 50` sends a few and tells more",
         )
-    output = mean_interval([reply.output_tokens for reply in known], of=requests)
+    output = mean_interval([reply.output_tokens / reply.rows for reply in known], of=rows)
     latency = mean_interval([reply.latency_s for reply in known], of=requests)
-    return Estimate(sent, Interval(requests * output.low, requests * output.high), latency, basis)
+    return Estimate(sent, Interval(rows * output.low, rows * output.high), latency, basis)
 
 
 def mean_interval(values: Sequence[float], *, of: int) -> Interval:

@@ -12,6 +12,8 @@ import polars as pl
 
 from distill.labeling.errors import DataError
 from distill.labeling.option_tree import TreeWalk, tree_of
+from distill.labeling.packs import Packing
+from distill.labeling.row_order import ALONE_COLUMN
 from distill.retry import only_these
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ class ProbeResult:
 def probe(rows: AskedRows, *, teachers: Sequence[Teacher], ledger: Ledger, requests: int) -> dict[str, ProbeResult]:
     """Asks each teacher about a random sample of the rows that the ledger cannot answer.
 
-    The replies are in the ledger like any others, so nothing of it is paid for again. Budgets and quotas hold.
+    The replies are in the ledger like any others, so nothing of it is paid for again. Budgets and quotas hold. Where
+    several rows of a query are asked about at once, whole queries are drawn.
 
     Args:
         rows: The rows, and how they are asked.
@@ -95,10 +98,13 @@ def _sample(rows: AskedRows, teacher: Teacher, *, ledger: Ledger, count: int) ->
     chosen: list[tuple[int, str, pl.DataFrame]] = []
     columns: pl.DataFrame | None = None
     prompter = rows.prompter(teacher.answer)
+    packing = Packing.of(teacher, prompter, rows.config)
     for batch in rows:
+        if ALONE_COLUMN in batch.columns:
+            batch = batch.filter(~pl.col(ALONE_COLUMN))
         columns = batch.clear() if columns is None else columns
-        for place, key in _unanswered(batch, teacher, prompter=prompter, ledger=ledger):
-            digest = hashlib.blake2b(key, digest_size=8, person=b"distill-probe-1").digest()
+        for place, drawn_by in _unanswered(batch, teacher, prompter=prompter, packing=packing, ledger=ledger):
+            digest = hashlib.blake2b(drawn_by, digest_size=8, person=b"distill-probe-1").digest()
             draw = (-int.from_bytes(digest, "big"), str(batch["row_id"][place]), batch[place])
             if len(chosen) < count:
                 heapq.heappush(chosen, draw)
@@ -109,10 +115,10 @@ def _sample(rows: AskedRows, teacher: Teacher, *, ledger: Ledger, count: int) ->
 
 
 def _unanswered(
-    batch: pl.DataFrame, teacher: Teacher, *, prompter: Prompter, ledger: Ledger
+    batch: pl.DataFrame, teacher: Teacher, *, prompter: Prompter, packing: Packing | None, ledger: Ledger
 ) -> Iterator[tuple[int, bytes]]:
-    """Places of the rows of a batch whose reply is not held, with their keys; equal requests once."""
-    keys: dict[bytes, int] = {}
+    """Places of the rows of a batch whose reply is not held, with what they are drawn by; equal requests once."""
+    keys: dict[bytes, tuple[int, bytes]] = {}
     tree = tree_of(teacher, prompter.task)
     for place, row in enumerate(batch.iter_rows(named=True)):
         prompt = prompter(row)
@@ -120,7 +126,12 @@ def _unanswered(
             request = teacher.compile(TreeWalk(tree, prompt).prompt if tree else prompt, sample=0)
         except DataError:  # an image that cannot be read: there is nothing to be learned from it
             continue
-        if request is not None:
-            keys.setdefault(request.key, place)
+        if request is None:
+            continue
+        if packing is None or tree is not None or not packing.takes(prompt):
+            keys.setdefault(request.key, (place, request.key))
+        else:
+            together = packing.company(prompt, sample=0)[0].encode("utf-8", "surrogatepass")
+            keys.setdefault(packing.row_key(request), (place, together or request.key))
     held = ledger.get_many(keys)
-    return ((place, key) for key, place in keys.items() if key not in held)
+    return (drawn for key, drawn in keys.items() if key not in held)

@@ -215,7 +215,9 @@ def _ask(session: Session, question: str, failures: pl.DataFrame | None = None) 
 
     folder, config, rows = session.folder, session.recipe.labeling, pl.scan_parquet(session.folder.rows)
     if failures is not None:
-        config = config.model_copy(update={"canaries": None, "watch": None})
+        together = config.rows_per_request
+        unchecked = together and together.model_copy(update={"check": 0.0, "check_at_least": 0})
+        config = config.model_copy(update={"canaries": None, "watch": None, "rows_per_request": unchecked})
     asked = AskedRows(rows, task=session.task, config=config, seed=session.recipe.seed, splits=config.splits)
     _warn_of_unseen_costs(session)
     teachers = build_teachers(session.recipe)
@@ -309,6 +311,9 @@ def _labeling_ended(labeled: LabelingFacts, folder: RunFolder) -> Ended:
     for name, found in labeled.breaches.items():
         if found.breached.trials:
             said += f"; {name} obeyed {found.breached.successes:,} of {found.breached.trials:,} planted orders"
+    for name, packed in labeled.packing.items():
+        if packed.packs:
+            said += f"; {name} answered {packed.rows:,} rows in {packed.packs:,} requests about several"
     error: DistillError | None = None
     stops = [f"{name}: {reason}" for name, reason in stopped.items()]
     if result.stopped == "budget":

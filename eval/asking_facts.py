@@ -1,4 +1,4 @@
-"""How the asking went, for the run report: orders obeyed, quality on gold rows, shared answers, long rows."""
+"""How the asking went, for the run report: orders obeyed, quality, shared answers, long rows, several rows at once."""
 
 from __future__ import annotations
 
@@ -48,6 +48,40 @@ class WatchedFacts(CheckedShare):
     paused: bool
 
 
+class PlaceFacts(_Frozen):
+    """The test whether labels hang on the place of a row among those asked about together."""
+
+    statistic: float
+    freedom: int
+    p: float
+    packs: int = Field(description="requests behind it")
+
+
+class PerRowFacts(_Frozen):
+    """What the answer to a row took, in the mean; None where it is not known."""
+
+    input_tokens: float | None
+    output_tokens: float | None
+    cost_usd: float | None
+
+
+class PackingFacts(_Frozen):
+    """What asking one teacher about several rows at once did: to the answers, and to the bill."""
+
+    rows: int = Field(description="rows times samples answered together with others")
+    packs: int = Field(description="requests that answered them")
+    requests_saved: int
+    asked_alone: int = Field(description="rows that the request about several did not answer")
+    compared: int = Field(description="rows asked both ways")
+    moved: CheckedShare = Field(description="of those, rows that got another label alone")
+    moved_at: dict[str, CheckedShare] = Field(description="the same by half of the request, and at its ends")
+    positive_at: dict[str, CheckedShare] = Field(description="positive labels at the first and last place")
+    place: PlaceFacts | None
+    packed: PerRowFacts = Field(description="what a row took together with others, of the rows asked both ways")
+    alone: PerRowFacts = Field(description="and what it took alone")
+    saving: dict[str, float | None] = Field(description="how many times as much tokens and money a row takes alone")
+
+
 class AskingFacts(_Frozen):
     """What the labeling stage found besides votes."""
 
@@ -58,6 +92,9 @@ class AskingFacts(_Frozen):
     )
     requests_cut: dict[str, int] = Field(default_factory=dict, description="rows shown in part, by teacher")
     fields_cut: dict[str, int] = Field(default_factory=dict, description="how often, by input")
+    packing: dict[str, PackingFacts] = Field(
+        default_factory=dict, description="by teacher that was asked about several rows at once"
+    )
 
     @classmethod
     def of(cls, stage: Mapping[str, Any]) -> AskingFacts:

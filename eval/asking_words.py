@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from distill.eval.asking_facts import AskingFacts, CheckedShare, ObeyedFacts
+from distill.eval.asking_facts import AskingFacts, CheckedShare, ObeyedFacts, PackingFacts
 from distill.eval.wording import count, number, plural, share
+
+PLACE_LEVEL = 0.01
+"""An effect of the place is said to be one below this p."""
 
 
 def obeyed_said(obeyed: list[ObeyedFacts]) -> str:
@@ -30,7 +33,7 @@ def obeyed_said(obeyed: list[ObeyedFacts]) -> str:
 
 
 def asking_said(asking: AskingFacts) -> list[str]:
-    """Quality on gold rows, shared answers and long rows; a sentence each, none where there is nothing to say."""
+    """Quality, shared answers, long rows, several rows at once; a line each, none where there is nothing to say."""
     lines = []
     for name, found in asking.quality.items():
         if not found.trials:
@@ -50,7 +53,35 @@ def asking_said(asking: AskingFacts) -> list[str]:
     if most:
         fields = ", ".join(f"{name} {count(times)} times" for name, times in asking.fields_cut.items())
         lines.append(f"{plural(most, 'row')} were too long and shown in part ({fields}).")
+    lines += [_packing_said(name, found) for name, found in asking.packing.items() if found.packs]
     return lines
+
+
+def _packing_said(name: str, found: PackingFacts) -> str:
+    """Several rows at once: what it saved, and whether it moved labels."""
+    said = f"{name} answered {plural(found.rows, 'row')} in {plural(found.packs, 'request')} about several at once"
+    times = {"tokens": "the tokens", "cost": "the money"}
+    saving = [f"{ratio:.1f} times {times[what]}" for what, ratio in found.saving.items() if ratio is not None]
+    said += f"; alone a row takes {' and '.join(saving)}." if saving else "."
+    if found.asked_alone:
+        said += f" {plural(found.asked_alone, 'row')} had no answer there and had to be asked about alone."
+    if found.moved.trials:
+        said += f" Asked alone as well, {_checked(found.moved)} got another label"
+        halves = [_checked(found.moved_at[half]) for half in ("first_half", "second_half")]
+        said += f": {halves[0]} in the first half of a request, {halves[1]} in the second."
+    if (place := found.place) is not None:
+        verdict = (
+            "The place in a request moves the label"
+            if place.p < PLACE_LEVEL
+            else "No clear effect of the place was found"
+        )
+        said += f" {verdict} (chi-square {place.statistic:.1f} at {place.freedom} degrees of freedom, p = {place.p:.2g}"
+        said += f", {plural(place.packs, 'request')})"
+        if found.positive_at:
+            first, last = (_checked(found.positive_at[end]) for end in ("first", "last"))
+            said += f": positive are {first} at the first place and {last} at the last"
+        said += "."
+    return said
 
 
 def _checked(found: CheckedShare) -> str:

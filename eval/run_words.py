@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distill.eval.asking_words import asking_said, obeyed_said
+from distill.eval.asking_words import PLACE_LEVEL, asking_said, obeyed_said
 from distill.eval.evaluation import METRICS, Evaluation
 from distill.eval.ladder import LadderRow
 from distill.eval.run_facts import RunFacts, TeacherFacts
@@ -226,6 +226,11 @@ def _alerts(facts: RunFacts, evaluation: Evaluation | None) -> list[str]:
         f"{name} was paused: its quality on gold rows fell below the line."
         for name, found in facts.asking.quality.items()
         if found.paused
+    ]
+    alerts += [
+        f"{name} labels a row by its place among those asked about together; lower labeling.rows_per_request."
+        for name, packed in facts.asking.packing.items()
+        if packed.place is not None and packed.place.p < PLACE_LEVEL
     ]
     best = facts.ladder.best
     if best and best.gain and best.gain.low is not None and best.gain.low <= 0:

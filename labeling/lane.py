@@ -24,7 +24,7 @@ from distill.labeling.pack_answers import PackReader, share_of
 from distill.labeling.packs import Packing
 from distill.labeling.parsing import Answer, AnswerError, parse_answer
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
-from distill.labeling.prompt import NotAskedError, Prompted
+from distill.labeling.prompt import Prompted
 from distill.labeling.row_order import ALONE_COLUMN, together
 from distill.labeling.teacher import Completion, Part, Prompt, Reply, Request, Teacher
 from distill.labeling.vote import Outcome, Vote
@@ -271,9 +271,11 @@ class Lane:
         Returns:
             Jobs to be served again, each by its own request: what asked about all of them was refused.
         """
-        if (request := self._request_of(errand)) is None:
-            return []
         again: list[Job] = []
+        if isinstance(errand, Pack) and errand.request is None:
+            again = self._write(errand)
+        if (request := errand.request) is None:
+            return again
         timing = self.floor.timing
         began_s = timing.clock()
         ticket = self.limiter.take(began_s)
@@ -305,15 +307,16 @@ class Lane:
             self._purse.settle(reserved, used, timing.clock())
         return again
 
-    def _request_of(self, errand: Errand) -> Request | None:
-        """What is sent; None where it cannot be written, and the rows have ended."""
-        if errand.request is None and self._packing is not None:
-            prompts = [job.prompt for job in errand.members]
-            try:
-                errand.request = self._packing.request(prompts, sample=errand.members[0].request.sample)
-            except Exception as error:  # as where a single one cannot be written
-                self._give_up(errand, "failed", repr(error), cause="error")
-        return errand.request
+    def _write(self, pack: Pack) -> list[Job]:
+        """Writes the request of a pack; where that cannot be done its rows end, or are returned to be asked alone."""
+        assert self._packing is not None, "it made the pack"
+        prompts = [job.prompt for job in pack.members]
+        try:
+            pack.request = self._packing.request(prompts, sample=pack.members[0].request.sample)
+        except Exception as error:  # as where a single one cannot be written
+            self._give_up(pack, "failed", repr(error), cause="error")
+            return []
+        return [] if pack.request else self.floor.apart(pack.members)
 
     def _keep(self, errand: Errand, request: Request, reply: Reply) -> None:
         source = Source(request.endpoint, request.model, self.teacher.name)

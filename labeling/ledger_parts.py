@@ -3,7 +3,8 @@
 A request about several rows is one reply, kept once under the request's own key. Each of its rows has a key of its own
 (:meth:`~distill.labeling.packs.Packing.row_key`), and a pointer leads from it to the reply and the row's place in it. A
 pointer is written in the commit of the reply that it leads to. The first one of a row wins, as the first reply of a key
-does; one that leads to nothing counts as not held.
+does: of two runs at the same time that bought a row in different packs, each keeps its answer, and later ones are
+served the first. A pointer that leads to nothing counts as not held.
 
 The table is made with the first pointer, and the file's schema version raised with it: a version of distill that knows
 no pointers would leave them out of its exports, and every row of a pack would be paid for again.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json
-
-from distill.labeling.parsing import json_objects, split_thinking
+from distill.labeling.parsing import TRAILING_COMMA, split_thinking
 from distill.labeling.teacher import Completion, Reply
 
+_MAX_FAILURES = 64
+_NUMBER_CHARS = 12
+_NUMBER_BEFORE = re.compile(r'"(\d+)"\s*:\s*\Z')
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -63,9 +65,9 @@ def _texts(text: str, count: int) -> dict[int, str]:
     """The answers in a text, by place, each as the text that a model asked about that row alone would have written."""
     found: dict[int, dict[str, Any]] = {}
     torn: set[int] = set()
-    for answer in _stated(text):
-        place = _place(answer.get("item"), count)
-        if place is None:
+    for number, answer in _stated(split_thinking(text)[1]):
+        place = _place(number, count)
+        if place is None or not isinstance(answer, dict):
             continue
         fields = {name: value for name, value in answer.items() if name != "item"}
         if found.setdefault(place, fields).get("label") != fields.get("label"):
@@ -73,40 +75,62 @@ def _texts(text: str, count: int) -> dict[int, str]:
     return {place: _ENCODE(fields) for place, fields in found.items() if place not in torn}
 
 
-def _stated(text: str) -> Iterator[dict[str, Any]]:
-    try:
-        whole = from_json(text)
-    except ValueError:
-        whole = None
-    for found in _lists(whole) if whole is not None else _objects(text):
-        yield from (answer for answer in found if isinstance(answer, dict))
+class _Object(dict[str, Any]):
+    """An object of a text, which may give a name twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
 
 
-def _objects(text: str) -> Iterator[Sequence[Any]]:
-    """From a text that is not JSON as a whole: prose around it, a fence, a trailing comma, cut off before its end."""
-    objects = json_objects(split_thinking(text)[1])
-    lists = [found for one in objects for found in _lists(one) if "answers" in one]
-    # Cut off within the list, the object around it cannot be read, and its members stand for themselves.
-    return iter(lists or [[one for one in objects if "item" in one]])
+_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_Object)
 
 
-def _lists(whole: Any) -> Iterator[Sequence[Any]]:
-    answers = whole.get("answers") if isinstance(whole, dict) else whole
-    if isinstance(answers, list):
-        yield answers
-    elif isinstance(answers, dict):  # by number
-        yield [{"item": number, **one} for number, one in answers.items() if isinstance(one, dict)]
-    elif isinstance(whole, dict) and "item" in whole:
-        yield [whole]
+def _stated(text: str) -> list[tuple[Any, Any]]:
+    """The answers that stand in a text, with the numbers that they state.
+
+    Prose, a code fence or a trailing comma do no harm. Of a text that was cut off the object around the answers cannot
+    be read; those that are whole then stand for themselves, each behind its number.
+    """
+    objects = _objects(text) or _objects(TRAILING_COMMA.sub("", text))
+    whole = [pair for _, found in objects if "answers" in found for pair in _pairs(found["answers"])]
+    return whole or [pair for number, found in objects for pair in _pairs(found, number)]
 
 
-def _place(item: Any, count: int) -> int | None:
+def _objects(text: str) -> list[tuple[str | None, _Object]]:
+    """The JSON objects in a text, those within another one left to it; with the number that each stands behind."""
+    objects = []
+    start, failures = text.find("{"), 0
+    while start >= 0 and failures < _MAX_FAILURES:
+        try:
+            found, end = _DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            end, failures = start + 1, failures + 1
+        else:
+            before = _NUMBER_BEFORE.search(text, max(0, start - _NUMBER_CHARS), start)
+            objects.append((before and before[1], found))
+        start = text.find("{", end)
+    return objects
+
+
+def _pairs(found: Any, number: str | None = None) -> list[tuple[Any, Any]]:
+    """Numbers and answers: of an object by number, of a list of answers that state theirs, or of a single answer."""
+    if isinstance(found, list):
+        return [(one.get("item"), one) for one in found if isinstance(one, dict)]
+    if not isinstance(found, _Object):
+        return []
+    if "item" in found:
+        return [(found["item"], found)]
+    return [(number, found)] if number is not None else list(found.pairs)
+
+
+def _place(number: Any, count: int) -> int | None:
     """The place that a stated number stands for; None where it is no number of an item."""
-    if isinstance(item, str) and item.isascii() and item.isdigit():
-        item = float(item)
-    if isinstance(item, float) and item.is_integer():
-        item = int(item)
-    return item - 1 if isinstance(item, int) and not isinstance(item, bool) and 1 <= item <= count else None
+    if isinstance(number, str) and number.isascii() and number.isdigit():
+        number = float(number)
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    return number - 1 if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= count else None
 
 
 class Pieces(NamedTuple):

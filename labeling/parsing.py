@@ -60,7 +60,7 @@ _ABSTENTIONS = frozenset({"abstain", "abstained", "cannot tell", "can't tell", "
 _SPACES = re.compile(r"[\s_\-‐-―]+")
 _QUOTES = " \t\r\n\"'`*“”‘’.,;:()[]{}<>"
 _BARE_PREFIX = re.compile(r"^[\s*_#`\"']*(?:final\s+)?(?:label|answer)[\s*_`\"']*[:=]", re.IGNORECASE)
-_TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
+TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
 _CLAUSE_ID = re.compile(r"\b[A-Za-z]{1,3}\d{1,3}\b")
 _LENIENT = json.JSONDecoder(strict=False)  # a model's line break inside a string is no reason to lose the answer
 _MAX_CANDIDATES = 64
@@ -141,18 +141,13 @@ def split_thinking(text: str) -> tuple[str | None, str]:
 
 def _find_object(text: str) -> dict[str, Any] | None:
     """Finds the one JSON object in a text that is an answer."""
-    objects = json_objects(text)
+    objects = list(_objects(text)) or list(_objects(TRAILING_COMMA.sub("", text)))
     answers = [found for found in objects if "label" in found or "probs" in found] or objects[-1:]
     # A model may write its answer twice. Two answers that differ are none.
     labels = [found.get("label") for found in answers]
     if any(label != labels[0] for label in labels):
         raise AnswerError(f"answer: expected one JSON object, got {len(answers)} that differ, labels {_shown(labels)}")
     return answers[-1] if answers else None
-
-
-def json_objects(text: str) -> list[dict[str, Any]]:
-    """The JSON objects that stand in a text, whatever is around them; those within another one are left to it."""
-    return list(_objects(text)) or list(_objects(_TRAILING_COMMA.sub("", text)))
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

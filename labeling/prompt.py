@@ -265,8 +265,8 @@ class Prompter:
             prompts: What :meth:`__call__` wrote for each of them, without images.
 
         Returns:
-            A prompt that is named after its first row. The answer is ``{"answers": [{"item": 1, …}, …]}``, each with
-            the fields of a single answer; see :mod:`distill.labeling.pack_answers`.
+            A prompt that is named after its first row. The answer is ``{"answers": {"1": {…}, "2": {…}, …}}``, each
+            with the fields of a single answer; see :mod:`distill.labeling.pack_answers`.
         """
         fenced = _fenced_apart([field_lines(prompt.values) for prompt in prompts])
         items = [f"Item {number} (mark {mark}):\n{text}" for number, (mark, text) in enumerate(fenced, start=1)]
@@ -434,10 +434,14 @@ def answer_schema(task: Task, answer: AnswerFormat) -> dict[str, Any]:
 
 
 def pack_schema(schema: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """Writes the JSON schema of the answers to several items, from that of one: each with the item's number first."""
-    item = {"item": {"type": "integer", "enum": list(range(1, count + 1))}, **schema["properties"]}
-    answers = {"type": "array", "items": _closed(item), "minItems": count, "maxItems": count}
-    return _closed({"answers": answers})
+    """Writes the JSON schema of the answers to several items, from that of one.
+
+    Answers stand under the numbers of the items: a server that is held to it cannot leave one out or give one twice, as
+    it could in a list. (Tried with a random model on vLLM: of a list, 4 rows in 10 had to be asked about again.)
+    """
+    one = {"$ref": "#/$defs/answer"}
+    answers = _closed({str(number): dict(one) for number in range(1, count + 1)})
+    return {**_closed({"answers": answers}), "$defs": {"answer": dict(schema)}}
 
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:
@@ -510,14 +514,13 @@ def _answer_text(task: Task, answer: AnswerFormat, *, pack: bool = False) -> str
         "confidence": "the probability, from 0 to 1, that careful judges would settle on your label.",
     }
     lines = [f"- `{name}`: {says[name]}" for name in schema["properties"]]
-    if pack:
-        lines = ["- `item`: its number.", *lines]
-        return (
-            "Write one JSON object, nothing before or after it. Its field `answers` is a list with one object for each "
-            "item, in the order of their numbers, with these fields in this order:\n\n" + "\n".join(lines) + "\n\n"
-            'Its form: {"answers": [{"item": 1, ' + _example(schema)[1:] + ", …]}"
-        )
     fields = "with these fields in this order" if len(lines) > 1 else "with this field"
+    if pack:
+        return (
+            "Write one JSON object, nothing before or after it. Its field `answers` has an object for each item, under "
+            f"the item's number and in the order of the numbers, {fields}:\n\n" + "\n".join(lines) + "\n\n"
+            f'Its form: {{"answers": {{"1": {_example(schema)}, "2": {_example(schema)}, …}}}}'
+        )
     return (
         f"Write one JSON object, nothing before or after it, {fields}:\n\n" + "\n".join(lines) + "\n\n"
         f"Its form: {_example(schema)}"

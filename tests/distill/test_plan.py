@@ -9,7 +9,7 @@ import pytest
 
 from distill.labeling.limits import Learned
 from distill.labeling.quota_config import QuotaConfig
-from distill.plan_estimates import Interval, Measured, estimate, in_flight, mean_interval, quota_s, time_s
+from distill.plan_estimates import Interval, Load, Measured, estimate, in_flight, mean_interval, quota_s, time_s
 
 PRICE = {"input_usd_per_mtok": 1000.0, "output_usd_per_mtok": 1000.0}
 
@@ -110,10 +110,16 @@ def test_estimates_take_the_best_basis():
     own = [Measured(100, 10, 1.0, 400)] * 25
     earlier = [Measured(90, 20, 2.0, 0)] * 30
     both = {"traced": False, "probed": False}
-    assert estimate(10, 4000, own=own, earlier=earlier, **both).input_tokens == (1000, 1000)  # a token each four bytes
-    assert estimate(10, 4000, own=own[:19], earlier=earlier, **both).output_tokens == (200, 200)
-    assert estimate(10, 4000, own=own[:3], earlier=earlier, traced=False, probed=True).output_tokens == (100, 100)
-    blind = estimate(10, 4500, own=[], earlier=[], **both)
+    assert estimate(Load(10, 10, 4000), own=own, earlier=earlier, **both).input_tokens == (
+        1000,
+        1000,
+    )  # a token each four bytes
+    assert estimate(Load(10, 10, 4000), own=own[:19], earlier=earlier, **both).output_tokens == (200, 200)
+    assert estimate(Load(10, 10, 4000), own=own[:3], earlier=earlier, traced=False, probed=True).output_tokens == (
+        100,
+        100,
+    )
+    blind = estimate(Load(10, 10, 4500), own=[], earlier=[], **both)
     assert (blind.input_tokens, blind.latency_s) == ((1000, 1800), None)
 
 

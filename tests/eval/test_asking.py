@@ -66,3 +66,36 @@ def test_what_is_said_of_the_asking() -> None:
     )
     assert cut == "3 rows were too long and shown in part (description 3 times)."
     assert asking_said(AskingFacts.of({"outcomes": {}})) == []
+
+
+def test_what_is_said_of_several_rows_at_once() -> None:
+    share = {"successes": 6, "trials": 20, "value": 0.3, "low": 0.1, "high": 0.55}
+    none = {"successes": 0, "trials": 0, "value": None, "low": None, "high": None}
+    per_row = {"input_tokens": 100.0, "output_tokens": 10.0, "cost_usd": None}
+    facts = {
+        "rows": 800,
+        "packs": 100,
+        "requests_saved": 700,
+        "asked_alone": 3,
+        "compared": 20,
+        "moved": share,
+        "moved_at": dict.fromkeys(("first_half", "second_half", "first", "last"), share),
+        "positive_at": {"first": share, "last": share},
+        "place": {"statistic": 30.0, "freedom": 21, "p": 0.0912, "packs": 97},
+        "packed": per_row,
+        "alone": per_row,
+        "saving": {"tokens": 3.42, "cost": None},
+    }
+    (said,) = asking_said(AskingFacts.of({"packing": {"one": facts}}))
+    assert said == (
+        "one answered 800 rows in 100 requests about several at once; alone a row takes 3.4 times the tokens. 3 rows "
+        "had no answer there and had to be asked about alone. Asked alone as well, 6 of 20, 30.0% (10.0 to 55.0) got "
+        "another label: 6 of 20, 30.0% (10.0 to 55.0) in the first half of a request, 6 of 20, 30.0% (10.0 to 55.0) in "
+        "the second. No clear effect of the place was found (chi-square 30.0 at 21 degrees of freedom, p = 0.091, 97 "
+        "requests): positive are 6 of 20, 30.0% (10.0 to 55.0) at the first place and 6 of 20, 30.0% (10.0 to 55.0) at "
+        "the last."
+    )
+    moved = {**facts, "place": {**facts["place"], "p": 1e-9}, "asked_alone": 0, "moved": none}  # type: ignore[dict-item]
+    (said,) = asking_said(AskingFacts.of({"packing": {"one": moved}}))
+    assert "The place in a request moves the label (" in said and "Asked alone" not in said
+    assert asking_said(AskingFacts.of({"packing": {"one": {**facts, "packs": 0}}})) == []

@@ -107,3 +107,16 @@ def test_quota_of_the_run_is_shared_by_its_teachers() -> None:
     assert two.admits(1.0) == "go"
     two.reserve(1.0)
     assert one.slowest(1.0) == "labeling.quota.requests_per_minute"
+
+
+def test_requests_about_one_row_and_about_several_are_estimated_apart() -> None:
+    purse = Purse(Budget(quota=QuotaConfig(tokens=10_000)))
+    purse.learn(tokens=100, usd=0.0)
+    purse.rows = 8
+    assert purse.estimate.tokens == 800  # nothing better is known of eight at once than eight times one
+    purse.learn(tokens=240, usd=0.0, rows=8)
+    purse.learn(tokens=80, usd=0.0, rows=2)
+    assert purse.estimate.tokens == 8 * 32  # 320 tokens for ten rows
+    assert purse.reserve(0.0, rows=4).tokens == 128
+    purse.rows = 1
+    assert purse.estimate == (1.0, 100.0, 0.0)

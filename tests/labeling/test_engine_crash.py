@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from distill.labeling.task import Task
 from distill.teachers.config import OpenAITeacherConfig
 from distill.teachers.openai import OpenAITeacher
 
-base_url, ledger, rows, out, in_flight, most_bytes, commit_s = sys.argv[1:]
+base_url, ledger, rows, out, in_flight, most_bytes, commit_s, together = sys.argv[1:]
 
 class SlowDisk(sqlite3.Connection):
     def execute(self, statement, *parameters):
@@ -47,7 +48,7 @@ votes = []
 with Ledger(ledger) as opened:
     result = ask_teachers(
         [pl.read_parquet(rows)], task=task, teachers=[teacher], ledger=opened,
-        config=LabelingConfig(concurrency=int(in_flight)), on_votes=votes.append,
+        config=LabelingConfig(concurrency=int(in_flight), rows_per_request=int(together)), on_votes=votes.append,
     )
 pl.concat(votes).sort("row_id").write_parquet(out)
 print(result.requests_sent, result.ledger_hits)
@@ -65,11 +66,14 @@ class Child:
         self.server = server
         self.folder = folder
         self.commit_s = 0.0
+        self.in_flight = _IN_FLIGHT
+        self.together = 1
         rows.write_parquet(folder / "rows.parquet")
 
     def start(self, *, ledger: str = "ledger.sqlite", out: str = "votes.parquet", most_bytes: int = 0) -> Any:
         places = [self.folder / ledger, self.folder / "rows.parquet", self.folder / out]
-        command = [sys.executable, "-c", _CHILD, self.server.base_url, *places, _IN_FLIGHT, most_bytes, self.commit_s]
+        command = [sys.executable, "-c", _CHILD, self.server.base_url, *places]
+        command += [self.in_flight, most_bytes, self.commit_s, self.together]
         return subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def finish(self, process: Any) -> tuple[int, int]:
@@ -140,6 +144,27 @@ def test_twenty_kills(child: Child) -> None:
 def test_twenty_kills_with_the_ledger_on_a_slow_disk(child: Child) -> None:
     child.commit_s = 0.1
     kill_and_resume(child, kills=20)
+
+
+def test_rows_asked_together_survive_kills(child: Child) -> None:
+    child.in_flight, child.together = 2, 4
+    child.finish(child.start(ledger="undisturbed.sqlite", out="undisturbed.parquet"))
+    assert child.asked() == _ROWS / 4
+    child.server.requests.clear()
+    for at in (5, 20, 40):
+        process = child.start()
+        while len(child.server.requests) < at and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    sent, hits = child.finish(child.start())
+    assert sum(len(child.server.items_of(request)) or 1 for request in child.server.requests[-sent:]) + hits == _ROWS
+    # A row of a pack that was paid for is not in another one. At risk are twice the packs in flight, of four rows each.
+    asked = Counter(text for request in child.server.requests for text in child.server.items_of(request))
+    assert len(asked) == _ROWS and sum(asked.values()) - _ROWS <= 3 * 2 * 2 * 4
+    assert (child.votes()["outcome"] == "labeled").all()
+    assert child.votes()["label"].equals(child.votes("undisturbed.parquet")["label"])
+    assert child.finish(child.start()) == (0, _ROWS)
 
 
 def test_two_processes_at_once_agree(child: Child) -> None:

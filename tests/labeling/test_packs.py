@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import polars as pl
 import pytest
 
 from distill.labeling import errors
+from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.ledger import Ledger, Source
 from distill.labeling.ledger_admin import export_ledger, import_ledger, ledger_stats, prune_ledger
 from distill.labeling.ledger_parts import Pointer
-from distill.labeling.packs import Gatherer
+from distill.labeling.packs import Gatherer, Packing
 from distill.labeling.progress import LabelingResult
-from distill.labeling.prompt import Prompter
+from distill.labeling.prompt import EXAMPLES_COLUMN, Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Completion, Prompt, Reply, Request
 
@@ -57,7 +59,7 @@ def packer(make_teacher: Any) -> Any:
 
         @staticmethod
         def fitting(labels: dict[int, str]) -> str:
-            return json.dumps({"answers": [{"item": number, "label": label} for number, label in labels.items()]})
+            return json.dumps({"answers": {str(number): {"label": label} for number, label in labels.items()}})
 
         def _step(self, request: Request) -> Any:
             user = json.loads(request.body)["messages"][1][1]
@@ -73,6 +75,10 @@ def packer(make_teacher: Any) -> Any:
 def queries(rows: pl.DataFrame, each: int) -> pl.DataFrame:
     """Gives the rows of ``make_rows`` queries of so many rows."""
     return rows.with_columns(query=pl.concat_str([pl.lit("query "), pl.int_range(pl.len()) // each]))
+
+
+def by_number(answers: list[dict[str, Any]]) -> str:
+    return json.dumps({"answers": {str(one.pop("item")): one for one in answers}})
 
 
 # Asking
@@ -206,7 +212,7 @@ def test_missing_and_torn_answers_are_asked_for_alone(packer: Any, label: Label,
 def test_a_text_cut_off_gives_what_is_whole(packer: Any, label: Label, make_rows: Rows) -> None:
     def write(labels: dict[int, str]) -> tuple[str, str]:
         text = packer.fitting(labels)
-        return "length", text[: text.index('"item": 6') + 16]  # within the sixth answer
+        return "length", text[: text.index('"6": {') + 16]  # within the sixth answer
 
     packer.write = write
     votes, result = label(queries(make_rows(8), 8), packer, reasks=0, **PACKS)
@@ -220,7 +226,11 @@ def test_a_text_cut_off_gives_what_is_whole(packer: Any, label: Label, make_rows
         (lambda answers: json.dumps(answers), 1),  # the list alone
         (lambda answers: f"Here you are:\n```json\n{json.dumps({'answers': answers})}\n```", 1),
         (lambda answers: f"<think>{{}} hm</think>{json.dumps({'answers': answers})}", 1),
-        (lambda answers: json.dumps({"answers": {str(one.pop("item")): one for one in answers}}), 1),
+        (lambda answers: json.dumps({"answers": answers}), 1),
+        (lambda answers: json.dumps({one.pop("item"): one for one in answers}), 1),  # without the object around them
+        (lambda answers: by_number(answers)[:-1] + ",}", 1),
+        (lambda answers: ("length", by_number(answers)[:-1]), 1),  # the last brace is missing, every answer is there
+        (lambda answers: by_number(answers)[:-2] + ', "2": {"label": "exact"}, "2": {"label": "irrelevant"}}}', 2),
         (lambda answers: json.dumps({"answers": [{**one, "item": str(one["item"])} for one in answers]}), 1),
         (lambda answers: json.dumps({"answers": [one["label"] for one in answers]}), 5),  # by order: never guessed
         (lambda answers: '{"label": "exact"}', 5),
@@ -301,6 +311,17 @@ def test_a_teacher_that_takes_several_rows_by_itself(make_teacher: Any, label: L
     assert sorted(votes["asked_with"]) == [3] * 3 + [8] * 8 and votes["input_tokens"].sum() == 20
 
 
+def test_a_pack_that_cannot_be_written_ends_its_rows_or_sends_them_alone(
+    packer: Any, label: Label, make_rows: Rows
+) -> None:
+    packer.compile_pack = lambda prompts, sample: None
+    _, result = label(make_rows(8), packer, **PACKS)
+    assert packer.sent == [1] * 8 and result.outcomes == {"labeled": 8}
+    packer.compile_pack = lambda prompts, sample: 1 / 0
+    votes, result = label(make_rows(8, first=50), packer, **PACKS)
+    assert result.outcomes == {"failed": 8} and "ZeroDivisionError" in votes["reason"][0]
+
+
 # What a seller can do
 
 
@@ -345,9 +366,9 @@ def test_pack_prompt(task: Task, packer: Any) -> None:
     pack = prompter.pack(prompts)
     assert (pack.row_id, pack.prefix, pack.items, pack.options) == ("r0", "a", 3, prompts[0].options)
     answers = pack.schema["properties"]["answers"]
-    assert (answers["minItems"], answers["maxItems"]) == (3, 3)
-    assert list(answers["items"]["properties"]) == ["item", "label"]
-    assert answers["items"]["properties"]["item"] == {"type": "integer", "enum": [1, 2, 3]}
+    assert answers["required"] == list(answers["properties"]) == ["1", "2", "3"]
+    assert pack.schema["$defs"]["answer"] == prompts[0].schema
+    assert '{"answers": {"1": {"label": "…"}, "2": {"label": "…"}, …}}' in pack.system
     # A server holds both in its prefix cache up to where they differ.
     shared = pack.system.split("# Several items")[0]
     assert prompts[0].system.startswith(shared) and "`irrelevant`" in shared
@@ -432,3 +453,46 @@ def test_the_schema_version_rises_with_the_first_pointer(
         # The first pointer of a row stays.
         one.put(b"l" * 16, Reply("y"), source=source, pointers=[Pointer(b"r" * 16, 1, 2)]).result(10)
         assert two.get_many([b"r" * 16])[b"r" * 16].body == "x"
+
+
+# What a pack is made of
+
+
+def test_examples_of_all_rows_are_shown_once(task: Task, packer: Any) -> None:
+    prompter = Prompter(task, packer.answer, examples=["one", "two", "three"])
+    rows = [
+        {"row_id": f"r{at}", "query": "a", "title": f"t{at}", EXAMPLES_COLUMN: shown}
+        for at, shown in enumerate(([0, 1], [1, 2]))
+    ]
+    pack = prompter.pack([prompter(row) for row in rows])
+    head, _, items = pack.user.partition("The items to judge:")
+    assert head.split("\n\n")[1:4] == ["one", "two", "three"] and list(items_of(items)) == [1, 2]
+
+
+def test_rows_with_images_and_bare_labels_are_not_packed(task: Task, packer: Any) -> None:
+    prompter, config = Prompter(task, packer.answer), LabelingConfig(rows_per_request=8)
+    packing = Packing.of(packer, prompter, config)
+    prompt = prompter({"row_id": "r", "query": "a", "title": "t"})
+    assert packing is not None and packing.takes(prompt) and not packing.takes(replace(prompt, images=("a.png",)))
+    packer.answer = replace(packer.answer, form="label")
+    assert Packing.of(packer, Prompter(task, packer.answer), config) is None
+    assert Packing.of(packer, prompter, LabelingConfig(rows_per_request=1)) is None
+
+
+def test_a_task_with_one_input_packs_rows_as_they_come(packer: Any) -> None:
+    task = Task(labels=LABELS, inputs=("query",))
+    packing = Packing.of(packer, Prompter(task, packer.answer), LabelingConfig(rows_per_request=8))
+    assert packing is not None
+    prompts = [Prompter(task, packer.answer)({"row_id": name, "query": name}) for name in ("a", "b")]
+    assert packing.company(prompts[0], sample=0) == packing.company(prompts[1], sample=0)
+
+
+def test_what_changes_a_row_key(task: Task, packer: Any) -> None:
+    def key(task: Task, *, most: int = 8, title: str = "t") -> bytes:
+        prompter = Prompter(task, packer.answer)
+        packing = Packing.of(packer, prompter, LabelingConfig(rows_per_request=most))
+        assert packing is not None
+        return packing.row_key(packer.compile(prompter({"row_id": "r", "query": "a", "title": title}), sample=0))
+
+    keys = [key(task), key(task, most=7), key(task, title="u"), key(replace(task, instructions="Judge."))]
+    assert len(set(keys)) == 4 and key(task) == keys[0]

@@ -35,6 +35,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -104,6 +105,12 @@ class FaultServer:
     def requests_about(self, text: str) -> list[dict[str, Any]]:
         """Requests whose user messages contain ``text``."""
         return [request for request in self.requests if text in user_text(request)]
+
+    @staticmethod
+    def items_of(request: dict[str, Any]) -> list[str]:
+        """The items of a request about several rows, in order; none where it is about one."""
+        found = re.findall(r"^Item \d+ \(mark (\w+)\):\n<data \1>\n(.*?)\n</data \1>$", user_text(request), re.S | re.M)
+        return [text for _, text in found]
 
     def stop(self) -> None:
         """Ends it; whoever still waits for an answer is cut off."""
@@ -252,11 +259,20 @@ def user_text(request: dict[str, Any]) -> str:
 
 
 def fitting_answer(request: dict[str, Any]) -> str:
-    """An answer that fits the request's schema; the label is a hash of the first user message."""
+    """An answer that fits the request's schema; the label is a hash of the first user message, or of each item."""
     first = next(message["content"] for message in request["messages"] if message["role"] == "user")
-    digest = hashlib.blake2b(str(first).encode(), digest_size=8).digest()
     schema = request.get("response_format", {}).get("json_schema", {}).get("schema", {})
     properties = schema.get("properties", {"label": {"enum": list(DEFAULT_LABELS)}})
+    if "answers" not in properties:
+        return json.dumps(_fitting(str(first), properties))
+    fields = schema["$defs"]["answer"]["properties"]
+    items = enumerate(FaultServer.items_of(request), start=1)
+    answers = {str(number): _fitting(text, fields) for number, text in items}
+    return json.dumps({"answers": answers})
+
+
+def _fitting(text: str, properties: dict[str, Any]) -> dict[str, Any]:
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     labels = properties["label"]["enum"]
     label = labels[digest[0] % len(labels)]
     values: dict[str, Any] = {"trace": f"Because of {digest.hex()}.", "label": label, "confidence": 0.7}
@@ -265,4 +281,4 @@ def fitting_answer(request: dict[str, Any]) -> str:
     if "probs" in properties:
         rest = 0.3 / (len(labels) - 1)
         values["probs"] = {name: 0.7 if name == label else rest for name in labels}
-    return json.dumps({name: values[name] for name in properties})
+    return {name: values[name] for name in properties}

@@ -169,7 +169,7 @@ def test_the_key_of_a_request(gemini_server):
 
 
 def test_each_row_and_sample_has_a_seed_of_its_own(gemini_server):
-    from distill.teachers.openai import _seed
+    from distill.teachers.row_seed import row_seed
 
     one = teacher(gemini_server, seed=7)
     first, second = prompts_of(one)[:2]
@@ -178,7 +178,7 @@ def test_each_row_and_sample_has_a_seed_of_its_own(gemini_server):
         for prompt, sample in [(first, 0), (first, 1), (second, 0)]
     ]
     assert len(set(sent)) == 3
-    assert sent[0] == _seed(7, 0, first.user)  # as the other teachers draw it
+    assert sent[0] == row_seed(7, sample=0, user=first.user)  # as the other teachers draw it
     assert "seed" not in json.loads(teacher(gemini_server).compile(first, sample=0).body)["generationConfig"]
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import distill
 from distill.labeling import errors
 from distill.labeling.guideline import Guideline
 from distill.labeling.parsing import Answer, parse_answer
@@ -127,6 +128,22 @@ def test_every_answer_fits_the_schema(base_url, probs):
         if probs == "confidence":
             assert sum(answer.probs) == pytest.approx(1)
     assert len({answer.label for _, answer in answered}) > 1
+
+
+def test_several_rows_in_one_request_are_each_answered(base_url, tmp_path):
+    teacher = {"type": "openai", "base_url": base_url, "model": "tiny", "family": "llama", "max_concurrency": 4}
+    rows = pl.read_parquet(ROOT / "recipes" / "quickstart" / "pairs.parquet").sort("query").head(40)
+    table = distill.read_rows(rows, TASK, data={"id": "row_id", "group": "query", "split": {"train": 1.0}})
+    told = []
+    settings = {"config": {"rows_per_request": 8}, "ledger": tmp_path / "ledger.sqlite", "on_facts": told.append}
+    votes = distill.label(table, TASK, {"local": {**teacher, "max_tokens": 200}}, **settings)
+    assert (votes["outcome"] == "labeled").all() and (votes["asked_with"] > 1).any()
+    # Held to the schema, even a random model answers each item, and is asked nothing twice.
+    tally, packing = told[0].result.teachers["local"], told[0].packing["local"]
+    assert (tally.reasks, tally.asked_alone) == (0, 0)
+    assert packing.saving["tokens"] > 1.5  # the guideline is read once for several rows
+    again = distill.label(table, TASK, {"local": {**teacher, "max_tokens": 200}}, **settings)
+    assert told[1].result.requests_sent == 0 and again["label"].equals(votes["label"])
 
 
 def test_same_seed_same_answers(base_url):
