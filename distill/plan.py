@@ -38,7 +38,8 @@ class TeacherPlan:
         rows: Rows of the splits that are asked, times samples.
         duplicates: Of those, requests that are the same as another one: asked once.
         in_ledger: Distinct requests whose reply is held already: free.
-        without_reply: Rows that a recorded teacher has no reply for.
+        without_reply: Rows that a recorded teacher has no reply for, or whose label cannot be shown to a teacher that
+            is to explain it.
         to_send: Distinct requests that would be sent.
         input_tokens: Of what would be sent.
         output_tokens: Of what would come back.
@@ -203,6 +204,9 @@ class _Tally:
 
     def _requests(self, batch: pl.DataFrame) -> Iterator[Request | None]:
         for row in batch.iter_rows(named=True):
+            if self._prompter.not_asked(row) is not None:
+                yield from [None] * self.asked.config.samples
+                continue
             prompt = self._prompter(row)
             self.rows_cut += bool(prompt.cut)
             for sample in range(self.asked.config.samples):

@@ -112,7 +112,8 @@ def _unanswered(
     """Places of the rows of a batch whose reply is not held, with their keys; equal requests once."""
     keys: dict[bytes, int] = {}
     for place, row in enumerate(batch.iter_rows(named=True)):
-        request = teacher.compile(prompter(row), sample=0)
+        asked = prompter.not_asked(row) is None
+        request = teacher.compile(prompter(row), sample=0) if asked else None
         if request is not None:
             keys.setdefault(request.key, place)
     held = ledger.get_many(keys)

@@ -17,10 +17,11 @@ from distill.labeling.jobs import Floor, Job
 from distill.labeling.labeling_events import LimitWatch
 from distill.labeling.ledger import Source
 from distill.labeling.limits import backoff_s
-from distill.labeling.parsing import Answer, AnswerError, parse_answer
+from distill.labeling.parsing import Answer, AnswerError, parse_answer, parse_rationale
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
 from distill.labeling.row_order import together
 from distill.labeling.teacher import Completion, Reply, Teacher
+from distill.labeling.traces import keep_trace
 from distill.labeling.vote import Outcome, Vote
 
 _ROWS_PER_STEP = 256
@@ -106,6 +107,11 @@ class Lane:
         for row in rows:
             for sample in range(self.floor.config.samples):
                 self._open += 1
+                if (reason := self._prompter.not_asked(row)) is not None:
+                    vote = Vote(row["row_id"], self.teacher.name, self.teacher.family, "unsent", sample, reason)
+                    vote.cause = "no_known_label"
+                    self._emit(vote)
+                    continue
                 try:
                     prompt = self._prompter(row)
                     if prompt.cut and not sample:
@@ -385,19 +391,23 @@ class Lane:
             answer = self._answer(completion)
         except AnswerError as error:
             return self._misfit(job, completion, str(error)[:_MAX_REASON_CHARS])
-        if answer.label is None:
+        if self.teacher.answer.explains:
+            vote = self._vote(job, "explained", f"shown the label {job.prompt.known_label}")
+        elif answer.label is None:
             vote = self._vote(job, "abstained", "the teacher said that it cannot tell", "abstained")
         else:
             vote = self._vote(job, "labeled")
             vote.label, vote.probs, vote.probs_source = answer.label, answer.probs, answer.probs_source
             vote.probs_clipped = completion.probs_clipped
-        vote.trace, vote.clauses = answer.trace or completion.reasoning, answer.clauses
-        if vote.trace is not None:
-            vote.trace_order = self.teacher.answer.trace_order if answer.trace else "before"
+        vote.clauses = answer.clauses
+        if answer.trace or completion.reasoning:
+            keep_trace(vote, answer, completion, task=self.floor.task, asked=self.teacher.answer, prompt=job.prompt)
         return vote
 
     def _answer(self, completion: Completion) -> Answer:
         """The answer in a completion: the distribution that came with it, else what its text says."""
+        if self.teacher.answer.explains:
+            return parse_rationale(completion.text, task=self.floor.task)
         if completion.probs is not None:
             return answer_of_probs(completion, task=self.floor.task)
         if completion.others:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from distill.labeling.quota_config import QuotaConfig
-from distill.labeling.teacher import AnswerFormat, ProbsAsked, TraceOrder
+from distill.labeling.teacher import AnswerFormat, ProbsAsked
 
 # Errors leave the input out: it may be a secret.
 SECTION = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 _MAX_TOKENS = 512
 _MAX_TOKENS_WITH_TRACES = 1024
+# A trace may fill the characters of its schema with a script that takes a token a character.
+_MOST_TOKENS_PER_TRACE_TOKEN = 4
 
 
 class PriceConfig(BaseModel):
@@ -36,9 +40,17 @@ class ModelTeacherConfig(BaseModel):
     model: str = Field(min_length=1, description="name of the model, as the server or provider lists it")
     family: str = Field(min_length=1, description="models that share ancestry share a family: they err together")
     traces: bool = Field(False, description="ask for the reasoning besides the label")
-    trace_order: TraceOrder = Field(
+    trace_order: Literal["before", "after"] = Field(
         "before",
         description="before: the reasoning is written first and leads to the label; after: it explains the label given",
+    )
+    trace_tokens: int = Field(
+        120, ge=20, le=4000, description="how long the reasoning may be, in tokens; longer ones are cut and marked"
+    )
+    rationale_for: Literal["gold"] | None = Field(
+        None,
+        description="gold: show each row's human label and ask for the reasoning behind it, never for a label; rows of "
+        "split test and without a human label are not asked",
     )
     clauses: bool = Field(True, description="ask for the clauses of the guideline that decided")
     probs: ProbsAsked = Field(
@@ -48,7 +60,10 @@ class ModelTeacherConfig(BaseModel):
         0.0, ge=0, le=2, description="0 for the likeliest answer; null where the server takes no temperature"
     )
     max_tokens: int | None = Field(
-        None, ge=1, description=f"longest answer; {_MAX_TOKENS} by default, {_MAX_TOKENS_WITH_TRACES} with traces"
+        None,
+        ge=1,
+        description=f"longest answer; {_MAX_TOKENS} by default, with traces {_MAX_TOKENS_WITH_TRACES} or more by "
+        "trace_tokens",
     )
     seed: int | None = Field(
         None, description="makes sampling repeatable: each row and sample gets a seed from it; null sends none"
@@ -65,12 +80,22 @@ class ModelTeacherConfig(BaseModel):
     @property
     def answer(self) -> AnswerFormat:
         """What it is asked to write besides the label."""
-        return AnswerFormat(trace=self.traces, clauses=self.clauses, probs=self.probs, trace_order=self.trace_order)
+        return AnswerFormat(
+            trace=self.traces or self.rationale_for is not None,
+            clauses=self.clauses,
+            probs=self.probs,
+            trace_order="given" if self.rationale_for else self.trace_order,
+            trace_tokens=self.trace_tokens,
+        )
 
     @property
     def token_limit(self) -> int:
         """``max_tokens``, or its default."""
-        return self.max_tokens or (_MAX_TOKENS_WITH_TRACES if self.traces else _MAX_TOKENS)
+        if self.max_tokens is not None:
+            return self.max_tokens
+        if not self.answer.trace:
+            return _MAX_TOKENS
+        return max(_MAX_TOKENS_WITH_TRACES, _MAX_TOKENS + _MOST_TOKENS_PER_TRACE_TOKEN * self.trace_tokens)
 
     @model_validator(mode="after")
     def _dollars_need_a_price(self) -> ModelTeacherConfig:

@@ -37,7 +37,10 @@ _LIST_MODELS_TIMEOUT_S = 3.0
 _KEEPALIVE_S = 4.0
 
 _MAX_MODELS_NAMED = 8
-_BOUNDS = ("minimum", "maximum", "maxItems")
+_BOUNDS = ("minimum", "maximum", "maxItems", "maxLength")
+# Of the string keywords, OpenAI's strict mode takes pattern and format alone.
+_UNKNOWN_TO_OPENAI = ("maxLength",)
+_OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com", ".services.ai.azure.com")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_HEADS = 128
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -274,7 +277,8 @@ class OpenAITeacher:
         if config.structured == "json_object":
             payload["response_format"] = {"type": "json_object"}
         elif config.structured != "none":
-            schema = prompt.schema if config.structured == "json_schema" else _unbounded(prompt.schema)
+            without = _BOUNDS if config.structured == "json_schema_unbounded" else _unknown_bounds(self.endpoint)
+            schema = _unbounded(prompt.schema, without)
             named = {"name": "answer", "strict": True, "schema": schema}
             payload["response_format"] = {"type": "json_schema", "json_schema": named}
         payload |= config.extra_body
@@ -357,17 +361,25 @@ def _seed(seed: int, sample: int, user: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=4, person=b"distill-seed-1").digest(), "big") >> 1
 
 
-def _unbounded(schema: Any) -> Any:
-    """The schema without the keywords that not every strict mode knows (Azure's, of older models)."""
+def _unknown_bounds(endpoint: str) -> tuple[str, ...]:
+    """Keywords that a service's strict mode is known to refuse."""
+    host = urlsplit(endpoint).hostname or ""
+    return _UNKNOWN_TO_OPENAI if host.endswith(_OPENAI_HOSTS) else ()
+
+
+def _unbounded(schema: Any, without: tuple[str, ...] = _BOUNDS) -> Any:
+    """The schema without keywords that not every strict mode knows (Azure's, of older models)."""
+    if not without:
+        return schema
     if isinstance(schema, list):
-        return [_unbounded(item) for item in schema]
+        return [_unbounded(item, without) for item in schema]
     if not isinstance(schema, dict):
         return schema
     # A label may be called like a keyword; a bound is one only where it has a number.
     return {
-        name: _unbounded(value)
+        name: _unbounded(value, without)
         for name, value in schema.items()
-        if name not in _BOUNDS or not isinstance(value, int | float)
+        if name not in without or not isinstance(value, int | float)
     }
 
 
