@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from distill.recipe import Recipe
+    from distill.teachers.model_config import ModelTeacherConfig
     from distill.teachers.openai import OpenAITeacher
 
 State = Literal["ok", "note", "bad"]
@@ -76,6 +77,7 @@ def examine(recipe: Recipe | None = None) -> Examination:
     _look_at_disk_and_ledger(found, recipe)
     if recipe is not None:
         _look_at_servers(found, recipe)
+        _look_at_prices(found, recipe)
     return found
 
 
@@ -169,6 +171,29 @@ def _look_at_servers(found: Examination, recipe: Recipe) -> None:
             serves = not models or config.model in models
             text = f"{addresses} serves {', '.join(models) or 'models that it does not list'}"
             found.add(f"teacher {name}", "ok" if serves else "bad", text if serves else f"{text}, not {config.model!r}")
+
+
+def _look_at_prices(found: Examination, recipe: Recipe) -> None:
+    from distill.teachers.model_config import ModelTeacherConfig
+
+    for name, config in recipe.teachers.items():
+        if isinstance(config, ModelTeacherConfig):
+            text = price_said(config)
+            unknown = config.known_price is None
+            remedy = f"; give teachers.{name}.price (0 where it costs nothing)" if unknown else ""
+            found.add(f"price of {name}", "note" if unknown else "ok", text + remedy)
+
+
+def price_said(config: ModelTeacherConfig) -> str:
+    """What a teacher's tokens cost and who says so, in words."""
+    known = config.known_price
+    if known is None:
+        return f"unknown, not zero: no table knows {config.model} at {config.price_host or 'no host'}"
+    price = known.price
+    said = f"${price.input_usd_per_mtok:g} in, ${price.output_usd_per_mtok:g} out a million tokens"
+    if price.cached_input_usd_per_mtok is not None:
+        said += f", ${price.cached_input_usd_per_mtok:g} from the cache"
+    return f"{said} ({known.source})"
 
 
 async def _models_of(teacher: OpenAITeacher) -> list[str]:

@@ -284,6 +284,10 @@ def _notes(plan: TeacherPlan) -> list[str]:
     notes = [plan.probe] if plan.probe else []
     if plan.to_send:
         notes.append(plan.basis)
+        if plan.cost_usd is None:
+            notes.append(
+                f"its cost is unknown, not zero; give teachers.{plan.teacher}.price (0 where it costs nothing)"
+            )
         if plan.earlier:
             notes.append(
                 f"the ledger holds {plan.earlier:,} answers of it to other requests (an earlier guideline or prompt, "

@@ -236,8 +236,19 @@ def _write_canaries(labeled: LabelingFacts, folder: RunFolder) -> None:
 
 
 def _warn_of_unseen_costs(session: Session) -> None:
+    from distill.teachers.model_config import ModelTeacherConfig
+
     labeling = session.recipe.labeling
-    unpriced = [name for name, config in session.recipe.teachers.items() if getattr(config, "price", 0) is None]
+    unpriced = {
+        name: config
+        for name, config in session.recipe.teachers.items()
+        if isinstance(config, ModelTeacherConfig) and config.known_price is None
+    }
+    for name, config in unpriced.items():
+        session.progress.warn(
+            f"teacher {name}: what {config.model} costs is not known, so its cost is counted nowhere; give "
+            f"teachers.{name}.price (0 where it costs nothing)"
+        )
     limits = {
         "labeling.budget_usd": labeling.budget_usd,
         "labeling.quota.usd_per_minute": labeling.quota and labeling.quota.usd_per_minute,
@@ -245,7 +256,7 @@ def _warn_of_unseen_costs(session: Session) -> None:
     for key, limit in limits.items():
         if unpriced and limit is not None:
             session.progress.warn(
-                f"{key} cannot see what {', '.join(unpriced)} costs: give teachers.{unpriced[0]}.price"
+                f"{key} cannot see what {', '.join(unpriced)} costs: give teachers.{next(iter(unpriced))}.price"
             )
 
 

@@ -106,7 +106,7 @@ class TeacherFacts(_Frozen):
     citing: float = Field(description="share of labels with a clause cited")
     tracing: float = Field(description="share of labels with a reason in words")
     traces: int = Field(description="reasons in words, with a label or for one that was given")
-    traces_checked: bool = Field(description="whether reasons were checked; votes of an older run were not")
+    traces_checked: bool = Field(description="whether any was checked; those of an older run were not")
     trace_problems: dict[str, int] = Field(description="what is wrong with reasons, and with how many")
     probs_sources: dict[str, int]
 
@@ -233,14 +233,10 @@ def _trace_facts(votes: pl.DataFrame) -> dict[str, Any]:
     traces = int((votes["trace"].fill_null("") != "").sum())
     if "trace_problems" not in votes.columns:
         return {"traces": traces, "traces_checked": False, "trace_problems": {}}
-    found = (
-        votes["trace_problems"]
-        .explode(empty_as_null=True)
-        .drop_nulls()
-        .value_counts()
-        .sort("count", "trace_problems", descending=[True, False])
-    )
-    return {"traces": traces, "traces_checked": True, "trace_problems": dict(found.iter_rows())}
+    checked = votes["trace_problems"].drop_nulls()
+    found = checked.explode(empty_as_null=True).drop_nulls().value_counts()
+    counts = found.sort("count", "trace_problems", descending=[True, False])
+    return {"traces": traces, "traces_checked": len(checked) > 0, "trace_problems": dict(counts.iter_rows())}
 
 
 def label_facts(labels: pl.DataFrame, task: Task) -> LabelFacts:

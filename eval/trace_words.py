@@ -24,10 +24,10 @@ _SAID = {
 
 
 def traces_said(teachers: Sequence[TeacherFacts]) -> list[str]:
-    """How many reasons each teacher gave and what is wrong with them; nothing of teachers that gave none."""
+    """How many reasons each teacher gave and what is wrong with them; nothing where none was checked."""
     lines = []
     for teacher in teachers:
-        if not teacher.traces:
+        if not teacher.traces_checked:
             continue
         said = f"{teacher.name} gave a reason in words with {100 * teacher.tracing:.0f}% of its labels"
         if explained := teacher.outcomes.get("explained", 0):
@@ -37,7 +37,7 @@ def traces_said(teachers: Sequence[TeacherFacts]) -> list[str]:
         if teacher.trace_problems:
             found = ", ".join(f"{count(n)} {_SAID.get(name, name)}" for name, n in teacher.trace_problems.items())
             said += f"; of {count(teacher.traces)} reasons, {found}"
-        elif teacher.traces_checked:
+        else:
             said += "; no check found anything wrong with them"
         lines.append(said + ".")
     return lines

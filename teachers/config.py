@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from distill.teachers.model_config import PriceConfig
 from distill.teachers.openai_config import OpenAITeacherConfig
+from distill.teachers.price_config import PriceConfig
 from distill.teachers.recorded_config import RecordedColumns, RecordedTeacherConfig
 
 __all__ = ["OpenAITeacherConfig", "PriceConfig", "RecordedColumns", "RecordedTeacherConfig", "TeacherConfig"]

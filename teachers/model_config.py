@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from distill.labeling.quota_config import QuotaConfig
 from distill.labeling.teacher import AnswerFormat, ProbsAsked
+from distill.teachers.price_config import PriceConfig
+from distill.teachers.prices import KnownPrice, find_price
 
 # Errors leave the input out: it may be a secret.
 SECTION = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -16,20 +18,6 @@ _MAX_TOKENS = 512
 _MAX_TOKENS_WITH_TRACES = 1024
 # A trace may fill the characters of its schema with a script that takes a token a character.
 _MOST_TOKENS_PER_TRACE_TOKEN = 4
-
-
-class PriceConfig(BaseModel):
-    """What tokens cost, in US dollars a million tokens."""
-
-    model_config = SECTION
-
-    input_usd_per_mtok: float = Field(ge=0, description="a million input tokens, in US dollars")
-    output_usd_per_mtok: float = Field(ge=0, description="a million output tokens, thinking included, in US dollars")
-    cached_input_usd_per_mtok: float | None = Field(
-        None,
-        ge=0,
-        description="a million input tokens served from the provider's prefix cache; by default as any input",
-    )
 
 
 class ModelTeacherConfig(BaseModel):
@@ -71,7 +59,12 @@ class ModelTeacherConfig(BaseModel):
     max_concurrency: int | None = Field(
         None, ge=1, description="the most requests in flight; null lets the engine find out"
     )
-    price: PriceConfig | None = Field(None, description="what tokens cost; without it the cost is not known")
+    price: PriceConfig | None = Field(
+        None,
+        description="what tokens cost, 0 for nothing; without it as the table of known prices says, and where that has "
+        "no such model the cost is not known",
+        json_schema_extra=lambda schema: schema["anyOf"].append({"const": 0}),
+    )
     budget_usd: float | None = Field(None, ge=0, description="what a run may spend on it, within labeling.budget_usd")
     quota: QuotaConfig | None = Field(
         None, description="requests, tokens and dollars that it may use a minute and in all, within labeling.quota"
@@ -80,13 +73,24 @@ class ModelTeacherConfig(BaseModel):
     @property
     def answer(self) -> AnswerFormat:
         """What it is asked to write besides the label."""
+        trace = self.traces or self.rationale_for is not None
         return AnswerFormat(
-            trace=self.traces or self.rationale_for is not None,
+            trace=trace,
             clauses=self.clauses,
             probs=self.probs,
             trace_order="given" if self.rationale_for else self.trace_order,
-            trace_tokens=self.trace_tokens,
+            trace_tokens=self.trace_tokens if trace else None,
         )
+
+    @property
+    def price_host(self) -> str | None:
+        """Host whose prices hold, as the price table knows it; None where nobody sells."""
+        return None
+
+    @property
+    def known_price(self) -> KnownPrice | None:
+        """What tokens cost and who says so: the recipe or a price table; None where nobody does."""
+        return find_price(self.model, host=self.price_host, given=self.price)
 
     @property
     def token_limit(self) -> int:
@@ -100,8 +104,10 @@ class ModelTeacherConfig(BaseModel):
     @model_validator(mode="after")
     def _dollars_need_a_price(self) -> ModelTeacherConfig:
         limited = self.budget_usd is not None or (self.quota is not None and self.quota.usd_per_minute is not None)
-        if limited and self.price is None:
-            raise ValueError("budget_usd and quota.usd_per_minute see nothing without a price; give price")
+        if limited and self.known_price is None:
+            raise ValueError(
+                "budget_usd and quota.usd_per_minute see nothing without a price, and none is known; give price"
+            )
         return self
 
 

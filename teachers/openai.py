@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from distill.labeling.errors import BadReplyError, ConnectionFailedError, TeacherError, TeacherTimeoutError
 from distill.labeling.teacher import Completion, Finish, Prompt, Reply, Request, RequestHead
-from distill.teachers.config import OpenAITeacherConfig, PriceConfig
+from distill.teachers.config import OpenAITeacherConfig
 from distill.teachers.http_connections import (
     Connections,
     ConnectTimedOutError,
@@ -25,6 +25,7 @@ from distill.teachers.http_connections import (
     Response,
 )
 from distill.teachers.openai_errors import Refusal, as_error, is_filtered, one_line, quiet_s, told
+from distill.teachers.prices import Tier, Usage, cost_usd
 from distill.teachers.servers import Server, Servers
 
 if TYPE_CHECKING:
@@ -81,6 +82,9 @@ class OpenAITeacher:
         self.model = config.model
         self.endpoint = config.endpoint or endpoint_of(config.base_urls[0])
         self._config = config
+        known = config.known_price
+        self._price = known.price if known else None
+        self._tier: Tier = "flex" if config.extra_body.get("service_tier") == "flex" else "standard"
         self._session: aiohttp.ClientSession | None = None
         self._servers = Servers([Server(url, endpoint_of(url)) for url in config.base_urls])
         self._answered = False
@@ -182,8 +186,8 @@ class OpenAITeacher:
             raise await self._refused(Refusal(response.status, _mapping(response.headers), body, parsed), server)
         completion = self._read(body, parsed)
         self._answered = True
-        cost_usd = _cost_usd(_usage_of(parsed), self._config.price)
-        return Reply(body, latency_s, cost_usd, completion, quiet_s=quiet_s(dict(response.headers)))
+        paid_usd = cost_usd(_usage(parsed), self._price, tier=self._tier)
+        return Reply(body, latency_s, paid_usd, completion, quiet_s=quiet_s(dict(response.headers)))
 
     async def _post(self, server: Server, body: bytes) -> Response:
         """Sends a body through a proxy."""
@@ -438,17 +442,11 @@ def _count(usage: dict[str, Any], field: str) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _cost_usd(usage: dict[str, Any], price: PriceConfig | None) -> float | None:
-    """Tokens by their prices; None where a price or a count is not known."""
-    if price is None:
-        return None
-    fresh, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    if fresh is None or written is None:
-        return None
+def _usage(parsed: Any) -> Usage:
+    """Tokens of a chat completion. DeepSeek counts what its cache served under a name of its own."""
+    usage = _usage_of(parsed)
     details = usage.get("prompt_tokens_details")
-    cached = (_count(details, "cached_tokens") or 0) if isinstance(details, dict) else 0
-    cached_price = price.cached_input_usd_per_mtok
-    if cached_price is None:
-        cached_price = price.input_usd_per_mtok
-    cost = (fresh - cached) * price.input_usd_per_mtok + cached * cached_price + written * price.output_usd_per_mtok
-    return cost / 1e6
+    cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
+    if cached is None:
+        cached = _count(usage, "prompt_cache_hit_tokens") or 0
+    return Usage(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"), cached)

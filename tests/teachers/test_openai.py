@@ -105,11 +105,14 @@ def test_cached_tokens_have_their_price(fault_server):
         fault_server,
         price={"input_usd_per_mtok": 10, "output_usd_per_mtok": 0, "cached_input_usd_per_mtok": 1},
     )
-    from distill.teachers.openai import _cost_usd
+    from distill.teachers.openai import _usage
+    from distill.teachers.prices import Usage, cost_usd
 
-    usage = {"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 80}}
+    counts = {"prompt_tokens": 100, "completion_tokens": 7}
+    usage = _usage({"usage": {**counts, "prompt_tokens_details": {"cached_tokens": 80}}})
+    assert usage == _usage({"usage": {**counts, "prompt_cache_hit_tokens": 80}}) == Usage(100, 7, 80)
     # 20 fresh at 10 dollars a million and 80 cached at 1: 280 dollars a million.
-    assert _cost_usd(usage, one._config.price) == pytest.approx(280e-6)
+    assert cost_usd(usage, one._price) == pytest.approx(280e-6)
 
 
 def test_what_is_sent(fault_server):
