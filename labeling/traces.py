@@ -67,6 +67,7 @@ _ENDS = (
 _THING = r"(?:it|this|that|the\s+(?:item|product|listing|result|label|answer|verdict))"
 _LEADS = (
     r"(?:so|therefore|thus|hence|overall|making\s+(?:it|this)|makes?\s+(?:it|this)|but|"
+    r"i(?:[’']d|\s+would)?\s+(?:call|label|rate|judge)|"
     + _THING
     + r"(?:\s+(?:is|remains|stays|counts\s+as|qualifies\s+as|would\s+be|must\s+be)|[’']s))"
 )

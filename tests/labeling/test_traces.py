@@ -40,6 +40,7 @@ VALUES = {"query": "red shoe", "title": "Acme E9 trail running shoe for men, siz
         ("substitute", "Every constraint holds, exact."),
         ("substitute", "Exact: brand, size and color hold."),
         ("irrelevant", "Not exact, so it is a substitute."),
+        ("exact", "The size is off: I would call this substitute."),
         ("exact", "It is a SUBSTITUTE match because the size is off."),
     ],
 )
