@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from distill.labeling.asked_rows import AskedRows
     from distill.labeling.teacher import Teacher
 
-_ROWS_READ = 50
+_ROWS_READ = 1000
 _SAMPLE = {
     "query": "wireless noise cancelling headphones",
     "title": "Over-ear Bluetooth headphones with active noise cancelling, 40 h battery",
@@ -30,6 +30,10 @@ _SAMPLE = {
     "description": "Wireless headphones that cancel noise on planes and trains.",
 }
 _ANSWERED = ("labeled", "explained", "abstained")
+_OF_THE_VOTE = (
+    *("row_id", "outcome", "label", "probs_source", "probs_clipped", "trace", "trace_order", "trace_problems"),
+    *("clauses", "reason", "cause", "input_tokens", "output_tokens", "cost_usd", "latency_s", "from_ledger"),
+)
 
 
 @dataclass(frozen=True)
@@ -249,8 +253,6 @@ def _answer(
     assert recipe.task is not None
     config = recipe.teachers[teacher.name]
     probs = vote["probs"]
-    taken = ("row_id", "outcome", "label", "probs_source", "probs_clipped", "trace", "trace_order", "trace_problems")
-    taken += ("clauses", "reason", "cause", "input_tokens", "output_tokens", "cost_usd", "latency_s", "from_ledger")
     return OneAnswer(
         teacher=teacher.name,
         model=getattr(teacher, "model", None),
@@ -260,7 +262,7 @@ def _answer(
         probs=None if probs is None else dict(zip(recipe.task.labels, probs, strict=True)),
         price=price_said(config) if isinstance(config, ModelTeacherConfig) else "nobody is paid",
         elapsed_s=elapsed_s,
-        **{name: vote[name] for name in taken},
+        **{name: vote[name] for name in _OF_THE_VOTE},
     )
 
 

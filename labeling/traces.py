@@ -8,7 +8,7 @@ aim to be right where they speak, and miss much that they do not look for: a tra
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -210,8 +210,7 @@ def contradicts(trace: str, label: str, labels: tuple[str, ...]) -> bool:
         return False
     concluded, denied = None, set()
     for sentence in _SENTENCES.split(trace):
-        said = phrases.conclusion.search(sentence) or phrases.denial.search(sentence)
-        if said is None or _NOT_CONCLUDED.search(sentence):
+        if phrases.any_label.search(sentence) is None or _NOT_CONCLUDED.search(sentence):
             continue
         denied |= {phrases.label_of(found["label"]) for found in phrases.denial.finditer(sentence)}
         for found in phrases.conclusion.finditer(sentence):
@@ -250,13 +249,16 @@ def copied_share(trace: str, values: Mapping[str, str]) -> float:
     words = _words(trace)
     if len(words) < _LEAST_WORDS_TO_COPY:
         return 0.0
-    row = "\n".join(" ".join(_words(value)) for value in values.values())
-    row = f" {row} ".replace("\n", " \n ")
+    runs = {run for value in values.values() for run in _runs(_words(value))}
     copied = [False] * len(words)
-    for start in range(len(words) - _COPIED_RUN + 1):
-        if f" {' '.join(words[start : start + _COPIED_RUN])} " in row:
+    for start, run in enumerate(_runs(words)):
+        if run in runs:
             copied[start : start + _COPIED_RUN] = [True] * _COPIED_RUN
     return sum(copied) / len(words)
+
+
+def _runs(words: list[str]) -> Iterator[tuple[str, ...]]:
+    return zip(*(words[start:] for start in range(_COPIED_RUN)), strict=False)
 
 
 def _words(text: str) -> list[str]:

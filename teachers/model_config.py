@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from distill.labeling.quota_config import QuotaConfig
 from distill.labeling.teacher import AnswerFormat, ProbsAsked
-from distill.teachers.price_config import PriceConfig
+from distill.teachers.price_config import PriceConfig, or_nothing
 from distill.teachers.prices import KnownPrice, find_price
 
 # Errors leave the input out: it may be a secret.
@@ -63,7 +63,7 @@ class ModelTeacherConfig(BaseModel):
         None,
         description="what tokens cost, 0 for nothing; without it as the table of known prices says, and where that has "
         "no such model the cost is not known",
-        json_schema_extra=lambda schema: schema["anyOf"].append({"const": 0}),
+        json_schema_extra=or_nothing,
     )
     budget_usd: float | None = Field(None, ge=0, description="what a run may spend on it, within labeling.budget_usd")
     quota: QuotaConfig | None = Field(

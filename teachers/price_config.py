@@ -28,3 +28,8 @@ class PriceConfig(BaseModel):
         if isinstance(value, int | float) and not isinstance(value, bool) and value == 0:
             return {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 0.0}
         return value
+
+
+def or_nothing(schema: dict[str, Any]) -> None:
+    """Tells editors that the bare 0 is a price, too."""
+    schema["anyOf"].append({"const": 0})
