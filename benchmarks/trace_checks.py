@@ -187,8 +187,7 @@ def write(
         f"Titles of the quickstart put in a trace's place: {percent(repeats)} of {titles:,} are flagged as repeats. "
         f"A check of one trace takes {each_us:.0f} µs.",
         "## Conclusions put behind each of the quickstart's traces",
-        "The forms were written beside the checks, so these shares say which forms are covered, not how often models use "
-        "them.",
+        "The forms were written beside the checks: these shares say which are covered, not how often models use them.",
         table(
             ("a contradiction", "found"),
             [(form, percent(share)) for form, share in found.items()],
