@@ -128,7 +128,7 @@ def aggregate(
 
     Args:
         votes: ``row_id``, ``teacher``, ``label``; where known, ``family``, ``probs``, ``outcome``, ``trace``,
-            ``clauses``.
+            ``trace_problems``, ``clauses``.
         labels: The label set, in the order of ``probs``. Where votes have no ``probs``, the labels found, in order.
         method: ``family_vote`` or ``majority``.
         ordered: Whether the labels are grades.

@@ -256,9 +256,14 @@ def ledger_prune(
     print(prune(ledger, older_than_days=older_than_days))
 
 
-@app.command(epilog="Example: distill doctor recipe.yaml")
+@app.command(epilog="Example: distill doctor recipe.yaml --teacher local")
 def doctor(
     recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="also reach its servers")] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="ask this teacher of RECIPE one question and show what came of it"),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="ask also where the ledger has the answer")] = False,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -266,6 +271,18 @@ def doctor(
     from distill.doctor import examine
     from distill.recipe import load_recipe
 
+    if teacher is not None:
+        from distill.ask_one import ask_one
+
+        if recipe is None:
+            raise typer.BadParameter("needs a RECIPE that has the teacher", param_hint="--teacher")
+        answer = ask_one(load_recipe(recipe, overrides or ()), teacher, fresh=fresh)
+        print(json.dumps(answer.to_dict(), indent=1, ensure_ascii=False) if as_json else answer.to_text())
+        if not answer.answered:
+            raise typer.Exit(1)
+        return
+    if fresh:
+        raise typer.BadParameter("goes with --teacher", param_hint="--fresh")
     report = examine(load_recipe(recipe, overrides or ()) if recipe else None)
     print(json.dumps(report.to_dict(), indent=1) if as_json else report.to_text())
     if not report.healthy:

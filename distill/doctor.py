@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 if TYPE_CHECKING:
     from distill.recipe import Recipe
+    from distill.teachers.model_config import ModelTeacherConfig
 
 State = Literal["ok", "note", "bad"]
 
@@ -88,6 +89,7 @@ def examine(recipe: Recipe | None = None) -> Examination:
     if recipe is not None:
         _look_at_servers(found, recipe)
         _look_at_vllm(found, recipe)
+        _look_at_prices(found, recipe)
     return found
 
 
@@ -206,6 +208,29 @@ def _look_at_vllm(found: Examination, recipe: Recipe) -> None:
         else:
             on = f"GPUs {', '.join(devices)}" if devices else "no GPU"
             found.add(f"teacher {name}", "ok", f"{interpreter(config)} has vllm {release or '?'}: {runs} on {on}")
+
+
+def _look_at_prices(found: Examination, recipe: Recipe) -> None:
+    from distill.teachers.model_config import ModelTeacherConfig
+
+    for name, config in recipe.teachers.items():
+        if isinstance(config, ModelTeacherConfig):
+            text = price_said(config)
+            unknown = config.known_price is None
+            remedy = f"; give teachers.{name}.price (0 where it costs nothing)" if unknown else ""
+            found.add(f"price of {name}", "note" if unknown else "ok", text + remedy)
+
+
+def price_said(config: ModelTeacherConfig) -> str:
+    """What a teacher's tokens cost and who says so, in words."""
+    known = config.known_price
+    if known is None:
+        return f"unknown, not zero: no table knows {config.model} at {config.price_host or 'no host'}"
+    price = known.price
+    said = f"${price.input_usd_per_mtok:g} in, ${price.output_usd_per_mtok:g} out a million tokens"
+    if price.cached_input_usd_per_mtok is not None:
+        said += f", ${price.cached_input_usd_per_mtok:g} from the cache"
+    return f"{said} ({known.source})"
 
 
 async def _models_of(teacher: _ListsModels) -> list[str]:

@@ -41,7 +41,8 @@ class TeacherPlan:
         rows: Rows of the splits that are asked, times samples.
         duplicates: Of those, requests that are the same as another one: asked once.
         in_ledger: Distinct requests whose reply is held already: free.
-        without_reply: Rows that a recorded teacher has no reply for.
+        without_reply: Rows that a recorded teacher has no reply for, or whose label cannot be shown to a teacher that
+            is to explain it.
         to_send: Distinct requests that would be sent; one about several rows is one.
         input_tokens: Of what would be sent.
         output_tokens: Of what would come back.
@@ -238,6 +239,9 @@ class _Tally:
 
     def _requests(self, batch: pl.DataFrame) -> Iterator[_Asked | None]:
         for row in batch.iter_rows(named=True):
+            if self._prompter.not_asked(row) is not None:
+                yield from [None] * self.asked.config.samples
+                continue
             check = row.get(ALONE_COLUMN, False)
             if check and self.packing is None:
                 continue
@@ -392,6 +396,10 @@ def _notes(plan: TeacherPlan) -> list[str]:
         notes.append(f"{said}about several at once; {plan.checks:,} rows are asked alone as well, to compare")
     if plan.to_send:
         notes.append(plan.basis)
+        if plan.cost_usd is None:
+            notes.append(
+                f"its cost is unknown, not zero; give teachers.{plan.teacher}.price (0 where it costs nothing)"
+            )
         if plan.earlier:
             notes.append(
                 f"the ledger holds {plan.earlier:,} answers of it to other requests (an earlier guideline or prompt, "

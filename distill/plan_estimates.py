@@ -133,12 +133,13 @@ def mean_interval(values: Sequence[float], *, of: int) -> Interval:
 
 
 def cost_usd(config: TeacherConfig, sent: Interval, received: Interval) -> Interval | None:
-    """Dollars for tokens; None where the price is not known."""
-    if config.type == "recorded":
+    """Dollars for tokens, none of them from a provider's cache; None where the price is not known."""
+    if not hasattr(config, "known_price"):  # nobody is paid: recorded replies
         return Interval(0.0, 0.0)
-    price = config.price
-    if price is None:
+    known = config.known_price
+    if known is None:
         return None
+    price = known.price
     low, high = (
         (tokens_in * price.input_usd_per_mtok + tokens_out * price.output_usd_per_mtok) / 1e6
         for tokens_in, tokens_out in zip(sent, received, strict=True)

@@ -121,6 +121,8 @@ def _unanswered(
     keys: dict[bytes, tuple[int, bytes]] = {}
     tree = tree_of(teacher, prompter.task)
     for place, row in enumerate(batch.iter_rows(named=True)):
+        if prompter.not_asked(row) is not None:
+            continue
         prompt = prompter(row)
         try:
             request = teacher.compile(TreeWalk(tree, prompt).prompt if tree else prompt, sample=0)

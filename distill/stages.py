@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from distill.students.config import StudentConfig
     from distill.students.fit import FitProgress
 
-_DECISIVE = ("row_id", "teacher", "family", "outcome", "sample", "label", "probs", "probs_source", "trace", "clauses")
+_DECISIVE = (
+    *("row_id", "teacher", "family", "outcome", "sample", "label", "probs", "probs_source"),
+    *("trace", "trace_problems", "clauses"),
+)
 """Columns of a vote that labels follow from. The others (latency, cost, served from the ledger) differ between an
 interrupted and an uninterrupted run, and nothing may be done again because of them."""
 
@@ -251,8 +254,19 @@ def _write_canaries(labeled: LabelingFacts, folder: RunFolder) -> None:
 
 
 def _warn_of_unseen_costs(session: Session) -> None:
+    from distill.teachers.model_config import ModelTeacherConfig
+
     labeling = session.recipe.labeling
-    unpriced = [name for name, config in session.recipe.teachers.items() if getattr(config, "price", 0) is None]
+    unpriced = {
+        name: config
+        for name, config in session.recipe.teachers.items()
+        if isinstance(config, ModelTeacherConfig) and config.known_price is None
+    }
+    for name, config in unpriced.items():
+        session.progress.warn(
+            f"teacher {name}: what {config.model} costs is not known, so its cost is counted nowhere; give "
+            f"teachers.{name}.price (0 where it costs nothing)"
+        )
     limits = {
         "labeling.budget_usd": labeling.budget_usd,
         "labeling.quota.usd_per_minute": labeling.quota and labeling.quota.usd_per_minute,
@@ -260,7 +274,7 @@ def _warn_of_unseen_costs(session: Session) -> None:
     for key, limit in limits.items():
         if unpriced and limit is not None:
             session.progress.warn(
-                f"{key} cannot see what {', '.join(unpriced)} costs: give teachers.{unpriced[0]}.price"
+                f"{key} cannot see what {', '.join(unpriced)} costs: give teachers.{next(iter(unpriced))}.price"
             )
 
 
@@ -281,7 +295,7 @@ def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None) -
         .drop("_row", "_teacher")
     )
     write_table(votes, folder.votes)
-    failed = pl.scan_parquet(folder.votes).filter(pl.col("outcome") != "labeled")
+    failed = pl.scan_parquet(folder.votes).filter(~pl.col("outcome").is_in(["labeled", "explained"]))
     failed.select("row_id", "teacher", "sample", "outcome", "cause", "reason").sink_ndjson(folder.failures)
 
 
@@ -318,7 +332,7 @@ def _labeling_ended(labeled: LabelingFacts, folder: RunFolder) -> Ended:
     stops = [f"{name}: {reason}" for name, reason in stopped.items()]
     if result.stopped == "budget":
         error = BudgetError("; ".join(stops) or "labeling.budget_usd: spent; raise it and run the same command again")
-    elif not outcomes["labeled"]:
+    elif not outcomes["labeled"] and not outcomes["explained"]:
         told, where = "; ".join(stops) or _commonest_reason(folder.failures), folder.failures
         error = TeacherError(f"labeling: no teacher labeled any row ({said}): {told}; every reason is in {where}")
     settled = not outcomes["failed"] and not stops and result.stopped is None
@@ -410,7 +424,9 @@ def _show_training(session: Session, name: str, state: FitProgress) -> None:
 
 def _votes_digest(path: Path) -> str:
     """Digest of what votes say, whatever they cost and however long they took."""
-    return table_digest(pl.scan_parquet(path).select(_DECISIVE))
+    votes = pl.scan_parquet(path)
+    kept = set(votes.collect_schema().names())  # a folder of an older version has fewer
+    return table_digest(votes.select(name for name in _DECISIVE if name in kept))
 
 
 def _mean(column: pl.Series) -> float:

@@ -105,6 +105,9 @@ class TeacherFacts(_Frozen):
     latency_p95_s: float | None
     citing: float = Field(description="share of labels with a clause cited")
     tracing: float = Field(description="share of labels with a reason in words")
+    traces: int = Field(description="reasons in words, with a label or for one that was given")
+    traces_checked: bool = Field(description="whether any was checked; those of an older run were not")
+    trace_problems: dict[str, int] = Field(description="what is wrong with reasons, and with how many")
     probs_sources: dict[str, int]
 
 
@@ -195,7 +198,9 @@ def teacher_facts(votes: pl.DataFrame) -> list[TeacherFacts]:
         labeled = own.filter(pl.col("outcome") == "labeled")
         counts = dict(own["outcome"].value_counts().iter_rows())
         priced = answered.filter(pl.col("cost_usd").is_not_null())
-        bare = own.filter(pl.col("outcome") != "labeled").with_columns(pl.col("reason").fill_null("no reason noted"))
+        bare = own.filter(~pl.col("outcome").is_in(["labeled", "explained"])).with_columns(
+            pl.col("reason").fill_null("no reason noted")
+        )
         reasons = (
             bare.group_by("outcome", "reason").len().sort(["len", "outcome", "reason"], descending=[True, False, False])
         )
@@ -217,10 +222,21 @@ def teacher_facts(votes: pl.DataFrame) -> list[TeacherFacts]:
                 latency_p95_s=_quantile(answered["latency_s"], 0.95),
                 citing=_mean(labeled["clauses"].list.len().fill_null(0) > 0) or 0.0,
                 tracing=_mean(labeled["trace"].fill_null("") != "") or 0.0,
+                **_trace_facts(own),
                 probs_sources=dict(labeled["probs_source"].value_counts(sort=True).iter_rows()),
             )
         )
     return found
+
+
+def _trace_facts(votes: pl.DataFrame) -> dict[str, Any]:
+    traces = int((votes["trace"].fill_null("") != "").sum())
+    if "trace_problems" not in votes.columns:
+        return {"traces": traces, "traces_checked": False, "trace_problems": {}}
+    checked = votes["trace_problems"].drop_nulls()
+    found = checked.explode(empty_as_null=True).drop_nulls().value_counts()
+    counts = found.sort("count", "trace_problems", descending=[True, False])
+    return {"traces": traces, "traces_checked": len(checked) > 0, "trace_problems": dict(counts.iter_rows())}
 
 
 def label_facts(labels: pl.DataFrame, task: Task) -> LabelFacts:

@@ -10,6 +10,7 @@ from distill.eval.asking_words import PLACE_LEVEL, asking_said, obeyed_said
 from distill.eval.evaluation import METRICS, Evaluation
 from distill.eval.ladder import LadderRow
 from distill.eval.run_facts import RunFacts, TeacherFacts
+from distill.eval.trace_words import traces_said
 from distill.eval.wording import (
     TRUTH_WORDS,
     count,
@@ -96,7 +97,7 @@ def put_in_words(facts: RunFacts) -> Words:
         calibration=_calibration(evaluation, shown),
         canaries=_canaries(facts),
         obeyed=obeyed_said(facts.obeyed),
-        asking=asking_said(facts.asking),
+        asking=[*asking_said(facts.asking), *traces_said(facts.teachers)],
         examples=_examples(facts),
         example_picks=_picks(facts),
         data=_data(facts.summary),
@@ -219,7 +220,7 @@ def _alerts(facts: RunFacts, evaluation: Evaluation | None) -> list[str]:
                 f"{row.name} has no prediction for {plural(row.unanswered, 'test row')}; its numbers leave them out."
             )
     for teacher in facts.teachers:
-        lost = teacher.asked - teacher.outcomes["labeled"] - teacher.outcomes["abstained"]
+        lost = teacher.asked - sum(teacher.outcomes[name] for name in ("labeled", "abstained", "explained"))
         if teacher.asked and lost > 0.05 * teacher.asked:
             alerts.append(f"{teacher.name} gave no usable answer on {plural(lost, 'line')} of {count(teacher.asked)}.")
     alerts += [
@@ -276,6 +277,9 @@ def _outcomes(facts: RunFacts) -> str:
     said = f"{plural(len(facts.teachers), 'teacher')} were asked {count(asked)} times and gave {count(labeled)} labels"
     if len(facts.teachers) == 1:
         said = f"One teacher was asked {count(asked)} times and gave {count(labeled)} labels"
+    if explained := sum(teacher.outcomes["explained"] for teacher in facts.teachers):
+        said += f", and explained {count(explained)} that they were shown"
+    rest -= explained
     return said + (
         f"; {count(rest)} ended otherwise, and each is accounted for." if rest else ", one for every question."
     )

@@ -16,6 +16,7 @@ import polars as pl
 from distill.labeling.dependence import PanelDependence, estimate_dependence
 from distill.labeling.errors import DataError
 from distill.labeling.panel import Panel
+from distill.labeling.traces import UNFIT
 
 LABEL_SCHEMA: dict[str, pl.DataType] = {
     "row_id": pl.String(),
@@ -121,8 +122,9 @@ def aggregate(
     Returns:
         The columns of :data:`LABEL_SCHEMA`, a line for every row of ``votes``, in order of appearance. A row without
         any labeled vote has ``label``, ``probs``, ``trace`` and ``clauses`` null, ``confidence``, ``n_eff`` and
-        ``votes`` 0. The trace is that of the labeled vote which agrees and finds the label most probable, among those
-        that have one; ``clauses`` are that vote's.
+        ``votes`` 0. The trace is that of the labeled vote which agrees and finds the label most probable, of those that
+        have one and of these first of those without ``trace_problems``; ``clauses`` are that vote's. A trace that
+        contradicts its label, or was written for a label that its teacher was given, is never kept.
 
     Raises:
         DataError: The method is unknown, a column is missing, the table is empty, or a label or distribution is wrong.
@@ -169,7 +171,8 @@ def _winners(probs: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _kept_traces(votes: pl.DataFrame, panel: Panel, label: np.ndarray) -> list[pl.Series]:
     """Trace, its teacher and clauses of each row; where there is a trace, the clauses are those of its vote."""
     agrees = np.flatnonzero(panel.label == label[panel.row])
-    trace = _surest_with("trace", votes, panel, agrees)
+    unfit, flawed = _trace_flaws(votes, panel)
+    trace = _surest_with("trace", votes, panel, agrees[~unfit[agrees]], after=flawed)
     clauses = np.where(trace >= 0, trace, _surest_with("clauses", votes, panel, agrees))
     return [
         _gathered(votes, "trace", panel, trace, pl.String()),
@@ -178,16 +181,29 @@ def _kept_traces(votes: pl.DataFrame, panel: Panel, label: np.ndarray) -> list[p
     ]
 
 
-def _surest_with(name: str, votes: pl.DataFrame, panel: Panel, agrees: np.ndarray) -> np.ndarray:
+def _trace_flaws(votes: pl.DataFrame, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each vote's trace must not be kept, and whether another one is better."""
+    none = np.zeros(len(panel.position), dtype=bool)
+    if "trace_problems" not in votes.columns or not len(none):
+        return none, none
+    problems = votes["trace_problems"].gather(panel.position).cast(pl.List(pl.String))
+    unfit = problems.list.set_intersection(sorted(UNFIT)).list.len() > 0
+    return unfit.fill_null(False).to_numpy(), (problems.list.len() > 0).fill_null(False).to_numpy()
+
+
+def _surest_with(
+    name: str, votes: pl.DataFrame, panel: Panel, agrees: np.ndarray, *, after: np.ndarray | None = None
+) -> np.ndarray:
     """For each row, of the agreeing votes that have a value the one that finds its label most probable; -1 for none.
 
-    A bare label states no certainty, so it comes after those that do.
+    A bare label states no certainty, so it comes after those that do. Those in ``after`` come after all others.
     """
     best = np.full(len(panel.row_ids), -1)
     some = agrees[_has_text(votes, name, panel.position)[agrees]]
     if len(some):
         probability = np.where(panel.stated[some], panel.probs[some, panel.label[some]], -1.0)
-        order = some[np.lexsort((-probability, panel.row[some]))]
+        late = np.zeros(len(some)) if after is None else after[some]
+        order = some[np.lexsort((-probability, late, panel.row[some]))]
         rows = panel.row[order]
         first = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
         best[rows[first]] = order[first]

@@ -22,11 +22,12 @@ from distill.labeling.limits import backoff_s
 from distill.labeling.option_tree import TreeWalk, tree_of
 from distill.labeling.pack_answers import PackReader, share_of
 from distill.labeling.packs import Packing
-from distill.labeling.parsing import Answer, AnswerError, parse_answer
+from distill.labeling.parsing import Answer, AnswerError, parse_answer, parse_rationale
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
-from distill.labeling.prompt import Prompted
+from distill.labeling.prompt import NotAskedError, Prompted
 from distill.labeling.row_order import ALONE_COLUMN, together
 from distill.labeling.teacher import Completion, Part, Prompt, Reply, Request, Teacher
+from distill.labeling.traces import keep_trace
 from distill.labeling.vote import Outcome, Vote
 from distill.labeling.waiting import Waiting
 
@@ -142,6 +143,11 @@ class Lane:
             check = next(alone)
             for sample in range(1 if check else self.floor.config.samples):
                 self._open += 1
+                if isinstance(prompt, NotAskedError):
+                    vote = Vote(row_id, self.teacher.name, self.teacher.family, "unsent", sample, str(prompt))
+                    vote.cause = "no_known_label"
+                    self._emit(vote)
+                    continue
                 try:
                     if isinstance(prompt, Exception):
                         raise prompt
@@ -535,19 +541,23 @@ class Lane:
             if job.walk.take(answer, clipped=clipped) and self._ask_further(job, job.walk.prompt):
                 return None
             answer, clipped = job.walk.answer, job.walk.clipped
-        if answer.label is None:
+        if self.teacher.answer.explains:
+            vote = self._vote(job, "explained", f"shown the label {job.prompt.known_label}")
+        elif answer.label is None:
             vote = self._vote(job, "abstained", "the teacher said that it cannot tell", "abstained")
         else:
             vote = self._vote(job, "labeled")
             vote.label, vote.probs, vote.probs_source = answer.label, answer.probs, answer.probs_source
             vote.probs_clipped = clipped
-        vote.trace, vote.clauses = answer.trace or completion.reasoning, answer.clauses
-        if vote.trace is not None:
-            vote.trace_order = self.teacher.answer.trace_order if answer.trace else "before"
+        vote.clauses = answer.clauses
+        if answer.trace or completion.reasoning:
+            keep_trace(vote, answer, completion, task=self.floor.task, asked=self.teacher.answer, prompt=job.prompt)
         return vote
 
     def _answer(self, job: Job, completion: Completion) -> Answer:
         """The answer in a completion: the distribution that came with it, else what its text says."""
+        if self.teacher.answer.explains:
+            return parse_rationale(completion.text, task=self.floor.task)
         task = job.walk.task if job.walk else self.floor.task
         if completion.probs is not None:
             return answer_of_probs(completion, task=task)

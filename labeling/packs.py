@@ -50,7 +50,9 @@ class Packing:
         wanted = config.rows_per_request
         if wanted is None or wanted.most == 1 or not getattr(teacher, "packs", False):
             return None
-        if not hasattr(teacher, "compile_pack") and teacher.answer.form != "json":
+        if teacher.answer.explains:  # a known label stands below its item
+            return None
+        if getattr(teacher, "compile_pack", None) is None and teacher.answer.form != "json":
             return None
         return cls(teacher, prompter, most=wanted.most, samples=config.samples)
 

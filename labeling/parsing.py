@@ -101,6 +101,26 @@ def find_json_object(text: str) -> dict[str, Any] | None:
     return next(reversed(list(_objects(text))), None)
 
 
+def parse_rationale(text: str, *, task: Task) -> Answer:
+    """Reads the explanation of a known label: a trace and the clauses cited. A label in it is not read.
+
+    Args:
+        text: What the model wrote, in the forms that :func:`parse_answer` takes.
+        task: What was asked.
+
+    Raises:
+        AnswerError: There is no JSON object with a trace.
+    """
+    _, rest = split_thinking(text)
+    found = next((one for one in _objects(rest) if _trace(one)), None)
+    if found is None:
+        raise AnswerError(f"answer: expected one JSON object with trace, got {_shown(text)}")
+    result = Answer(label=None, trace=_trace(found))
+    if "clauses" in found:
+        _cite(result, found["clauses"], task)
+    return result
+
+
 def _loaded(text: str) -> Any:
     try:
         return json.loads(text)  # knows more than pydantic's: lone surrogates

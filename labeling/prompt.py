@@ -15,6 +15,7 @@ from distill.labeling.errors import DataError
 from distill.labeling.field_cut import cut_fields
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat, Prompt
+from distill.labeling.traces import trace_chars, trace_words
 
 CUT_MARK = "…[cut]"
 """Ends a field that was longer than the budget."""
@@ -90,6 +91,12 @@ _EXAMPLES_END = "The item to judge:"
 _PACK_EXAMPLES_END = "The items to judge:"
 
 
+_EXPLAIN_RULE = (
+    "People have settled the label of the item; it stands below the item. Do not judge the item anew: explain why that "
+    "label holds, from the item and the guideline alone."
+)
+
+
 class NotAskedError(DataError):
     """A row is not asked about; control flow of the engine, which ends it as ``unsent``. The message says why."""
 
@@ -137,6 +144,8 @@ class Prompter:
         self.columns = list(dict.fromkeys(("row_id", *task.inputs, *task.images)))
         if examples is not None:
             self.columns.append(EXAMPLES_COLUMN)
+        if answer.explains:
+            self.columns += ["gold", "split"]
         self.schema = answer_schema(task, answer)
         self.system = _system_text(task, answer, examples=examples is not None)
         self.options = options_of(task)
@@ -150,7 +159,9 @@ class Prompter:
 
         Raises:
             DataError: An input column is missing.
+            NotAskedError: A label is to be explained and the row has none that may be shown, see :meth:`not_asked`.
         """
+        known = self._known_label(row) if self.answer.explains else ""
         try:
             values = {name: _text(row[name]) for name in self.task.inputs}
             row_id = str(row["row_id"])
@@ -165,7 +176,7 @@ class Prompter:
             cut = _cut_chars(values, self.max_field_chars)
         else:
             cut = cut_fields(values, self.row_tokens, mark=CUT_MARK)
-        user = fence(field_lines(values))
+        user = fence(field_lines(values), known_label=known)
         if shown:
             user = "\n\n".join([_EXAMPLES_HEAD, *shown, _EXAMPLES_END, user])
         return Prompt(
@@ -179,7 +190,27 @@ class Prompter:
             values=values,
             examples=tuple(shown),
             images=images,
+            known_label=known,
         )
+
+    def not_asked(self, row: Mapping[str, Any]) -> str | None:
+        """Why a row is not asked about; None where it is.
+
+        Only where a known label is to be explained: rows without one are left out, and so are those of split test,
+        whose labels nobody is ever shown.
+        """
+        if not self.answer.explains:
+            return None
+        if row["split"] == "test":
+            return "its label is that of a test row, which is never shown"
+        if row["gold"] not in self.task.labels:
+            return "it has no known label to explain"
+        return None
+
+    def _known_label(self, row: Mapping[str, Any]) -> str:
+        if (reason := self.not_asked(row)) is not None:
+            raise NotAskedError(f"row {row.get('row_id', '?')}: {reason}")
+        return str(row["gold"])
 
     def steps(self, table: pl.DataFrame, rows: int) -> Iterator[list[Prompted]]:
         """Writes the prompts of a table, as :meth:`__call__` would those of its rows, in half the time.
@@ -195,7 +226,7 @@ class Prompter:
             Rows with their prompts, ``rows`` at a time; where a row has none, what went wrong.
         """
         simple = self.row_tokens is None and self.examples is None and not self.task.images
-        plain = self._plain(table) if simple else None
+        plain = self._plain(table) if simple and not self.answer.explains else None
         for start in range(0, table.height, rows):
             step = table.slice(start, rows)
             if plain is None:
@@ -305,7 +336,8 @@ class Prompter:
             if prompt.schema
             else "the label alone"
         )
-        correction = f"That answer cannot be used: {clean(problem)}.\nJudge the same item again and write {form}"
+        again = "Explain the same label again" if prompt.known_label else "Judge the same item again"
+        correction = f"That answer cannot be used: {clean(problem)}.\n{again} and write {form}"
         # An empty assistant turn is refused by several servers.
         turns = (*prompt.turns, ("assistant", echo or "(no answer)"), ("user", correction))
         return replace(prompt, turns=turns)
@@ -358,14 +390,22 @@ def clean(text: str) -> str:
     return text.strip()
 
 
-def fence(content: str) -> str:
+def fence(content: str, *, known_label: str = "") -> str:
     """Puts content between two lines that carry a mark which the content does not contain.
 
     The mark is the first 48 bits of a BLAKE2b hash of the content, in hex: the same content always has the same mark.
     Whoever writes the content cannot foresee it without solving for a text that contains its own hash; should it
     be in the content all the same, the hash is taken with the next counter until it is not.
+
+    Args:
+        content: The data.
+        known_label: The label to be explained; empty where the item is to be judged.
     """
     mark, fenced = _fenced(content)
+    if known_label:
+        return (
+            f"{fenced}\n\nThe label of the item between the two lines that carry {mark} is `{known_label}`. Explain it."
+        )
     return f"{fenced}\n\nJudge the item between the two lines that carry {mark}."
 
 
@@ -409,27 +449,33 @@ def answer_schema(task: Task, answer: AnswerFormat) -> dict[str, Any]:
 
     Fields stand in the order in which they are to be written: reasoning before the label that it leads to (or last,
     where it is to explain), how sure the model is after it. Empty where the form of the answer is not ``json``.
-    Numbers and lists are bounded: held to an unbounded schema, a small model may write digits or clauses until its
-    tokens run out.
+    Numbers, lists and traces with a budget are bounded: held to an unbounded schema, a small model may write digits,
+    clauses or words until its tokens run out.
     """
     if answer.form != "json":
         return {}
     properties: dict[str, Any] = {}
-    if answer.trace and answer.trace_order == "before":
-        properties["trace"] = {"type": "string"}
-    properties["label"] = {"type": "string", "enum": list(task.labels)}
+    trace: dict[str, Any] = {"type": "string"}
+    if answer.trace_tokens is not None:
+        trace["maxLength"] = trace_chars(answer.trace_tokens)
+    if answer.trace and answer.trace_order != "after":
+        properties["trace"] = trace
+    if not answer.explains:
+        properties["label"] = {"type": "string", "enum": list(task.labels)}
     if answer.clauses and (ids := _clause_ids(task)):
         properties["clauses"] = {
             "type": "array",
             "items": {"type": "string", "enum": ids},
             "maxItems": _MAX_CLAUSES,
         }
+    if answer.explains:
+        return _closed(properties)
     if answer.probs == "distribution":
         properties["probs"] = _closed({label: dict(_PROBABILITY) for label in task.labels})
     elif answer.probs == "confidence":
         properties["confidence"] = dict(_PROBABILITY)
     if answer.trace and answer.trace_order == "after":
-        properties["trace"] = {"type": "string"}
+        properties["trace"] = trace
     return _closed(properties)
 
 
@@ -469,6 +515,8 @@ def _system_text(task: Task, answer: AnswerFormat, *, examples: bool, pack: bool
         parts.append("# Several items\n\n" + _PACK_RULE)
     data = _PACK_DATA_RULE if pack else _DATA_RULE
     parts.append("# Data\n\n" + (f"{data}\n\n{_EXAMPLES_RULE}" if examples else data))
+    if answer.explains:
+        parts.append("# Known label\n\n" + _EXPLAIN_RULE)
     if pack:
         parts.append("# Answer\n\n" + _answer_text(task, answer, pack=True))
     elif answer.form != "decision":  # whose endpoint says itself how it answers
@@ -502,10 +550,12 @@ def _answer_text(task: Task, answer: AnswerFormat, *, pack: bool = False) -> str
     when = {
         "before": "Write it before you settle on the label.",
         "after": "It explains the label that you have given.",
+        "given": "It explains the known label.",
     }[answer.trace_order]
+    length = "" if answer.trace_tokens is None else f", at most {trace_words(answer.trace_tokens)} words,"
     says = {
-        "trace": "one to three short sentences that name the evidence in the item and what it means for the label. "
-        + when,
+        "trace": f"one to three short sentences{length} that name the evidence in the item and what it means for the "
+        f"label. {when}",
         "label": "one label of the set.",
         "clauses": f"numbers of the clauses that decided, the most decisive first, at most {_MAX_CLAUSES}: "
         f"of {', '.join(_clause_ids(task))}.",

@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 ProbsAsked = Literal["none", "confidence", "distribution"]
 AnswerForm = Literal["json", "label", "decision"]
-TraceOrder = Literal["before", "after"]
+TraceOrder = Literal["before", "after", "given"]
+"""When a trace is written: ``before`` the label, ``after`` it, or for a label that was ``given``, not its writer's."""
 ProbsSource = Literal["decision", "logprob", "samples", "verbal", "none"]
 """Where a distribution comes from.
 
@@ -31,9 +32,11 @@ class AnswerFormat:
             nothing else, whose log-probabilities are read; ``decision`` writes nothing: a decision endpoint gives the
             probabilities. Only ``json`` carries a trace, clauses or stated probabilities.
         trace: Reasoning besides the label.
-        trace_order: Whether it is written before the label (and may decide it) or after (and explains it).
+        trace_order: Whether it is written before the label (and may decide it) or after (and explains it). ``given``
+            asks for no label at all: the row's known label is shown, and is to be explained.
         clauses: Ids of the clauses that decided. Has no effect without a guideline that numbers its clauses.
         probs: ``distribution`` asks for a probability per label, ``confidence`` for one of the label given.
+        trace_tokens: How long the trace may be, in tokens; None sets no limit.
     """
 
     trace: bool = False
@@ -41,6 +44,12 @@ class AnswerFormat:
     probs: ProbsAsked = "none"
     form: AnswerForm = "json"
     trace_order: TraceOrder = "before"
+    trace_tokens: int | None = None
+
+    @property
+    def explains(self) -> bool:
+        """Whether a known label is shown and explained, and none is given: such an answer is never a vote."""
+        return self.trace and self.trace_order == "given"
 
 
 @dataclass(slots=True)
@@ -62,6 +71,7 @@ class Prompt:
         examples: Texts of judged items that ``user`` shows before the item.
         items: Rows asked about: 1, but for what :meth:`~distill.labeling.prompt.Prompter.pack` writes. The answer may
             be so many times as long.
+        known_label: The label that is shown and to be explained; empty where a label is asked for.
     """
 
     row_id: str
@@ -76,6 +86,7 @@ class Prompt:
     images: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
     items: int = 1
+    known_label: str = ""
 
 
 @dataclass(slots=True, eq=False)

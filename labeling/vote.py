@@ -11,13 +11,14 @@ import polars as pl
 
 from distill.labeling.teacher import ProbsSource, TraceOrder
 
-Outcome = Literal["labeled", "abstained", "refused", "filtered", "invalid", "failed", "unsent"]
+Outcome = Literal["labeled", "abstained", "refused", "filtered", "invalid", "failed", "unsent", "explained"]
 """Every row × teacher × sample ends in exactly one.
 
 ``labeled``: an answer within the label set. ``abstained``: the teacher said that it cannot tell. ``refused``: the
 model declined. ``filtered``: the provider withheld the answer. ``invalid``: an answer that does not fit the
 schema, also after it was asked again. ``failed``: no answer, after retries. ``unsent``: never sent (the budget or the
-run ended first, the teacher was stopped, or a recorded teacher has no reply for the row).
+run ended first, the teacher was stopped, or a recorded teacher has no reply for the row). ``explained``: a rationale
+for a label that people gave and the teacher was shown; it has no label of its own and counts nowhere as a vote.
 """
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 
@@ -32,11 +33,11 @@ class Vote:
         family: Models that share ancestry err together; votes are shared out by family.
         sample: Index of a deliberate repeat, from 0.
         outcome: How it ended.
-        reason: Why it is not ``labeled``, in words; None where it is.
+        reason: Why it is not ``labeled``, in words; None where it is. Where it is ``explained``, the label shown.
         label: The label; None unless ``labeled``.
         probs: Distribution in the order of the task's labels, summing to one; None where ``probs_source`` is ``none``.
         probs_source: Where ``probs`` comes from.
-        trace: The reasoning given, None where there is none.
+        trace: The reasoning given, cut to its budget; None where there is none.
         clauses: Ids of the guideline's clauses cited; unknown ids are left out.
         input_tokens: As the provider counted them; None where it did not say.
         output_tokens: Likewise.
@@ -50,11 +51,13 @@ class Vote:
         shared_from: The row whose answer this is, where near-duplicates share one; None where the row was asked itself.
         probs_clipped: Whether a probability of ``probs`` was not given and stands at the least that the provider
             reports.
-        trace_order: Whether the trace was written ``before`` the label or ``after`` it, with the answer in view; None
-            without one.
+        trace_order: Whether the trace was written ``before`` the label, ``after`` it, with the answer in view, or for a
+            label that was ``given``; None without one.
         asked_with: Rows that the request asked about, this one included; 1 where it was asked about alone. Tokens and
             cost are the row's share of the request's.
         position: Its place among them, from 0.
+        trace_problems: What is wrong with the trace, see :data:`~distill.labeling.traces.TraceProblem`; None without
+            one.
     """
 
     row_id: str
@@ -82,6 +85,7 @@ class Vote:
     trace_order: TraceOrder | None = None
     asked_with: int = 1
     position: int = 0
+    trace_problems: list[str] | None = None
 
 
 VOTE_SCHEMA: dict[str, pl.DataType] = {
@@ -110,6 +114,7 @@ VOTE_SCHEMA: dict[str, pl.DataType] = {
     "trace_order": pl.String(),
     "asked_with": pl.Int32(),
     "position": pl.Int32(),
+    "trace_problems": pl.List(pl.String()),
 }
 """Columns of ``votes.parquet``, in order."""
 
@@ -120,7 +125,7 @@ def votes_frame(votes: Iterable[Vote]) -> pl.DataFrame:
     columns = []
     for name, dtype in VOTE_SCHEMA.items():
         values = list(map(attrgetter(name), votes))
-        columns.append(_lists(name, values, dtype) if name in ("probs", "clauses") else pl.Series(name, values, dtype))
+        columns.append(_lists(name, values, dtype) if isinstance(dtype, pl.List) else pl.Series(name, values, dtype))
     return pl.DataFrame(columns)
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from distill.teachers.gemini_config import GeminiTeacherConfig
-from distill.teachers.model_config import PriceConfig
 from distill.teachers.openai_config import OpenAITeacherConfig
+from distill.teachers.price_config import PriceConfig
 from distill.teachers.recorded_config import RecordedColumns, RecordedTeacherConfig
 from distill.teachers.vllm_config import VLLMOfflineConfig, VLLMTeacherConfig
 

@@ -38,14 +38,13 @@ from distill.teachers.gemini_client import GeminiClient, NoAnswerError, RefusedE
 from distill.teachers.gemini_config import GeminiTeacherConfig
 from distill.teachers.gemini_errors import as_error, blames_cache, one_line
 from distill.teachers.gemini_read import (
-    Tier,
     UnreadableReplyError,
     completion_of,
-    cost_usd,
     parsed,
     usage_of,
     with_options,
 )
+from distill.teachers.prices import Tier, cost_usd
 
 _MAX_HEADS = 128
 _PROBES = 3
@@ -101,6 +100,8 @@ class GeminiTeacher:
         self.endpoint = f"{config.base_url}/{config.api_version}"
         self.batches: BatchService | None = None
         self._config = config
+        known = config.known_price
+        self._price = known.price if known else None
         self._client: GeminiClient | None = None
         self._cache: PrefixCache | None = None
         self._answered = False
@@ -156,7 +157,7 @@ class GeminiTeacher:
     @property
     def _may_decide(self) -> bool:
         config = self._config
-        spoken = config.traces or config.probs != "none" or config.batch
+        spoken = config.traces or config.rationale_for or config.probs != "none" or config.batch
         return config.lane == "decision" or (config.lane == "auto" and not spoken)
 
     def _take(self, lane: GeminiLane) -> None:
@@ -255,7 +256,7 @@ class GeminiTeacher:
         self._answered = True
         if tier is None:
             tier = "standard" if questions else self._config.tier
-        cost = cost_usd(usage_of(response), self._config.price, tier=tier)
+        cost = cost_usd(usage_of(response), self._price, tier=tier)
         return Reply(body, latency_s, cost, completion)
 
     def _read(self, body: str) -> Completion:

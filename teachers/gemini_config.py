@@ -115,6 +115,11 @@ class GeminiTeacherConfig(ModelTeacherConfig):
             raise ValueError("is empty; set the environment variable that it names")
         return key
 
+    @property
+    def price_host(self) -> str | None:
+        """Host of the service."""
+        return urlsplit(self.base_url).hostname
+
     @field_validator("base_url")
     @classmethod
     def _is_an_address(cls, value: str) -> str:
@@ -138,7 +143,7 @@ class GeminiTeacherConfig(ModelTeacherConfig):
 
     @model_validator(mode="after")
     def _lane_can_do_it(self) -> GeminiTeacherConfig:
-        spoken = self.traces or self.probs != "none"
+        spoken = self.traces or self.rationale_for or self.probs != "none"
         if spoken and self.lane in ("decision", "logprobs"):
             raise ValueError(
                 f"lane {self.lane} writes no traces and states no probs; set lane: json, or leave them out"

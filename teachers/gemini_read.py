@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
 from distill.labeling.teacher import Completion, Finish
 from distill.teachers.gemini_body import SINGLE_QUESTION
-from distill.teachers.model_config import PriceConfig
+from distill.teachers.prices import Usage
 
-Tier = Literal["standard", "flex", "batch"]
-
-_TIER_FACTORS: dict[Tier, float] = {"standard": 1.0, "flex": 0.5, "batch": 0.5}
 _FINISHES: dict[str, Finish] = {
     "MAX_TOKENS": "length",
     **dict.fromkeys(
@@ -34,20 +31,6 @@ _FINISHES: dict[str, Finish] = {
         "filtered",
     ),
 }
-
-
-class Usage(NamedTuple):
-    """Tokens as the provider counted them.
-
-    Attributes:
-        input: All input, cached included; None where it is not counted.
-        output: What was written, thoughts included; None where it is not counted.
-        cached: Of the input, what came from a cache.
-    """
-
-    input: int | None = None
-    output: int | None = None
-    cached: int = 0
 
 
 class UnreadableReplyError(ValueError):
@@ -111,23 +94,7 @@ def usage_of(response: Mapping[str, Any]) -> Usage:
     if isinstance(counted, dict):
         written = (_count(counted, "total_output_tokens") or 0) + (_count(counted, "total_thought_tokens") or 0)
         return Usage(_count(counted, "total_input_tokens"), written, _count(counted, "total_cached_tokens") or 0)
-    return Usage()
-
-
-def cost_usd(usage: Usage, price: PriceConfig | None, *, tier: Tier = "standard") -> float | None:
-    """Tokens by their prices; None where a price or a count is not known.
-
-    Args:
-        usage: Tokens.
-        price: What a million costs at the standard tier.
-        tier: How they were bought. Flex and batch jobs cost half (ai.google.dev/gemini-api/docs/optimization).
-    """
-    if price is None or usage.input is None or usage.output is None:
-        return None
-    cached_price = price.cached_input_usd_per_mtok
-    read = (usage.input - usage.cached) * price.input_usd_per_mtok
-    read += usage.cached * (price.input_usd_per_mtok if cached_price is None else cached_price)
-    return _TIER_FACTORS[tier] * (read + usage.output * price.output_usd_per_mtok) / 1e6
+    return Usage(None, None)
 
 
 def _generated(response: dict[str, Any]) -> tuple[Completion, dict[str, Any]]:

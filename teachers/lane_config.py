@@ -46,7 +46,9 @@ class LaneConfig(ModelTeacherConfig):
     @property
     def needs_json(self) -> bool:
         """Whether something is asked for that only a written object carries."""
-        return bool(self.traces or self.clauses or self.probs != "none" or self.samples_per_request > 1)
+        return bool(
+            self.traces or self.rationale_for or self.clauses or self.probs != "none" or self.samples_per_request > 1
+        )
 
     @property
     def lanes(self) -> tuple[str, ...]:

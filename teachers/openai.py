@@ -9,11 +9,12 @@ from functools import partial
 from distill.labeling.errors import BadReplyError, LaneMissingError
 from distill.labeling.teacher import Capabilities, Completion, Prompt, Reply, Request
 from distill.teachers.config import OpenAITeacherConfig
-from distill.teachers.openai_body import cost_usd, usage_of
+from distill.teachers.openai_body import token_usage
 from distill.teachers.openai_connection import Exchange, OpenAIConnection, endpoint_of, parsed_json
 from distill.teachers.openai_errors import quiet_s
 from distill.teachers.openai_lanes import OpenAILane, build_lane, chosen_lane
 from distill.teachers.openai_probe import find_lanes, still_bears, unprobed
+from distill.teachers.prices import Tier, cost_usd
 
 __all__ = ["OpenAITeacher", "endpoint_of"]
 
@@ -58,6 +59,9 @@ class OpenAITeacher:
         self.lane: str | None = None
         self.lane_is_given = not config.probe or config.lanes == ("json",)
         self._config = config
+        known = config.known_price
+        self._price = known.price if known else None
+        self._tier: Tier = "flex" if config.extra_body.get("service_tier") == "flex" else "standard"
         self._connection = OpenAIConnection(name, config)
         self.endpoint = self._connection.endpoint
         self._found: Capabilities | None = None
@@ -106,7 +110,7 @@ class OpenAITeacher:
             raise BadReplyError(self._connection.say(str(error))) from None
         completion = self._read(exchange)
         self._connection.answered = True
-        cost = cost_usd(usage_of(exchange.parsed), self._config.price)
+        cost = cost_usd(token_usage(exchange.parsed), self._price, tier=self._tier)
         return Reply(exchange.body, exchange.latency_s, cost, completion, quiet_s=quiet_s(exchange.headers))
 
     async def probe(self) -> Capabilities:

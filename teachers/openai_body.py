@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from distill.labeling.image import is_address, read_image
 from distill.labeling.teacher import Prompt
-from distill.teachers.config import OpenAITeacherConfig, PriceConfig
+from distill.teachers.config import OpenAITeacherConfig
+from distill.teachers.prices import Usage
 
-_BOUNDS = ("minimum", "maximum", "minItems", "maxItems")
+_BOUNDS = ("minimum", "maximum", "minItems", "maxItems", "maxLength")
+# Of the string keywords, OpenAI's strict mode takes pattern and format alone.
+_UNKNOWN_TO_OPENAI = ("maxLength",)
+_OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com", ".services.ai.azure.com")
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -33,7 +38,7 @@ def with_extra(settings: Mapping[str, Any], config: OpenAITeacherConfig) -> dict
     return {field: value for field, value in merged.items() if value is not None}
 
 
-def constraint(structured: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+def constraint(structured: str, schema: Mapping[str, Any], *, endpoint: str = "") -> dict[str, Any]:
     """The fields that hold a server to a schema, in one of the dialects.
 
     ``json_schema``: OpenAI's ``response_format``, strict. ``json_schema_unbounded``: the same without the keywords that
@@ -43,7 +48,8 @@ def constraint(structured: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     if structured == "json_object":
         return {"response_format": {"type": "json_object"}}
     if structured in ("json_schema", "json_schema_unbounded"):
-        held_to = schema if structured == "json_schema" else _unbounded(schema)
+        without = _BOUNDS if structured == "json_schema_unbounded" else _unknown_bounds(endpoint)
+        held_to = _unbounded(schema, without)
         named = {"name": "answer", "strict": True, "schema": held_to}
         return {"response_format": {"type": "json_schema", "json_schema": named}}
     if structured == "structured_outputs":
@@ -51,16 +57,24 @@ def constraint(structured: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"guided_json": schema} if structured == "guided_json" else {}
 
 
-def _unbounded(schema: Any) -> Any:
+def _unknown_bounds(endpoint: str) -> tuple[str, ...]:
+    """Keywords that a service's strict mode is known to refuse."""
+    host = urlsplit(endpoint).hostname or ""
+    return _UNKNOWN_TO_OPENAI if host.endswith(_OPENAI_HOSTS) else ()
+
+
+def _unbounded(schema: Any, without: tuple[str, ...]) -> Any:
+    if not without:
+        return schema
     if isinstance(schema, list):
-        return [_unbounded(item) for item in schema]
+        return [_unbounded(item, without) for item in schema]
     if not isinstance(schema, dict):
         return schema
     # A label may be called like a keyword; a bound is one only where it has a number.
     return {
-        name: _unbounded(value)
+        name: _unbounded(value, without)
         for name, value in schema.items()
-        if name not in _BOUNDS or not isinstance(value, int | float)
+        if name not in without or not isinstance(value, int | float)
     }
 
 
@@ -110,17 +124,11 @@ def _count(usage: Mapping[str, Any], *names: str) -> int | None:
     return None
 
 
-def cost_usd(usage: Mapping[str, Any], price: PriceConfig | None) -> float | None:
-    """Tokens by their prices; None where a price or a count is not known."""
-    if price is None:
-        return None
-    fresh, written = tokens_read(usage), tokens_written(usage)
-    if fresh is None or written is None:
-        return None
+def token_usage(parsed: Any) -> Usage:
+    """Tokens of a body, to be paid for. DeepSeek counts what its cache served under a name of its own."""
+    usage = usage_of(parsed)
     details = usage.get("prompt_tokens_details", usage.get("input_tokens_details"))
-    cached = (_count(details, "cached_tokens") or 0) if isinstance(details, dict) else 0
-    cached_price = price.cached_input_usd_per_mtok
-    if cached_price is None:
-        cached_price = price.input_usd_per_mtok
-    cost = (fresh - cached) * price.input_usd_per_mtok + cached * cached_price + written * price.output_usd_per_mtok
-    return cost / 1e6
+    cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
+    if cached is None:
+        cached = _count(usage, "prompt_cache_hit_tokens") or 0
+    return Usage(tokens_read(usage), tokens_written(usage), cached)

@@ -84,7 +84,7 @@ class ChatLane:
         settings = sampling(config, items=prompt.items)
         if config.samples_per_request > 1:
             settings["n"] = config.samples_per_request
-        settings |= constraint(self._structured, prompt.schema)
+        settings |= constraint(self._structured, prompt.schema, endpoint=self._endpoint)
         start = encoded(with_extra(settings, config))
         messages = b',"messages":[{"role":"system","content":%b},{"role":"user","content":' % encoded(prompt.system)
         return RequestHead(self._endpoint, start[:-1] + messages, sample=sample, model=config.model)

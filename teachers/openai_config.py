@@ -41,6 +41,11 @@ class OpenAITeacherConfig(LaneConfig):
         """``base_url`` as a tuple, also where it is one address."""
         return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
 
+    @property
+    def price_host(self) -> str | None:
+        """Host of the first address."""
+        return urlsplit(self.base_urls[0]).hostname
+
     @field_validator("base_url")
     @classmethod
     def _is_an_address(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:

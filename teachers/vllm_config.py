@@ -170,7 +170,9 @@ class VLLMOfflineConfig(VLLMEngineConfig):
     def settled_lane(self) -> Literal["logprobs", "json"]:
         """``lane``, or what auto comes to."""
         if self.lane == "auto":
-            return "json" if self.traces or self.probs != "none" or self.samples > 1 else "logprobs"
+            return (
+                "json" if self.traces or self.rationale_for or self.probs != "none" or self.samples > 1 else "logprobs"
+            )
         return self.lane
 
     @property
@@ -180,7 +182,9 @@ class VLLMOfflineConfig(VLLMEngineConfig):
 
     @model_validator(mode="after")
     def _lanes_fit(self) -> VLLMOfflineConfig:
-        if self.settled_lane == "logprobs" and (self.traces or self.probs != "none" or self.samples > 1):
+        if self.settled_lane == "logprobs" and (
+            self.traces or self.rationale_for or self.probs != "none" or self.samples > 1
+        ):
             raise ValueError(
                 "the logprobs lane writes no text: leave traces, probs and samples out, or take lane: json"
             )

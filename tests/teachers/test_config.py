@@ -95,3 +95,18 @@ def test_importing_the_config_is_cheap():
     code = "import sys, distill.teachers.config; print([m for m in ('aiohttp', 'polars', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_trace_has_a_budget_and_room():
+    traced = OpenAITeacherConfig(**OPENAI, traces=True)
+    assert traced.answer.trace_tokens == 120
+    assert traced.token_limit == 1024
+    # 512 for the rest of the answer, and four tokens for each of the budget's.
+    assert OpenAITeacherConfig(**OPENAI, traces=True, trace_tokens=400).token_limit == 512 + 4 * 400
+    assert OpenAITeacherConfig(**OPENAI, traces=True, trace_tokens=400, max_tokens=300).token_limit == 300
+    with pytest.raises(ValidationError, match="trace_tokens"):
+        OpenAITeacherConfig(**OPENAI, traces=True, trace_tokens=5)
+    explains = OpenAITeacherConfig(**OPENAI, rationale_for="gold").answer
+    assert (explains.trace, explains.trace_order, explains.explains) == (True, "given", True)
+    with pytest.raises(ValidationError):
+        OpenAITeacherConfig(**OPENAI, trace_order="given")

@@ -105,11 +105,14 @@ def test_cached_tokens_have_their_price(fault_server):
         fault_server,
         price={"input_usd_per_mtok": 10, "output_usd_per_mtok": 0, "cached_input_usd_per_mtok": 1},
     )
-    from distill.teachers.openai_body import cost_usd as _cost_usd
+    from distill.teachers.openai_body import token_usage
+    from distill.teachers.prices import Usage, cost_usd
 
-    usage = {"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 80}}
+    counts = {"prompt_tokens": 100, "completion_tokens": 7}
+    usage = token_usage({"usage": {**counts, "prompt_tokens_details": {"cached_tokens": 80}}})
+    assert usage == token_usage({"usage": {**counts, "prompt_cache_hit_tokens": 80}}) == Usage(100, 7, 80)
     # 20 fresh at 10 dollars a million and 80 cached at 1: 280 dollars a million.
-    assert _cost_usd(usage, one._config.price) == pytest.approx(280e-6)
+    assert cost_usd(usage, one._price) == pytest.approx(280e-6)
 
 
 def test_what_is_sent(fault_server):
@@ -402,3 +405,24 @@ def test_many_at_once_share_a_bounded_pool(fault_server):
     assert len(fault_server.counts) == 40
     assert set(fault_server.counts.values()) == {1}
     assert fault_server.most_in_flight <= 4
+
+
+@pytest.mark.parametrize(
+    ("base_url", "structured", "kept"),
+    [
+        ("http://localhost:8000/v1", "json_schema", True),
+        ("http://localhost:8000/v1", "json_schema_unbounded", False),
+        ("https://api.openai.com/v1", "json_schema", False),  # its strict mode refuses maxLength
+        ("https://us.openai.azure.com/openai/v1", "json_schema", False),
+        ("https://notapi.example.com/v1", "json_schema", True),
+    ],
+)
+def test_the_length_of_a_trace_is_bounded_where_the_server_takes_it(base_url, structured, kept):
+    config = OpenAITeacherConfig(base_url=base_url, model="m", family="f", traces=True, structured=structured)
+    one = OpenAITeacher("one", config)
+    task = Task(labels=("yes", "no"), inputs=("query",))
+    prompt = Prompter(task, one.answer)({"row_id": "a", "query": "q"})
+    body = json.loads(one.compile(prompt, sample=0).body)
+    trace = body["response_format"]["json_schema"]["schema"]["properties"]["trace"]
+    assert ("maxLength" in trace) is kept
+    assert "at most 90 words" in body["messages"][0]["content"]
