@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from distill.labeling.batch_lane import batch_lane
 from distill.labeling.budget import Use
 from distill.labeling.distributions import answer_of_probs, answer_of_samples
 from distill.labeling.errors import DataError, LedgerError, RateLimitError, TeacherError, TeacherTimeoutError
@@ -49,9 +50,10 @@ class Lane:
         self.tally = TeacherTally()
         self.budget_spent = False
         config = floor.config
-        self.gate = Gate(teacher, floor, tally=self.tally, wake=self.wake, spent=self._spent)
+        self.gate = Gate(teacher, floor, tally=self.tally, wake=self.wake, spent=self.spent)
         self.limiter = self.gate.limiter
         self._purse = self.gate.purse
+        self.batch = batch_lane(self)
         self._limit_watch = LimitWatch(self.limiter.limit)
         self._prompter = floor.prompter(teacher.answer)
         self._guideline_version = floor.task.guideline.version if floor.task.guideline else None
@@ -82,7 +84,9 @@ class Lane:
         """
         self.floor.note(self.teacher.name, "started", limit=self.limiter.limit, rows=self.total)
         columns = self._prompter.columns
-        keeper = self.floor.spawn(self._use_kept())
+        keepers = [self.floor.spawn(self._use_kept())]
+        if self.batch is not None and (keeper := await self.batch.start(delivered)) is not None:
+            keepers.append(keeper)
         async for batch in batches:
             if missing := [name for name in columns if name not in batch.columns]:
                 raise DataError(f"rows: the task needs the columns {missing}, got {batch.columns}; correct task.inputs")
@@ -95,8 +99,11 @@ class Lane:
                 jobs = self._compile(table.slice(start, _ROWS_PER_STEP).rows(named=True))
                 await self.floor.serve(jobs)
                 await asyncio.sleep(0)
+        if self.batch is not None:
+            self.batch.rows_ended()
+            await self.batch.looked_at_all()
         await self._until_open(0)
-        for task in (*self._workers, keeper):
+        for task in (*self._workers, *keepers):
             task.cancel()
         self.gate.close()
         self.floor.note(self.teacher.name, "ended", **facts_of(self.tally), limit=self.limiter.limit)
@@ -135,7 +142,9 @@ class Lane:
         return jobs
 
     def queue_up(self, job: Job, *, first: bool = False) -> None:
-        """Queues a job to be asked, or ends it where the lane has stopped."""
+        """Queues a job to be asked, live or by batch, or ends it where the lane has stopped."""
+        if self.batch is not None and self.batch.takes(job):
+            return
         if self.tally.stopped is not None:
             self._end_unasked(job)
             return
@@ -146,14 +155,22 @@ class Lane:
         self.wake()
 
     async def _until_open(self, most: int) -> None:
-        while self._open > most:
+        while self._open > (self.batch.room(most) if self.batch is not None and most else most):
+            if self.batch is not None:
+                self.batch.flush()
             self._ended.clear()
             await self._ended.wait()
+
+    def feed_on(self) -> None:
+        """Has it looked again whether there is room for further rows."""
+        self._ended.set()
 
     # Asking
 
     def wake(self) -> None:
         """Puts as many workers to work as there are jobs and room."""
+        if self.batch is not None:
+            self.batch.wake()
         if not self._queue:
             return
         now_s = self.floor.timing.clock()
@@ -315,10 +332,12 @@ class Lane:
         for retry in backing_off.values():
             retry.cancel()
         queued, self._queue = list(self._queue), deque()
-        for job in (*backing_off, *queued):
+        gathered = [] if self.batch is None else self.batch.let_go()
+        for job in (*backing_off, *queued, *gathered):
             self._end_unasked(job)
 
-    def _spent(self, reason: str) -> None:
+    def spent(self, reason: str) -> None:
+        """Stops, since a budget bears nothing more."""
         self.budget_spent = True
         self.stop(reason, "budget")
 
@@ -483,6 +502,7 @@ class Lane:
             left_s=None if left is None else left / speeds.rows if speeds.rows else None,
             forecast_usd=None if left is None else self.tally.cost_usd + left * speeds.usd_per_row,
             paused_s=max(0.0, self.limiter.paused_until_s - now_s),
+            batch=None if self.batch is None else self.batch.progress(),
         )
 
 
