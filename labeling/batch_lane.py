@@ -304,11 +304,15 @@ class BatchLane:
         """Submits a job, once its intent is on record."""
         requests = [job.request for job in chosen]
         asides = [self._gathering.expected(request) for request in requests]
+        # Before anything is waited for: lanes that share the budget would use it meanwhile.
+        aside = Use(*map(sum, zip(*asides, strict=True)))
+        self._purse.set_aside(aside)
         intent = await asyncio.to_thread(self._journal.intend, requests, source=self._source, asides=asides)
         for tag in set(intent.taken.values()) - self._jobs.keys():
             if (entry := await asyncio.to_thread(self._journal.open_job, tag)) is not None:
                 await self._adopt(entry)
         now_s = self._floor.timing.clock()
+        self._purse.put_right(aside, Use())
         if intent.job is not None:
             job = ProviderJob(intent.job, intent.keys, ours=True, job_id=None, next_look_s=math.inf)
             if self._config.live_tail and self._config.live_tail_after_s is not None:

@@ -26,6 +26,7 @@ class PriceConfig(BaseModel):
         ge=0,
         description="a million input tokens served from the provider's prefix cache; by default as any input",
     )
+    batch_factor: float = Field(0.5, gt=0, le=1, description="what a batch job charges of these prices")
 
 
 class ModelTeacherConfig(BaseModel):

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -16,6 +17,7 @@ from pydantic_core import from_json
 
 from distill.labeling.errors import BadReplyError, ConnectionFailedError, TeacherError, TeacherTimeoutError
 from distill.labeling.teacher import Completion, Finish, Prompt, Reply, Request, RequestHead
+from distill.teachers.batch_config import batch_settings
 from distill.teachers.config import OpenAITeacherConfig, PriceConfig
 from distill.teachers.http_connections import (
     Connections,
@@ -24,6 +26,7 @@ from distill.teachers.http_connections import (
     NotConnectedError,
     Response,
 )
+from distill.teachers.openai_batches import OpenAIBatches
 from distill.teachers.openai_errors import Refusal, as_error, is_filtered, one_line, quiet_s, told
 from distill.teachers.servers import Server, Servers
 
@@ -77,6 +80,8 @@ class OpenAITeacher:
         self.quota = config.quota
         self.model = config.model
         self.endpoint = config.endpoint or endpoint_of(config.base_urls[0])
+        self.batch = batch_settings(config.batch)
+        self.batches = OpenAIBatches(self, config)
         self._config = config
         self._session: aiohttp.ClientSession | None = None
         self._servers = Servers([Server(url, endpoint_of(url)) for url in config.base_urls])
@@ -181,6 +186,45 @@ class OpenAITeacher:
         self._answered = True
         cost_usd = _cost_usd(_usage_of(parsed), self._config.price)
         return Reply(body, latency_s, cost_usd, completion, quiet_s=quiet_s(dict(response.headers)))
+
+    def batch_reply(self, body: str) -> Reply:
+        """The reply in a result of a batch job, at the price of one. How long it took is not known.
+
+        Raises:
+            BadReplyError: As :meth:`read`.
+        """
+        parsed, price = _parse(body), self._config.price
+        completion = self._read(body, parsed)
+        self._answered = True
+        cost_usd = _cost_usd(_usage_of(parsed), price)
+        if cost_usd is not None and price is not None:
+            cost_usd *= price.batch_factor
+        return Reply(body, 0.0, cost_usd, completion)
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, path: str, *, timeout_s: float, **options: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Sends a request to another path of the first server, for what stands beside chat completions there.
+
+        Raises:
+            TeacherError: No response came, or no whole one while it was being read. What its status means is the
+                caller's to say, with :meth:`refused`.
+        """
+        import aiohttp
+
+        assert self._session is not None, "open() comes before request()"
+        server, timeout = self._servers.all[0], aiohttp.ClientTimeout(timeout_s, sock_connect=_CONNECT_TIMEOUT_S)
+        options = {"proxy": server.proxy, "allow_redirects": False, "timeout": timeout, **options}
+        try:
+            async with self._session.request(method, _url(server.base_url, path), **options) as response:
+                yield response
+        except self._losses as error:
+            raise self._lost(error, server) from None
+
+    async def refused(self, refusal: Refusal) -> TeacherError:
+        """The error that a status other than 200 of the first server means."""
+        return await self._refused(refusal, self._servers.all[0])
 
     async def _post(self, server: Server, body: bytes) -> Response:
         """Sends a body through a proxy."""
@@ -314,6 +358,10 @@ class OpenAITeacher:
             say=partial(self._say, server=server),
             answered=self._answered,
         )
+
+    def say(self, problem: str) -> str:
+        """Puts the teacher in front of a message, and takes secrets out."""
+        return self._say(problem)
 
     async def _served_models(self, server: Server) -> str:
         """Names of the models that the server lists, empty where it lists none; asked once, for a message."""

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
+from distill.teachers.batch_config import BATCH_DESCRIPTION, BatchConfig
 from distill.teachers.model_config import ModelTeacherConfig, one_word
 
 _RESERVED_BODY = ("messages", "model", "stream", "n")
@@ -36,6 +37,7 @@ class OpenAITeacherConfig(ModelTeacherConfig):
     headers: dict[str, SecretStr] = Field(
         default_factory=dict, description="further HTTP headers, kept out of the ledger, logs and manifest"
     )
+    batch: bool | BatchConfig = Field(False, description=BATCH_DESCRIPTION)
     extra_body: dict[str, Any] = Field(
         default_factory=dict, description="further fields of the request, which win over ours; null takes a field out"
     )

@@ -13,6 +13,8 @@ from distill.labeling.batch_config import BatchConfig
 from distill.labeling.batch_journal import BatchJournal
 from distill.labeling.ledger import Ledger
 from distill.labeling.progress import LabelingResult
+from distill.labeling.prompt import Prompter
+from distill.labeling.task import Task
 
 Label = Callable[..., tuple[pl.DataFrame, LabelingResult]]
 Rows = Callable[..., pl.DataFrame]
@@ -131,7 +133,7 @@ def test_submitting_without_the_right_to_stops_the_teacher(judge: Any, label: La
 
 def test_too_much_at_once_waits_for_a_job_to_end_or_takes_less(judge: Any, label: Label, make_rows: Rows) -> None:
     too_much = [errors.RateLimitError("enqueued tokens")]
-    judge.batches.ends = ["ended", too_much[0]]  # with another job under way
+    judge.batches.ends = [*too_much]  # with another job under way
     votes, result = label(make_rows(100), judge)
     assert ends_of(votes) == {("labeled", None): 100}
     assert not result.teachers["judge"].retries
@@ -283,14 +285,17 @@ def test_live_and_batch_teachers_share_a_budget(judge: Any, make_teacher: Any, l
     assert result.stopped == "budget"
 
 
-def test_a_request_too_large_for_any_job_is_its_rows_fault(judge: Any, label: Label, make_rows: Rows) -> None:
+def test_a_request_too_large_for_any_job_is_its_rows_fault(
+    judge: Any, label: Label, make_rows: Rows, task: Task
+) -> None:
     rows = make_rows(10).with_columns(
         title=pl.when(pl.col("row_id") == "r3").then(pl.lit("long " * 700)).otherwise("title")
     )
-    judge.batches.most_bytes = 5200
+    sizes = sorted(len(judge.compile(Prompter(task, judge.answer)(row), sample=0).body) for row in rows.to_dicts())
+    judge.batches.most_bytes = sizes[-1] - 1
     votes, _ = label(rows, judge)
     assert ends_of(votes) == {("labeled", None): 9, ("failed", "request_rejected"): 1}
-    assert all(sum(len(one.body) for one in job.requests) <= 5200 for job in judge.batches.jobs.values())
+    assert all(sum(len(one.body) for one in job.requests) < sizes[-1] for job in judge.batches.jobs.values())
 
 
 def test_progress_tells_of_jobs(judge: Any, label: Label, make_rows: Rows) -> None:
