@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from distill.labeling.batch_journal import BatchJournal
 from distill.labeling.errors import BadReplyError
 from distill.labeling.learned_lanes import settle_as_before
 from distill.labeling.learned_limits import learned_limit
@@ -51,6 +52,8 @@ class TeacherPlan:
         canaries: Of the rows, those with a planted order.
         rows_cut: Rows of which an input is too long and is shown in part.
         shared: Rows that are not asked since they take a near-duplicate's answer; not among ``rows``.
+        by_batch: Whether it goes by the provider's batch jobs: the cost is that of jobs, and the time not estimated.
+        in_batch: Distinct requests that are in a job that earlier runs submitted: they are waited for, not sent again.
     """
 
     teacher: str
@@ -69,6 +72,8 @@ class TeacherPlan:
     canaries: int = 0
     rows_cut: int = 0
     shared: int = 0
+    by_batch: bool = False
+    in_batch: int = 0
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,7 @@ class _Tally:
         self._prompter = asked.prompter(teacher.answer)
         self.rows_cut = 0
         self.rows = self.without_reply = self.duplicates = self.in_ledger = self.to_send = 0
-        self.bytes_to_send = 0
+        self.in_batch = self.bytes_to_send = 0
         self.measured: list[Measured] = []
         self._seen: set[bytes] = set()
 
@@ -194,8 +199,12 @@ class _Tally:
                 fresh[request.key] = request
         held = self.ledger.get_many(fresh)
         self.in_ledger += len(held)
-        self.to_send += len(fresh) - len(held)
+        in_batch = BatchJournal(self.ledger).in_open_jobs(fresh.keys() - held.keys())
+        self.in_batch += len(in_batch)
+        self.to_send += len(fresh) - len(held) - len(in_batch)
         for key, request in fresh.items():
+            if key in in_batch:
+                continue
             if key not in held:
                 self.bytes_to_send += len(request.body)
             elif len(self.measured) < _MEASURED_REPLIES:
@@ -228,6 +237,7 @@ class _Tally:
             traced=self.teacher.answer.trace,
             probed=self.probe is not None,
         )
+        by_batch = bool(getattr(config, "batch", False))
         cost = cost_usd(config, found.input_tokens, found.output_tokens)
         quotas = [getattr(self.teacher, "quota", None), labeling.quota]
         tokens = found.input_tokens.low + found.output_tokens.low
@@ -243,13 +253,15 @@ class _Tally:
             input_tokens=found.input_tokens,
             output_tokens=found.output_tokens,
             cost_usd=cost,
-            time_s=time_s(self.to_send, found.latency_s, lanes, least_s=least_s),
+            time_s=None if by_batch else time_s(self.to_send, found.latency_s, lanes, least_s=least_s),
             basis=found.basis,
             earlier=max(0, held - self.in_ledger),
             probe=self.probe.text if self.probe else None,
             canaries=0 if self.asked.canaries is None else len(self.asked.canaries),
             rows_cut=self.rows_cut,
             shared=len(self.asked.sharing.shared),
+            by_batch=by_batch,
+            in_batch=self.in_batch,
         )
 
     def _measured(self, reply: Reply, *, sent_bytes: int = 0) -> list[Measured]:
@@ -278,6 +290,10 @@ def _said_of_rows(plan: TeacherPlan) -> list[str]:
 def _notes(plan: TeacherPlan) -> list[str]:
     """What is to be said below the table."""
     notes = [plan.probe] if plan.probe else []
+    if plan.by_batch and plan.to_send:
+        notes.append("it goes by batch jobs, at their price; the provider answers each within 24 h")
+    if plan.in_batch:
+        notes.append(f"{plan.in_batch:,} further requests are in open batch jobs: waited for, and not sent again")
     if plan.to_send:
         notes.append(plan.basis)
         if plan.earlier:
@@ -292,6 +308,8 @@ def _cells(plan: TeacherPlan) -> tuple[str, ...]:
     counts = (plan.rows, plan.duplicates, plan.in_ledger, plan.without_reply, plan.to_send)
     cost = "unknown" if plan.cost_usd is None else _range(plan.cost_usd, "${:,.2f}")
     time_s = "unknown" if plan.time_s is None else _range(plan.time_s, "{:,.0f} s")
+    if plan.by_batch:
+        time_s = "within 24 h" if plan.to_send or plan.in_batch else "0 s"
     tokens = (_range(plan.input_tokens, "{:,.0f}"), _range(plan.output_tokens, "{:,.0f}"))
     return (plan.teacher, *(f"{count:,}" for count in counts), *tokens, cost, time_s)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from distill.labeling.batch_journal import BatchJournal
 from distill.retry import only_these
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def probe(rows: AskedRows, *, teachers: Sequence[Teacher], ledger: Ledger, reque
     ends: list[pl.DataFrame] = []
     run = LabelingRun(
         task=rows.task,
-        teachers=[only_these(teacher, wanted[teacher.name]) for teacher in teachers],
+        teachers=[only_these(teacher, wanted[teacher.name], live=True) for teacher in teachers],
         ledger=ledger,
         config=rows.config.model_copy(update={"samples": 1}),
         prompter=rows.prompter,
@@ -115,5 +116,5 @@ def _unanswered(
         request = teacher.compile(prompter(row), sample=0)
         if request is not None:
             keys.setdefault(request.key, place)
-    held = ledger.get_many(keys)
+    held = ledger.get_many(keys).keys() | BatchJournal(ledger).in_open_jobs(keys).keys()
     return ((place, key) for key, place in keys.items() if key not in held)
