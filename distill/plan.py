@@ -293,7 +293,7 @@ def _notes(plan: TeacherPlan) -> list[str]:
     if plan.by_batch and plan.to_send:
         notes.append("it goes by batch jobs, at their price; the provider answers each within 24 h")
     if plan.in_batch:
-        notes.append(f"{plan.in_batch:,} further requests are in open batch jobs: waited for, and not sent again")
+        notes.append(f"{plan.in_batch:,} requests are in open batch jobs: waited for, and not sent again")
     if plan.to_send:
         notes.append(plan.basis)
         if plan.earlier:

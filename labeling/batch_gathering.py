@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from distill.labeling.batch_service import BatchService
 from distill.labeling.budget import Purse, Use
 from distill.labeling.jobs import Job
@@ -52,7 +54,7 @@ class Gathering:
     def cut(self) -> list[Job]:
         """Takes out the rows of the next job; none where the budget does not bear the first."""
         left, spent, size, count = self._purse.left(), Use(), 0, 0
-        for job in self.rows[: self.most_requests]:
+        for job in islice(self.rows, self.most_requests):
             expected = self.expected(job.request)
             spent = Use(*(one + more for one, more in zip(spent, expected, strict=True)))
             size += len(job.request.body)

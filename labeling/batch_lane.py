@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,14 +19,21 @@ from distill.labeling.batch_config import BatchConfig
 from distill.labeling.batch_gathering import Gathering
 from distill.labeling.batch_job import ProviderJob
 from distill.labeling.batch_journal import BatchJournal, OpenJob
+from distill.labeling.batch_results import (
+    RESULTS_PER_STEP,
+    after_failure,
+    count_paid,
+    keep_results,
+    told,
+    unfinished,
+)
 from distill.labeling.batch_service import BatchService, BatchStatus
 from distill.labeling.budget import Use
-from distill.labeling.errors import BadReplyError, BatchUnfinishedError, LedgerError, TeacherError
+from distill.labeling.errors import BadReplyError, LedgerError, TeacherError
 from distill.labeling.jobs import Job
 from distill.labeling.ledger import Source
 from distill.labeling.limits import backoff_s
 from distill.labeling.progress import BatchProgress
-from distill.labeling.teacher import Reply
 
 if TYPE_CHECKING:
     from distill.labeling.lane import Lane
@@ -34,10 +41,8 @@ if TYPE_CHECKING:
 MOST_OPEN = 250_000
 """Rows that are gathered or in jobs at one time: about 2 KB of memory each."""
 
-_RESULTS_PER_STEP = 512
 _UNREACHABLE_S = 3600.0
 _LOOK_FOR_IT_S = 5.0
-_MAX_REASON_CHARS = 500
 
 _Value = TypeVar("_Value")
 
@@ -238,7 +243,8 @@ class BatchLane:
     def _under_way(self) -> str:
         jobs = self._watched()
         requests = sum(job.entry.requests for job in jobs)
-        return f"{len(jobs)} batch jobs with {requests:,} requests are under way; the same command picks them up"
+        count = "1 batch job" if len(jobs) == 1 else f"{len(jobs):,} batch jobs"
+        return f"{count} with {requests:,} requests under way; the same command picks the answers up"
 
     def _end_in_batch(self, job: ProviderJob, waiting: Job) -> None:
         reason = f"it waits in batch job {job.name} at the provider; the same command takes the result from there"
@@ -331,7 +337,7 @@ class BatchLane:
         except TeacherError as error:
             if error.retryable:  # it may have arrived all the same
                 job.trouble, job.next_look_s = error, self._floor.timing.clock() + _LOOK_FOR_IT_S
-                self._note(job, "unclear", reason=_told(error))
+                self._note(job, "unclear", reason=told(error))
             else:
                 await self._refused(job, error)
             return
@@ -370,16 +376,16 @@ class BatchLane:
     async def _refused(self, job: ProviderJob, error: TeacherError) -> None:
         """Deals with a job that the provider does not take: nothing of it was asked."""
         await asyncio.to_thread(self._journal.close, job.tag, "refused")
-        self._note(job, "refused", reason=_told(error))
+        self._note(job, "refused", reason=told(error))
         alone = not any(other.job_id for other in self._watched() if other is not job)
         rows = self._forget(job, Use())
         if not error.retryable:
-            self._lane.stop(f"the provider refused batch job {job.name}: {_told(error)}", error.cause)
+            self._lane.stop(f"the provider refused batch job {job.name}: {told(error)}", error.cause)
         elif alone:
             # Too much for it even so: a smaller job may fit.
             self._gathering.most_requests = max(1, min(self._gathering.most_requests, len(job.keys)) // 2)
             self._hold_until_s = self._floor.timing.clock() + self._pause_s()
-            rows = self._after_failure(rows, error)
+            rows = after_failure(self._lane, rows, error)
         else:
             self._until_one_ends = True
         await self._serve_again(rows)
@@ -408,9 +414,9 @@ class BatchLane:
             job.lost_since_s = now_s if job.lost_since_s is None else job.lost_since_s
             if error.retryable and now_s - job.lost_since_s < _UNREACHABLE_S:
                 job.look_again(now_s)
-                self._note(job, "unreachable", reason=_told(error))
+                self._note(job, "unreachable", reason=told(error))
             else:
-                self._leave(f"batch job {job.name} cannot be asked about: {_told(error)}", error.cause)
+                self._leave(f"batch job {job.name} cannot be asked about: {told(error)}", error.cause)
 
     async def _look_for(self, job: ProviderJob, entry: OpenJob) -> None:
         """Looks for a job of which only the intent is known."""
@@ -435,7 +441,7 @@ class BatchLane:
         if trouble is not None:
             self._hold_until_s = now_s + backoff_s(self._refusals, self._floor.timing.uniform)
             self._refusals += 1
-            rows = self._after_failure(rows, trouble)
+            rows = after_failure(self._lane, rows, trouble)
         await self._serve_again(rows)
 
     async def _look_at(self, job: ProviderJob, job_id: str) -> None:
@@ -467,80 +473,27 @@ class BatchLane:
 
     async def _take_results(self, job: ProviderJob, job_id: str, status: BatchStatus) -> None:
         """Makes what came back durable, closes the job, and only then gives each row its answer."""
-        replies: dict[bytes, Reply] = {}
-        errors: dict[bytes, TeacherError] = {}
-        await self._asked(self._keep(job, job_id, replies, errors))
+        replies, errors = await self._asked(
+            keep_results(
+                self._service.results(job_id), ledger=self._floor.ledger, keys=job.keys, source=job.entry.source
+            )
+        )
         first = await asyncio.to_thread(self._journal.close, job.tag, status.state)
-        used = self._paid(replies.values()) if first else Use()
+        used = count_paid(self._lane, replies.values()) if first else Use()
         self._note(job, status.state, answered=len(replies), failed=len(errors))
         waiting = {one.request.key: one for one in self._forget(job, used)}
         again: list[Job] = []
         for count, (key, reply) in enumerate(replies.items(), start=1):
             if (one := waiting.pop(key, None)) is not None:
                 again += self._floor.deliver(key, reply, buyer=one if first else None)
-            if count % _RESULTS_PER_STEP == 0:
+            if count % RESULTS_PER_STEP == 0:
                 await self._delivered()
                 await asyncio.sleep(0)
         rest: list[Job] = []
         for key, one in waiting.items():
-            rest += self._after_failure([one], errors.get(key) or _unfinished(job, status))
+            rest += after_failure(self._lane, [one], errors.get(key) or unfinished(job.name, status))
         await self._serve_again(rest)
         await self._floor.serve(again)
-
-    async def _keep(
-        self, job: ProviderJob, job_id: str, replies: dict[bytes, Reply], errors: dict[bytes, TeacherError]
-    ) -> None:
-        """Puts results into the ledger, and waits until they are durable."""
-        ledger, unkept = self._floor.ledger, dict[bytes, asyncio.Future[Reply]]()
-
-        async def settle() -> None:
-            ledger.hurry()
-            for key, kept in unkept.items():
-                replies[key] = await kept
-            unkept.clear()
-
-        async for result in self._service.results(job_id):
-            if result.key not in job.keys:
-                continue  # not asked for: it would be an answer to nobody knows what
-            if isinstance(result.reply, Reply):
-                unkept[result.key] = ledger.put_soon(result.key, result.reply, source=job.entry.source)
-            else:
-                errors[result.key] = result.reply
-            if len(unkept) >= _RESULTS_PER_STEP:
-                await settle()
-        await settle()
-
-    def _paid(self, replies: Iterable[Reply]) -> Use:
-        """Counts what a job has cost, also what nobody waits for any more."""
-        tally, used = self._lane.tally, Use()
-        for reply in replies:
-            tokens = 0.0
-            if self._purse.limited:
-                with suppress(TeacherError):
-                    completion = reply.completion or self._lane.teacher.read(reply)
-                    tokens = float((completion.input_tokens or 0) + (completion.output_tokens or 0))
-                self._purse.learn(tokens=tokens, usd=reply.cost_usd or 0.0)
-            if reply.cost_usd is None:
-                tally.unpriced += 1
-            else:
-                tally.cost_usd += reply.cost_usd
-            used = Use(used.requests + 1, used.tokens + tokens, used.usd + (reply.cost_usd or 0.0))
-        return used
-
-    def _after_failure(self, rows: Iterable[Job], error: TeacherError) -> list[Job]:
-        """Ends rows that are not sent again, and returns the others."""
-        again, lane, text = [], self._lane, _told(error)
-        for job in rows:
-            job.failures += 1
-            job.so_far = ("failed", text, error.cause)
-            if error.stops_teacher:
-                lane.stop(text, error.cause)
-            if lane.tally.stopped is not None or not error.retryable or job.failures > self._floor.config.retries:
-                self._floor.give_up(job, "failed", text, cause=error.cause)
-            else:
-                lane.tally.retries[error.cause] += 1
-                again.append(job)
-        return again
 
     async def _serve_again(self, rows: list[Job]) -> None:
         """Has rows answered by the ledger, or asked in whichever way is right for them now.
@@ -557,15 +510,6 @@ class BatchLane:
     def _note(self, job: ProviderJob, what: str, **facts: Any) -> None:
         facts = {"job": job.name, "requests": job.entry.requests, **facts}
         self._floor.note(self._lane.teacher.name, "batch", what=what, **facts)
-
-
-def _unfinished(job: ProviderJob, status: BatchStatus) -> BatchUnfinishedError:
-    ends = {"expired": "expired", "cancelled": "was cancelled"}
-    return BatchUnfinishedError(f"batch job {job.name} {ends.get(status.state, 'ended')} without a result for it")
-
-
-def _told(error: TeacherError) -> str:
-    return f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
 
 
 def batch_lane(lane: Lane) -> BatchLane | None:
