@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class BatchConfig(BaseModel):
@@ -37,6 +37,12 @@ class BatchConfig(BaseModel):
         description="how long a job is looked for that was being submitted when a run was killed, before its requests "
         "are submitted anew; the provider's list may lag so long",
     )
+
+    @model_validator(mode="after")
+    def _tail_is_asked_for(self) -> BatchConfig:
+        if self.live_tail_after_s is not None and not self.live_tail:
+            raise ValueError("live_tail_after_s does nothing without live_tail: true; give both, or neither")
+        return self
 
     @property
     def patience_s(self) -> float:

@@ -19,6 +19,7 @@ from distill.labeling.batch_config import BatchConfig
 from distill.labeling.batch_gathering import Gathering
 from distill.labeling.batch_job import ProviderJob
 from distill.labeling.batch_journal import BatchJournal, OpenJob
+from distill.labeling.batch_open_jobs import OpenJobs
 from distill.labeling.batch_results import (
     RESULTS_PER_STEP,
     after_failure,
@@ -69,8 +70,7 @@ class BatchLane:
         self._journal = BatchJournal(lane.floor.ledger)
         self._purse = lane.gate.purse
         self._gathering = Gathering(service, self._purse, most_requests=self._config.most_requests)
-        self._jobs: dict[str, ProviderJob] = {}
-        self._job_of: dict[bytes, ProviderJob] = {}
+        self._open = OpenJobs(lane, self._journal, self._config)
         self._hold_until_s = -math.inf
         self._until_one_ends = False
         self._refusals = 0
@@ -104,8 +104,8 @@ class BatchLane:
             return None
         source = self._source
         for entry in await asyncio.to_thread(self._journal.open_jobs, source.endpoint, source.model):
-            await self._adopt(entry)
-        if not self._submits and not self._jobs:
+            await self._open.adopt(entry)
+        if not self._submits and not self._open.jobs:
             return None
         self._running = True
         return self._floor.spawn(self._drive())
@@ -114,7 +114,7 @@ class BatchLane:
         """Takes a row that the ledger cannot answer, where it is one for a batch job."""
         if not self._running:
             return False
-        if (open_job := self._job_of.get(job.request.key)) is not None:
+        if (open_job := self._open.holding(job.request.key)) is not None:
             self._attach(open_job, job)
             return True
         if not self._submits or self._lane.tally.stopped is not None:
@@ -139,7 +139,7 @@ class BatchLane:
         if not self._running:
             return usual
         if not self._submits:
-            return usual + sum(len(job.waiting) for job in self._jobs.values())
+            return usual + sum(len(job.waiting) for job in self._open.jobs.values())
         return 0 if self._gathering.overfull else MOST_OPEN
 
     def flush(self) -> None:
@@ -149,7 +149,7 @@ class BatchLane:
 
     async def looked_at_all(self) -> None:
         """Waits until every job was looked at once: the results of one that is over are taken, wanted or not."""
-        while self._running and not self.left and not all(job.looks for job in self._watched()):
+        while self._running and not self.left and not all(job.looks for job in self._open.watched()):
             self._looked.clear()
             await self._looked.wait()
 
@@ -165,9 +165,7 @@ class BatchLane:
         """How its jobs are getting on; None where there is none and none is to come."""
         if not self._running:
             return None
-        watched = self._watched()
-        requests, done = sum(job.entry.requests for job in watched), sum(job.done for job in watched)
-        return BatchProgress(len(watched), requests, done, len(self._gathering.rows))
+        return self._open.progress(gathered=len(self._gathering.rows))
 
     # One thing after the other
 
@@ -175,7 +173,7 @@ class BatchLane:
         while True:
             self._looked.set()
             now_s = self._floor.timing.clock()
-            due = min(self._watched(), key=lambda job: job.next_look_s, default=None)
+            due = min(self._open.watched(), key=lambda job: job.next_look_s, default=None)
             if due is not None and due.next_look_s <= now_s:
                 await self._look(due)
             elif self._may_submit(now_s) and (chosen := self._gathering.cut()):
@@ -185,7 +183,7 @@ class BatchLane:
             elif self._may_submit(now_s) and (reason := self._gathering.short_text()):
                 self._lane.spent(reason)
             elif self._patience_is_over(now_s):
-                self._leave(self._under_way(), "in_batch")
+                self._leave(self._open.under_way(), "in_batch")
             else:
                 await self._rest(min(due.next_look_s if due else math.inf, self._next_s(now_s)) - now_s)
 
@@ -207,7 +205,7 @@ class BatchLane:
     def _next_s(self, now_s: float) -> float:
         """When there may be something to do besides looking at jobs."""
         moments = [self._hold_until_s] if self._gathering.rows else []
-        if (self._jobs or self._gathering.rows) and not self.left:
+        if (self._open.jobs or self._gathering.rows) and not self.left:
             moments.append(self._floor.began_s + self._config.patience_s)
         return min((moment for moment in moments if moment > now_s), default=math.inf)
 
@@ -221,61 +219,24 @@ class BatchLane:
     def _patience_is_over(self, now_s: float) -> bool:
         if self.left or not self._rows_ended or now_s < self._floor.began_s + self._config.patience_s:
             return False
-        waiting = self._gathering.rows or any(job.waiting for job in self._jobs.values())
-        return bool(waiting) and all(job.looks for job in self._watched())
-
-    def _watched(self) -> list[ProviderJob]:
-        return [job for job in self._jobs.values() if job.watched]
+        waiting = self._gathering.rows or any(job.waiting for job in self._open.jobs.values())
+        return bool(waiting) and all(job.looks for job in self._open.watched())
 
     def _leave(self, reason: str, cause: str) -> None:
         """Waits no longer: jobs go on at the provider, and rows in them end as unsent, to be picked up."""
         self.left = True
         self._lane.stop(reason, cause)
-        for job in self._watched():
+        for job in self._open.watched():
             for waiting in list(job.waiting.values()):
                 self._end_in_batch(job, waiting)
             job.waiting.clear()
-            if job.ours:
-                job.ours = False
-                self._purse.put_right(job.entry.aside, job.entry.aside)  # it will cost that, whoever takes the results
-        self._tell_others()
-
-    def _under_way(self) -> str:
-        jobs = self._watched()
-        requests = sum(job.entry.requests for job in jobs)
-        count = "1 batch job" if len(jobs) == 1 else f"{len(jobs):,} batch jobs"
-        return f"{count} with {requests:,} requests under way; the same command picks the answers up"
+            self._open.leave(job)
 
     def _end_in_batch(self, job: ProviderJob, waiting: Job) -> None:
         reason = f"it waits in batch job {job.name} at the provider; the same command takes the result from there"
         self._floor.give_up(waiting, "unsent", reason, cause="in_batch")
 
     # Jobs in
-
-    async def _adopt(self, entry: OpenJob) -> ProviderJob:
-        """Takes up a job that another run, or another process, has left open."""
-        timing, config = self._floor.timing, self._config
-        now_s, age_s = timing.clock(), max(0.0, time.time() - entry.created_s)
-        others = {lane.teacher.name for lane in self._floor.lanes} - {self._lane.teacher.name}
-        job = ProviderJob(
-            entry=entry,
-            keys=await asyncio.to_thread(self._journal.keys_of, entry.tag),
-            ours=entry.source.teacher not in others,
-            job_id=entry.job_id,
-            next_look_s=now_s,
-        )
-        if config.live_tail and config.live_tail_after_s is not None:
-            job.tail_s = now_s + max(0.0, config.live_tail_after_s - age_s)
-        self._follow(job)
-        if job.ours:
-            self._note(job, "adopted")
-        return job
-
-    def _follow(self, job: ProviderJob) -> None:
-        self._jobs[job.tag] = job
-        self._job_of |= dict.fromkeys(job.keys, job)
-        if job.ours:
-            self._purse.set_aside(job.entry.aside)
 
     def _attach(self, open_job: ProviderJob, job: Job) -> None:
         if self.left:
@@ -288,21 +249,8 @@ class BatchLane:
 
     def _forget(self, job: ProviderJob, used: Use) -> list[Job]:
         """Follows a job no longer; the rows that waited for it are the caller's."""
-        del self._jobs[job.tag]
-        for key in job.keys:
-            self._job_of.pop(key, None)
-        if job.ours:
-            self._purse.put_right(job.entry.aside, used)
         self._until_one_ends = False
-        self._tell_others()
-        waiting, job.waiting = list(job.waiting.values()), {}
-        return waiting
-
-    def _tell_others(self) -> None:
-        """Lets lanes go on that wait for what was set aside in a budget that they share."""
-        if self._purse.limited:
-            for lane in self._floor.lanes:
-                lane.wake()
+        return self._open.forget(job, used)
 
     # Submitting
 
@@ -314,16 +262,15 @@ class BatchLane:
         aside = Use(*map(sum, zip(*asides, strict=True)))
         self._purse.set_aside(aside)
         intent = await asyncio.to_thread(self._journal.intend, requests, source=self._source, asides=asides)
-        for tag in set(intent.taken.values()) - self._jobs.keys():
+        for tag in set(intent.taken.values()) - self._open.jobs.keys():
             if (entry := await asyncio.to_thread(self._journal.open_job, tag)) is not None:
-                await self._adopt(entry)
+                await self._open.adopt(entry)
         now_s = self._floor.timing.clock()
         self._purse.put_right(aside, Use())
         if intent.job is not None:
             job = ProviderJob(intent.job, intent.keys, ours=True, job_id=None, next_look_s=math.inf)
-            if self._config.live_tail and self._config.live_tail_after_s is not None:
-                job.tail_s = now_s + self._config.live_tail_after_s
-            self._follow(job)
+            job.tail_s = self._open.tail_s(now_s)
+            self._open.follow(job)
         # Those of other jobs are attached; those that came into the ledger, or whose job is over, are served again.
         own = [one for one in chosen if one.request.key in intent.keys]
         await self._serve_again([one for one in chosen if one.request.key not in intent.keys])
@@ -337,7 +284,7 @@ class BatchLane:
         except TeacherError as error:
             if error.retryable:  # it may have arrived all the same
                 job.trouble, job.next_look_s = error, self._floor.timing.clock() + _LOOK_FOR_IT_S
-                self._note(job, "unclear", reason=told(error))
+                self._open.note(job, "unclear", reason=told(error))
             else:
                 await self._refused(job, error)
             return
@@ -371,13 +318,13 @@ class BatchLane:
             return
         job.look_again(self._floor.timing.clock())
         self._refusals = 0
-        self._note(job, "submitted")
+        self._open.note(job, "submitted")
 
     async def _refused(self, job: ProviderJob, error: TeacherError) -> None:
         """Deals with a job that the provider does not take: nothing of it was asked."""
         await asyncio.to_thread(self._journal.close, job.tag, "refused")
-        self._note(job, "refused", reason=told(error))
-        alone = not any(other.job_id for other in self._watched() if other is not job)
+        self._open.note(job, "refused", reason=told(error))
+        alone = not any(other.job_id for other in self._open.watched() if other is not job)
         rows = self._forget(job, Use())
         if not error.retryable:
             self._lane.stop(f"the provider refused batch job {job.name}: {told(error)}", error.cause)
@@ -414,7 +361,7 @@ class BatchLane:
             job.lost_since_s = now_s if job.lost_since_s is None else job.lost_since_s
             if error.retryable and now_s - job.lost_since_s < _UNREACHABLE_S:
                 job.look_again(now_s)
-                self._note(job, "unreachable", reason=told(error))
+                self._open.note(job, "unreachable", reason=told(error))
             else:
                 self._leave(f"batch job {job.name} cannot be asked about: {told(error)}", error.cause)
 
@@ -436,7 +383,7 @@ class BatchLane:
         if not await asyncio.to_thread(self._journal.close, job.tag, "never submitted", unsubmitted=True):
             job.next_look_s = now_s  # it has been found, or given up, by another process just now
             return
-        self._note(job, "never submitted")
+        self._open.note(job, "never submitted")
         rows, trouble = self._forget(job, Use()), job.trouble
         if trouble is not None:
             self._hold_until_s = now_s + backoff_s(self._refusals, self._floor.timing.uniform)
@@ -452,7 +399,7 @@ class BatchLane:
             if now_s >= job.tail_s and not job.cancelling:
                 await self._asked(self._service.cancel(job_id))
                 job.cancelling, job.looks = True, 0
-                self._note(job, "cancelled, to ask the rest live")
+                self._open.note(job, "cancelled, to ask the rest live")
             job.look_again(now_s)
         elif status.state == "failed":
             error = status.error or TeacherError(status.reason or "the provider gives no reason")
@@ -480,7 +427,7 @@ class BatchLane:
         )
         first = await asyncio.to_thread(self._journal.close, job.tag, status.state)
         used = count_paid(self._lane, replies.values()) if first else Use()
-        self._note(job, status.state, answered=len(replies), failed=len(errors))
+        self._open.note(job, status.state, answered=len(replies), failed=len(errors))
         waiting = {one.request.key: one for one in self._forget(job, used)}
         again: list[Job] = []
         for count, (key, reply) in enumerate(replies.items(), start=1):
@@ -506,10 +453,6 @@ class BatchLane:
                 assert request is not None, "a teacher that has batch jobs answers every row"
                 job.request = request
         await self._floor.serve_again(rows)
-
-    def _note(self, job: ProviderJob, what: str, **facts: Any) -> None:
-        facts = {"job": job.name, "requests": job.entry.requests, **facts}
-        self._floor.note(self._lane.teacher.name, "batch", what=what, **facts)
 
 
 def batch_lane(lane: Lane) -> BatchLane | None:

@@ -7,6 +7,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from distill.labeling.teacher import AnswerFormat
+from distill.teachers.batch_config import BatchConfig, batch_settings
 from distill.teachers.config import OpenAITeacherConfig, RecordedTeacherConfig, TeacherConfig
 
 ADAPTER: TypeAdapter[TeacherConfig] = TypeAdapter(TeacherConfig)
@@ -95,3 +96,14 @@ def test_importing_the_config_is_cheap():
     code = "import sys, distill.teachers.config; print([m for m in ('aiohttp', 'polars', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_batch_is_a_switch_or_settings():
+    assert batch_settings(OpenAITeacherConfig(**OPENAI).batch) is None
+    assert batch_settings(OpenAITeacherConfig(**OPENAI, batch=True).batch) == BatchConfig()
+    given = batch_settings(OpenAITeacherConfig(**OPENAI, batch={"wait": False}).batch)
+    assert given is not None and given.patience_s == 0.0
+    assert BatchConfig(wait_s=60).patience_s == 60.0
+    assert BatchConfig().patience_s == float("inf")
+    with pytest.raises(ValidationError, match="does nothing without live_tail"):
+        OpenAITeacherConfig(**OPENAI, batch={"live_tail_after_s": 60})
