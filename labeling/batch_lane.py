@@ -279,6 +279,8 @@ class BatchLane:
         requests = [one.request for one in own]
         for one in own:
             self._attach(job, one)
+        self._lane.tally.requests_sent += len(requests)
+        self._lane.tally.batch_jobs += 1
         try:
             job_id = await self._beating(job, self._asked(self._service.submit(requests, tag=job.tag)))
         except TeacherError as error:
@@ -289,8 +291,6 @@ class BatchLane:
                 await self._refused(job, error)
             return
         await self._is_submitted(job, job_id)
-        self._lane.tally.requests_sent += len(requests)
-        self._lane.tally.batch_jobs += 1
 
     async def _beating(self, job: ProviderJob, submitting: Awaitable[str]) -> str:
         """Submits, and says meanwhile that somebody does: else another process would take the job for abandoned."""
@@ -317,7 +317,6 @@ class BatchLane:
             await self._serve_again(self._forget(job, Use()))
             return
         job.look_again(self._floor.timing.clock())
-        self._refusals = 0
         self._open.note(job, "submitted")
 
     async def _refused(self, job: ProviderJob, error: TeacherError) -> None:
@@ -426,6 +425,7 @@ class BatchLane:
             )
         )
         first = await asyncio.to_thread(self._journal.close, job.tag, status.state)
+        self._refusals = 0
         used = count_paid(self._lane, replies.values()) if first else Use()
         self._open.note(job, status.state, answered=len(replies), failed=len(errors))
         waiting = {one.request.key: one for one in self._forget(job, used)}
