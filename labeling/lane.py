@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import polars as pl
@@ -20,6 +20,7 @@ from distill.labeling.ledger import Source
 from distill.labeling.limits import backoff_s
 from distill.labeling.parsing import Answer, AnswerError, parse_answer
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
+from distill.labeling.prompt import Prompted
 from distill.labeling.row_order import together
 from distill.labeling.teacher import Completion, Reply, Teacher
 from distill.labeling.vote import Outcome, Vote
@@ -93,11 +94,10 @@ class Lane:
             table = batch.select(columns)
             if not self.floor.in_order:
                 table = together(table, self.floor.task)
-            for start in range(0, table.height, _ROWS_PER_STEP):
+            for prompted in self._prompter.steps(table, _ROWS_PER_STEP):
                 await self._until_open(2 * _ROWS_PER_STEP + 2 * _AT_RISK_PER_SLOT * self.limiter.limit)
                 await delivered()
-                jobs = self._compile(table.slice(start, _ROWS_PER_STEP).rows(named=True))
-                await self.floor.serve(jobs)
+                await self.floor.serve(self._compile(prompted))
                 await asyncio.sleep(0)
         if self.batch is not None:
             self.batch.rows_ended()
@@ -108,13 +108,14 @@ class Lane:
         self.gate.close()
         self.floor.note(self.teacher.name, "ended", **facts_of(self.tally), limit=self.limiter.limit)
 
-    def _compile(self, rows: Sequence[Mapping[str, Any]]) -> list[Job]:
+    def _compile(self, prompted: Sequence[Prompted]) -> list[Job]:
         jobs = []
-        for row in rows:
+        for row_id, prompt in prompted:
             for sample in range(self.floor.config.samples):
                 self._open += 1
                 try:
-                    prompt = self._prompter(row)
+                    if isinstance(prompt, Exception):
+                        raise prompt
                     if prompt.cut and not sample:
                         self.tally.cut_rows += 1
                         self.tally.cut_fields.update(prompt.cut)
@@ -122,7 +123,7 @@ class Lane:
                 except Exception as error:
                     self._emit(
                         Vote(
-                            row_id=row["row_id"],
+                            row_id=row_id,
                             teacher=self.teacher.name,
                             family=self.teacher.family,
                             outcome="failed",
@@ -133,8 +134,8 @@ class Lane:
                     )
                     continue
                 if request is None:
-                    reason = f"no recorded reply for row {row['row_id']}"
-                    vote = Vote(row["row_id"], self.teacher.name, self.teacher.family, "unsent", sample, reason)
+                    reason = f"no recorded reply for row {row_id}"
+                    vote = Vote(row_id, self.teacher.name, self.teacher.family, "unsent", sample, reason)
                     vote.cause = "no_reply"
                     self._emit(vote)
                 else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
+
+import polars as pl
 
 from distill.labeling.errors import DataError
 from distill.labeling.field_cut import cut_fields
@@ -24,6 +26,8 @@ _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
+# What `clean` may have to change: anything not printable, spaces other than the plain one, marks of template tokens.
+_ODD = r"[\p{C}\p{Zl}\p{Zp}<>\[]|[\p{Zs}--\x20]"
 # Chat templates turn these into special tokens wherever they stand, so a listing could end the user's turn with one.
 # One pair per convention: ChatML and Llama 3 (and DeepSeek's full-width bar), SentencePiece and Gemma, Mistral.
 _TEMPLATE_TOKENS = (
@@ -68,6 +72,13 @@ _EXAMPLES_RULE = (
 )
 _EXAMPLES_HEAD = "Items that people have judged:"
 _EXAMPLES_END = "The item to judge:"
+
+
+class Prompted(NamedTuple):
+    """A row and its prompt, or why it has none."""
+
+    row_id: str
+    prompt: Prompt | Exception
 
 
 class Prompter:
@@ -139,6 +150,74 @@ class Prompter:
         return Prompt(
             row_id, self.system, user, self.schema, prefix=prefix, cut=cut, options=self.options, values=values
         )
+
+    def steps(self, table: pl.DataFrame, rows: int) -> Iterator[list[Prompted]]:
+        """Writes the prompts of a table, as :meth:`__call__` would those of its rows, in half the time.
+
+        Cells that need nothing but their outer spaces taken off, which are nearly all, are put together by polars, for
+        the whole table at once.
+
+        Args:
+            table: Lines of the ``rows`` table.
+            rows: How many are handed out at a time.
+
+        Yields:
+            Rows with their prompts, ``rows`` at a time; where a row has none, what went wrong.
+        """
+        plain = self._plain(table) if self.row_tokens is None and self.examples is None else None
+        for start in range(0, table.height, rows):
+            step = table.slice(start, rows)
+            if plain is None:
+                yield [Prompted(row["row_id"], self._attempt(row)) for row in step.iter_rows(named=True)]
+            else:
+                yield [
+                    Prompted(row_id, self._attempt(step.row(place, named=True)))
+                    if content is None
+                    else Prompted(row_id, self._fenced(row_id, content, prefix, texts))
+                    for place, (row_id, content, prefix, *texts) in enumerate(plain.slice(start, rows).rows())
+                ]
+
+    def _fenced(self, row_id: str, content: str, prefix: str, texts: Sequence[str]) -> Prompt:
+        values = dict(zip(self.task.inputs, texts, strict=True))
+        return Prompt(
+            row_id,
+            self.system,
+            fence(content),
+            self.schema,
+            prefix=prefix,
+            options=self.options,
+            values=values,
+        )
+
+    def _attempt(self, row: Mapping[str, Any]) -> Prompt | Exception:
+        try:
+            return self(row)
+        except Exception as error:  # one row's surprise must not end the run
+            return error
+
+    def _plain(self, table: pl.DataFrame) -> pl.DataFrame | None:
+        """Row id, field lines, first input as it is, and each input cleaned; field lines null where a row needs more.
+
+        None where the columns are not text, which is what :meth:`__call__` knows how to deal with.
+        """
+        names = self.task.inputs
+        if any(table.schema.get(name) != pl.String for name in ("row_id", *names)):
+            return None
+        odd = pl.any_horizontal(
+            pl.col(name).is_null()
+            | pl.col(name).str.contains(_ODD)
+            | (pl.col(name).str.len_chars() > self.max_field_chars)
+            for name in names
+        )
+        cleaned = [pl.col(name).str.strip_chars(" ") for name in names]
+        lines = [
+            pl.when(text == "").then(pl.lit(f"{name}:")).otherwise(pl.concat_str(pl.lit(f"{name}: "), text))
+            for name, text in zip(names, cleaned, strict=True)
+        ]
+        content = pl.when(~odd).then(pl.concat_str(lines, separator="\n")).alias("_content")
+        prefix = pl.col(names[0]).alias("_prefix")
+        texts = [text.alias(f"_{place}") for place, text in enumerate(cleaned)]
+        return table.select(pl.col("row_id").alias("_row_id"), content, prefix, *texts)
 
     def again(self, prompt: Prompt, *, text: str, problem: str) -> Prompt:
         """Asks again after an answer that does not fit.

@@ -79,26 +79,33 @@ class Request:
 
     Attributes:
         endpoint: Who answers: the address of the service, without credentials.
-        body: Everything else that can change the answer (messages, schema, sampling, model), as it goes over the wire.
+        rest: The body, or what of it comes after ``start``.
         sample: Index of a deliberate repeat, from 0.
         row_id: For messages, and for recorded teachers; no part of the key.
         model: What the ledger notes as sold; no part of the key, since the body names it.
         key: 16 bytes that change with anything that can change the answer, and with nothing else: BLAKE2b-128 of
             endpoint, sample and body. Worked out where it is not given (:class:`RequestHead` gives it).
         prefix: As in :class:`Prompt`; no part of the key.
+        start: Bytes that the body shares with other requests, kept once: most requests are only looked up by their key.
     """
 
     endpoint: str
-    body: bytes
+    rest: bytes
     sample: int = 0
     row_id: str = ""
     model: str = ""
     key: bytes = b""
     prefix: str = ""
+    start: bytes = b""
 
     def __post_init__(self) -> None:
         if not self.key:
             self.key = _hashed(self.endpoint, self.sample, self.body).digest()
+
+    @property
+    def body(self) -> bytes:
+        """Everything but the endpoint that can change the answer (messages, schema, sampling, model), as it is sent."""
+        return self.start + self.rest
 
 
 class RequestHead:
@@ -124,7 +131,7 @@ class RequestHead:
         """Makes the request whose body is the shared start and this rest."""
         state = self._state.copy()
         state.update(rest)
-        return Request(self._endpoint, self.start + rest, self._sample, row_id, self._model, state.digest())
+        return Request(self._endpoint, rest, self._sample, row_id, self._model, state.digest(), start=self.start)
 
 
 def _hashed(endpoint: str, sample: int, body: bytes) -> hashlib.blake2b:

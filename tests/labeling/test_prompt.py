@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -253,3 +254,31 @@ def test_again_keeps_the_question_and_adds_what_was_wrong():
     third = prompter.again(again, text="", problem="answer: empty")
     assert len(third.turns) == 4
     assert third.turns[2] == ("assistant", "(no answer)")
+
+
+# polars holds no lone surrogate; null is a cell without a value.
+CELL = st.none() | HOSTILE.filter(lambda text: not re.search("[\ud800-\udfff]", text)) | st.text(max_size=80)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(CELL, CELL, CELL), max_size=8), st.integers(1, 3))
+def test_steps_of_a_table_are_the_prompts_of_its_rows(cells, rows):
+    prompter = Prompter(TASK, FULL, max_field_chars=40)
+    columns = ["query", "title", "brand"]
+    table = pl.DataFrame(cells, schema=dict.fromkeys(columns, pl.String), orient="row")
+    table = table.select(pl.format("r{}", pl.int_range(pl.len())).alias("row_id"), *columns)
+    steps = list(prompter.steps(table, rows))
+    assert [len(step) for step in steps[:-1]] == [rows] * max(0, len(steps) - 1)
+    wanted = [(row["row_id"], prompter(row)) for row in table.iter_rows(named=True)]
+    assert [tuple(prompted) for step in steps for prompted in step] == wanted
+
+
+def test_a_row_that_cannot_be_written_is_told_apart_from_the_others():
+    class Breaks(Prompter):
+        def __call__(self, row):
+            raise ValueError("no luck") if row["row_id"] == "1" else AssertionError
+
+    table = pl.DataFrame({"row_id": ["0", "1"], "query": ["a", "b\nc"], "title": ["", ""], "brand": ["x", "y"]})
+    ((good, bad),) = Breaks(TASK, FULL).steps(table, 5)
+    assert good.prompt.row_id == "0"
+    assert isinstance(bad.prompt, ValueError)

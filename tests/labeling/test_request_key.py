@@ -30,9 +30,9 @@ def test_row_id_and_the_noted_model_do_not_matter(request: Request, row_id: str,
     assert len(request.key) == 16
 
 
-@given(REQUEST, st.sampled_from(["endpoint", "sample", "body"]), st.data())
+@given(REQUEST, st.sampled_from(["endpoint", "sample", "rest"]), st.data())
 def test_each_part_matters(request: Request, part: str, data: st.DataObject) -> None:
-    values: dict[str, st.SearchStrategy[Any]] = {"endpoint": TEXT, "sample": st.integers(0, 99), "body": BODY}
+    values: dict[str, st.SearchStrategy[Any]] = {"endpoint": TEXT, "sample": st.integers(0, 99), "rest": BODY}
     value = data.draw(values[part].filter(lambda value: value != getattr(request, part)))
     assert copy(request, **{part: value}).key != request.key
 
@@ -40,19 +40,19 @@ def test_each_part_matters(request: Request, part: str, data: st.DataObject) -> 
 @given(REQUEST, st.integers(0, 80), st.integers(1, 255))
 def test_one_byte_of_the_body_matters(request: Request, at: int, flip: int) -> None:
     inserted = request.body[:at] + bytes([flip]) + request.body[at:]
-    assert copy(request, body=inserted).key != request.key
+    assert copy(request, rest=inserted).key != request.key
     if at < len(request.body):
         changed = bytearray(request.body)
         changed[at] ^= flip
-        assert copy(request, body=bytes(changed)).key != request.key
+        assert copy(request, rest=bytes(changed)).key != request.key
 
 
 @given(REQUEST, TEXT)
 def test_text_cannot_move_from_one_part_to_another(request: Request, text: str) -> None:
     one = copy(request, endpoint=request.endpoint + text)
-    two = copy(request, body=text.encode() + request.body)
-    three = copy(request, endpoint=f"{request.endpoint} {text}", body=request.body)
-    four = copy(request, endpoint=request.endpoint, body=text.encode() + b" " + request.body)
+    two = copy(request, rest=text.encode() + request.body)
+    three = copy(request, endpoint=f"{request.endpoint} {text}", rest=request.body)
+    four = copy(request, endpoint=request.endpoint, rest=text.encode() + b" " + request.body)
     assert len({one.key, two.key, three.key, four.key, request.key}) == 5
 
 
