@@ -42,13 +42,13 @@ class Gathering:
     def add(self, job: Job) -> None:
         """Takes a row."""
         self.rows.append(job)
-        self.size_bytes += len(job.request.body)
+        self.size_bytes += size_of(job.request)
 
     def let_go(self, count: int | None = None) -> list[Job]:
         """Gives rows back, the first ones first; all of them where no number is given."""
         count = len(self.rows) if count is None else count
         gone, self.rows = self.rows[:count], self.rows[count:]
-        self.size_bytes -= sum(len(job.request.body) for job in gone)
+        self.size_bytes -= sum(size_of(job.request) for job in gone)
         return gone
 
     def cut(self) -> list[Job]:
@@ -57,7 +57,7 @@ class Gathering:
         for job in islice(self.rows, self.most_requests):
             expected = self.expected(job.request)
             spent = Use(*(one + more for one, more in zip(spent, expected, strict=True)))
-            size += len(job.request.body)
+            size += size_of(job.request)
             # Sums of many small floats drift: what was set aside for a whole budget must go on fitting in it.
             if size > self._service.most_bytes or any(
                 used > most * (1 + 1e-9) for used, most in zip(spent, left, strict=True)
@@ -72,7 +72,7 @@ class Gathering:
             return self._purse.estimate
         estimate = getattr(self._service, "estimate_usd", None)
         usd = estimate(request) if estimate is not None else None
-        return Use(1.0, len(request.body) / _CHARS_PER_TOKEN, usd or 0.0)
+        return Use(1.0, size_of(request) / _CHARS_PER_TOKEN, usd or 0.0)
 
     def short_text(self) -> str | None:
         """Why the budget will never bear the first row; None where it does, or may once jobs under way are paid."""
@@ -80,3 +80,8 @@ class Gathering:
             return None
         expected = self.expected(self.rows[0].request)
         return self._purse.short_text(expected) if self._purse.bears(expected) == "stop" else None
+
+
+def size_of(request: Request) -> int:
+    """Bytes of a request's body, without putting it together."""
+    return len(request.start) + len(request.rest)

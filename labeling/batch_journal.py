@@ -144,7 +144,7 @@ class BatchJournal:
         Raises:
             LedgerError: The ledger cannot be written.
         """
-        sized = {one.key: (len(one.body), aside) for one, aside in zip(requests, asides, strict=True)}
+        sized = {one.key: (len(one.start) + len(one.rest), aside) for one, aside in zip(requests, asides, strict=True)}
         with self._writing() as connection:
             taken = _taken(connection, sized)
             held = _held(connection, sized.keys() - taken.keys())

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distill.labeling.batch_config import BatchConfig
-from distill.labeling.batch_gathering import Gathering
+from distill.labeling.batch_gathering import Gathering, size_of
 from distill.labeling.batch_job import ProviderJob
 from distill.labeling.batch_journal import BatchJournal, OpenJob
 from distill.labeling.batch_open_jobs import OpenJobs
@@ -121,8 +121,8 @@ class BatchLane:
             return False
         if self._config.live_tail and (job.failures or job.reasks):
             return False
-        if len(job.request.body) > self._service.most_bytes:
-            text = f"a request of {len(job.request.body):,} bytes is more than a batch job may hold; shorten the row"
+        if (size := size_of(job.request)) > self._service.most_bytes:
+            text = f"a request of {size:,} bytes is more than a batch job may hold; shorten the row"
             self._floor.give_up(job, "failed", text, cause="request_rejected")
             return True
         self._gathering.add(job)
@@ -243,7 +243,9 @@ class BatchLane:
             self._end_in_batch(open_job, job)
             return
         job.asked = True
-        job.request = replace(job.request, body=b"")  # it is written again from the prompt where it is needed
+        job.request = replace(
+            job.request, start=b"", rest=b""
+        )  # it is written again from the prompt where it is needed
         open_job.waiting[job.request.key] = job
         self.wake()
 
@@ -448,7 +450,7 @@ class BatchLane:
         They are served as if they were new, and whoever waits for the same reply goes on waiting for it.
         """
         for job in rows:
-            if not job.request.body:
+            if not job.request.rest:
                 request = self._lane.teacher.compile(job.prompt, sample=job.request.sample)
                 assert request is not None, "a teacher that has batch jobs answers every row"
                 job.request = request
