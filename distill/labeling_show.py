@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from distill.progress import Progress
 
 if TYPE_CHECKING:
+    from distill.labeling.progress import BatchProgress, TeacherProgress
     from distill.labeling.progress import Progress as LabelingProgress
-    from distill.labeling.progress import TeacherProgress
 
 _SNAPSHOT_EVERY_S = 10.0
 _CAUSES_SHOWN = 2
@@ -59,6 +59,8 @@ def describe(teacher: TeacherProgress) -> str:
     if tally.ledger_hits:
         notes.append(f"{tally.ledger_hits:,} from the ledger")
     notes += [f"{count:,} × {cause}" for cause, count in tally.retries.most_common(_CAUSES_SHOWN)]
+    if teacher.batch is not None:
+        notes += _jobs(teacher.batch)
     if teacher.in_flight:
         notes.append(f"{teacher.in_flight:,} of {tally.limit:,} in flight")
     if teacher.paused_s:
@@ -68,6 +70,14 @@ def describe(teacher: TeacherProgress) -> str:
     if tally.stopped is not None:
         notes.append(f"stopped: {tally.stop_cause}")
     return " · ".join(notes)
+
+
+def _jobs(batch: BatchProgress) -> list[str]:
+    notes = [f"{batch.gathered:,} gathered"] if batch.gathered else []
+    if batch.jobs:
+        jobs = "1 batch job" if batch.jobs == 1 else f"{batch.jobs:,} batch jobs"
+        notes.append(f"{jobs}, {batch.done:,} of {batch.requests:,} requests done")
+    return notes
 
 
 def _snapshot(teacher: TeacherProgress) -> dict[str, Any]:
@@ -85,4 +95,6 @@ def _snapshot(teacher: TeacherProgress) -> dict[str, Any]:
         "forecast_usd": None if teacher.forecast_usd is None else round(teacher.forecast_usd, 4),
         "paused_s": round(teacher.paused_s, 1),
     }
+    if teacher.batch is not None:
+        found["batch"] = teacher.batch._asdict()
     return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from distill.labeling.batch_journal import BatchJournal, OpenJob
 from distill.labeling.errors import UsageError
 from distill.labeling.ledger import Ledger
 from distill.labeling.ledger_admin import export_ledger, import_ledger, ledger_stats, prune_ledger
@@ -21,12 +23,14 @@ def stats(path: Path | None, *, as_json: bool = False) -> str:
     """
     with Ledger(_existing(path)) as ledger:
         found = ledger_stats(ledger)
+        jobs = BatchJournal(ledger).open_jobs()
     sources: list[dict[str, Any]] = [
         {**item.source._asdict(), **{key: value for key, value in item._asdict().items() if key != "source"}}
         for item in found.sources
     ]
     if as_json:
-        whole = {**found._asdict(), "sources": sources}
+        open_jobs = [{**job.source._asdict(), **_of_job(job)} for job in jobs]
+        whole = {**found._asdict(), "sources": sources, "open_batch_jobs": open_jobs}
         return json.dumps(whole, indent=1, default=str)
     lines = [f"{found.path}: {found.replies:,} replies, {found.size_bytes / 1024**2:.2f} MiB"]
     if found.parts:
@@ -36,6 +40,13 @@ def stats(path: Path | None, *, as_json: bool = False) -> str:
         since = f"{item.oldest:%Y-%m-%d} to {item.newest:%Y-%m-%d}"
         lines.append(
             f"  {item.source.teacher:<16} {item.source.model:<28} {item.replies:>10,} replies  {price}  {since}"
+        )
+    for job in jobs:
+        made = datetime.fromtimestamp(job.created_s, UTC)
+        where = "being submitted, or cut off as it was" if job.job_id is None else f"batch job {job.job_id}"
+        lines.append(
+            f"  {job.source.teacher:<16} {job.source.model:<28} {job.requests:>10,} requests  {where}  "
+            f"{made:%Y-%m-%d %H:%M} UTC, open"
         )
     return "\n".join(lines)
 
@@ -78,6 +89,11 @@ def prune(path: Path | None, *, older_than_days: float) -> str:
         counts = prune_ledger(ledger, older_than_days=older_than_days)
     freed = f"{counts.freed_bytes / 1024**2:.2f} MiB given back"
     return f"{target}: {counts.removed:,} replies removed, {counts.kept:,} kept, {freed}"
+
+
+def _of_job(job: OpenJob) -> dict[str, Any]:
+    made = datetime.fromtimestamp(job.created_s, UTC)
+    return {"tag": job.tag, "job_id": job.job_id, "requests": job.requests, "created_at": made.isoformat()}
 
 
 def _existing(path: Path | None) -> Path:

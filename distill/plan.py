@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
+from distill.labeling.batch_journal import BatchJournal
 from distill.labeling.errors import BadReplyError, DataError
 from distill.labeling.learned_lanes import settle_as_before
 from distill.labeling.learned_limits import learned_limit
@@ -60,6 +61,8 @@ class TeacherPlan:
         packs: Of the requests to send, those about several rows.
         rows_to_send: Rows times samples that the requests to send ask about.
         checks: Of ``rows``, those that are asked alone beside others.
+        by_batch: Whether it goes by the provider's batch jobs: the cost is that of jobs, and the time not estimated.
+        in_batch: Distinct requests that are in a job that earlier runs submitted: they are waited for, not sent again.
     """
 
     teacher: str
@@ -83,6 +86,8 @@ class TeacherPlan:
     packs: int = 0
     rows_to_send: int = 0
     checks: int = 0
+    by_batch: bool = False
+    in_batch: int = 0
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,7 @@ class _Tally:
         self._gatherer: Gatherer[_Asked] | None = self.packing.gatherer() if self.packing else None
         self.rows_cut = 0
         self.rows = self.without_reply = self.duplicates = self.in_ledger = self.to_send = 0
-        self.bytes_to_send = self.packs = self.rows_to_send = 0
+        self.in_batch = self.bytes_to_send = self.packs = self.rows_to_send = 0
         self.measured: list[Measured] = []
         self._seen: set[bytes] = set()
         self._tree = tree_of(teacher, asked.task)
@@ -221,10 +226,14 @@ class _Tally:
                 fresh[asked.key] = asked
         held = self.ledger.get_many(fresh)
         self.in_ledger += len(held)
+        in_batch = BatchJournal(self.ledger).in_open_jobs(fresh.keys() - held.keys())
+        self.in_batch += len(in_batch)
         alone: list[_Asked] = []
         for key, asked in fresh.items():
             if (reply := held.get(key)) is not None:
                 self._learn(reply, asked.request)
+            elif key in in_batch:
+                continue
             elif self.packing is None or self._gatherer is None or key == asked.request.key:
                 self._send(asked.request)
             else:
@@ -328,6 +337,7 @@ class _Tally:
             traced=self.teacher.answer.trace,
             probed=self.probe is not None,
         )
+        by_batch = bool(getattr(config, "batch", False))
         cost = cost_usd(config, found.input_tokens, found.output_tokens)
         quotas = [getattr(self.teacher, "quota", None), labeling.quota]
         tokens = found.input_tokens.low + found.output_tokens.low
@@ -343,7 +353,7 @@ class _Tally:
             input_tokens=found.input_tokens,
             output_tokens=found.output_tokens,
             cost_usd=cost,
-            time_s=time_s(self.to_send, found.latency_s, lanes, least_s=least_s),
+            time_s=None if by_batch else time_s(self.to_send, found.latency_s, lanes, least_s=least_s),
             basis=found.basis,
             earlier=max(0, held - self.in_ledger),
             probe=self.probe.text if self.probe else None,
@@ -355,6 +365,8 @@ class _Tally:
             packs=self.packs,
             rows_to_send=self.rows_to_send,
             checks=self.asked.checks if self.packing else 0,
+            by_batch=by_batch,
+            in_batch=self.in_batch,
         )
 
     def _remarks(self) -> Iterator[str]:
@@ -394,6 +406,10 @@ def _notes(plan: TeacherPlan) -> list[str]:
     if plan.packs:
         said = f"the {plan.to_send:,} requests to send ask about {plan.rows_to_send:,} rows, {plan.packs:,} of them "
         notes.append(f"{said}about several at once; {plan.checks:,} rows are asked alone as well, to compare")
+    if plan.by_batch and plan.to_send:
+        notes.append("it goes by batch jobs, at their price; the provider answers each within 24 h")
+    if plan.in_batch:
+        notes.append(f"{plan.in_batch:,} requests are in open batch jobs: waited for, and not sent again")
     if plan.to_send:
         notes.append(plan.basis)
         if plan.cost_usd is None:
@@ -412,6 +428,8 @@ def _cells(plan: TeacherPlan) -> tuple[str, ...]:
     counts = (plan.rows, plan.duplicates, plan.in_ledger, plan.without_reply, plan.to_send)
     cost = "unknown" if plan.cost_usd is None else _range(plan.cost_usd, "${:,.2f}")
     time_s = "unknown" if plan.time_s is None else _range(plan.time_s, "{:,.0f} s")
+    if plan.by_batch:
+        time_s = "within 24 h" if plan.to_send or plan.in_batch else "0 s"
     tokens = (_range(plan.input_tokens, "{:,.0f}"), _range(plan.output_tokens, "{:,.0f}"))
     return (plan.teacher, *(f"{count:,}" for count in counts), *tokens, cost, time_s)
 

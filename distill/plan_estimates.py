@@ -113,7 +113,9 @@ def estimate(
             "from the length of the requests; `--probe 50` sends a few and tells more",
         )
     output = mean_interval([reply.output_tokens / reply.rows for reply in known], of=rows)
-    latency = mean_interval([reply.latency_s for reply in known], of=requests)
+    # How long a reply of a batch job took is not known, and stands at 0.
+    timed = [reply.latency_s for reply in known if reply.latency_s > 0]
+    latency = mean_interval(timed, of=requests) if timed else None
     return Estimate(sent, Interval(rows * output.low, rows * output.high), latency, basis)
 
 
@@ -140,8 +142,9 @@ def cost_usd(config: TeacherConfig, sent: Interval, received: Interval) -> Inter
     if known is None:
         return None
     price = known.price
+    factor = price.batch_factor if getattr(config, "batch", False) else 1.0
     low, high = (
-        (tokens_in * price.input_usd_per_mtok + tokens_out * price.output_usd_per_mtok) / 1e6
+        factor * (tokens_in * price.input_usd_per_mtok + tokens_out * price.output_usd_per_mtok) / 1e6
         for tokens_in, tokens_out in zip(sent, received, strict=True)
     )
     return Interval(low, high)

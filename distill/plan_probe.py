@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from distill.labeling.batch_journal import BatchJournal
 from distill.labeling.errors import DataError
 from distill.labeling.option_tree import TreeWalk, tree_of
 from distill.labeling.packs import Packing
@@ -75,7 +76,7 @@ def probe(rows: AskedRows, *, teachers: Sequence[Teacher], ledger: Ledger, reque
     ends: list[pl.DataFrame] = []
     run = LabelingRun(
         task=rows.task,
-        teachers=[only_these(teacher, wanted[teacher.name]) for teacher in teachers],
+        teachers=[only_these(teacher, wanted[teacher.name], live=True) for teacher in teachers],
         ledger=ledger,
         config=rows.config.model_copy(update={"samples": 1}),
         prompter=rows.prompter,
@@ -135,5 +136,5 @@ def _unanswered(
         else:
             together = packing.company(prompt, sample=0)[0].encode("utf-8", "surrogatepass")
             keys.setdefault(packing.row_key(request), (place, together or request.key))
-    held = ledger.get_many(keys)
+    held = ledger.get_many(keys).keys() | BatchJournal(ledger).in_open_jobs(keys).keys()
     return (drawn for key, drawn in keys.items() if key not in held)

@@ -63,14 +63,15 @@ def only_failed(teachers: Sequence[Teacher], failures: pl.DataFrame) -> list[Tea
     return found
 
 
-def only_these(teacher: Teacher, wanted: set[Any]) -> Teacher:
+def only_these(teacher: Teacher, wanted: set[Any], *, live: bool = False) -> Teacher:
     """A teacher that has nothing to say on rows that it is not to be asked about.
 
     Args:
         teacher: Who is asked.
         wanted: ``(row_id, sample)`` of what it is asked about.
+        live: Whether it is asked live also where it would go by batch jobs.
     """
-    return cast(Teacher, _OnlyThese(teacher, wanted))
+    return cast(Teacher, _OnlyThese(teacher, wanted, live=live))
 
 
 def merged_votes(kept: Path, parts: Path, failures: pl.DataFrame) -> pl.LazyFrame:
@@ -83,9 +84,11 @@ def merged_votes(kept: Path, parts: Path, failures: pl.DataFrame) -> pl.LazyFram
 class _OnlyThese:
     """A teacher that gives no request for rows that are not wanted; in all else it is the teacher given."""
 
-    def __init__(self, teacher: Teacher, wanted: set[Any]) -> None:
+    def __init__(self, teacher: Teacher, wanted: set[Any], *, live: bool = False) -> None:
         self._teacher = teacher
         self._wanted = wanted
+        if live:
+            self.batches = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._teacher, name)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from distill.labeling.errors import BudgetError, DistillError, TeacherError
+from distill.labeling.errors import BudgetError, DistillError, InBatchError, TeacherError
 from distill.labeling_show import LabelingShow
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder, fingerprint, path_digest, table_digest, write_json
@@ -332,6 +332,8 @@ def _labeling_ended(labeled: LabelingFacts, folder: RunFolder) -> Ended:
     stops = [f"{name}: {reason}" for name, reason in stopped.items()]
     if result.stopped == "budget":
         error = BudgetError("; ".join(stops) or "labeling.budget_usd: spent; raise it and run the same command again")
+    elif result.stopped == "in_batch":
+        error = InBatchError("; ".join(stops) or "labeling: batch jobs are under way; the same command picks them up")
     elif not outcomes["labeled"] and not outcomes["explained"]:
         told, where = "; ".join(stops) or _commonest_reason(folder.failures), folder.failures
         error = TeacherError(f"labeling: no teacher labeled any row ({said}): {told}; every reason is in {where}")

@@ -20,11 +20,14 @@ class BatchStatus(NamedTuple):
         state: Whether it is over, and how.
         done: Requests that have a result so far.
         reason: Why it failed, in the provider's words; None where it did not.
+        error: The same as the error whose kind says what happens next: ``retryable`` where the job may be submitted
+            again later (a quota of jobs or tokens under way); any other stops the teacher, and so does None.
     """
 
     state: BatchState
     done: int = 0
     reason: str | None = None
+    error: TeacherError | None = None
 
 
 class BatchResult(NamedTuple):
@@ -44,6 +47,9 @@ class BatchService(Protocol):
 
     The tag is ours, written down before anything is submitted: a job that was submitted just before a kill is found
     again by it and never submitted twice.
+
+    A service may also have ``estimate_usd(request) -> float | None``: about what a request costs in a job, the higher
+    side of it. A budget sets that aside for the first jobs, before any reply tells.
 
     Attributes:
         most_requests: The most requests of one job.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -159,6 +160,43 @@ class Purse:
         rooms = [pace.room(self.estimate[place], now_s) for place, pace in self._paces]
         return min((room for room in rooms if room is not None), default=None)
 
+    @property
+    def informed(self) -> bool:
+        """Whether a reply has shown what a request uses."""
+        return bool(self._seen)
+
+    def left(self) -> Use:
+        """What may still be used in all, what is set aside counted as used; infinite where nothing limits it."""
+        least = [math.inf, math.inf, math.inf]
+        for _, total in self._totals:
+            least[total.place] = min(least[total.place], total.limit - total.used - total.reserved)
+        return Use(*least)
+
+    def bears(self, use: Use) -> Literal["go", "wait", "stop"]:
+        """Says whether so much more may be used in all; ``wait`` where what is under way may turn out to use less."""
+        short = next((found for found in self._totals if not found[1].bears(use[found[1].place])), None)
+        if short is None:
+            return "go"
+        return "wait" if short[0].in_flight else "stop"
+
+    def set_aside(self, use: Use) -> None:
+        """Sets aside what a batch job will probably use. Quotas a minute are for what is sent live."""
+        for budget in self._budget.chain():
+            budget.in_flight += 1
+        for _, total in self._totals:
+            total.reserved += use[total.place]
+
+    def put_right(self, aside: Use, used: Use) -> None:
+        """Puts right what was set aside for a batch job that is over."""
+        for budget in self._budget.chain():
+            budget.in_flight -= 1
+        self._count(aside, used)
+
+    def short_text(self, use: Use) -> str:
+        """Says in words that so much more may not be used; empty where it may."""
+        short = next((total for _, total in self._totals if not total.bears(use[total.place])), None)
+        return "" if short is None else short.text(use[short.place])
+
     def learn(self, *, tokens: float, usd: float, rows: int = 1) -> None:
         """Notes what a reply about so many rows used, in this run or when the ledger bought it."""
         count, seen = self._seen.get(rows > 1, (0.0, Use()))
@@ -180,13 +218,16 @@ class Purse:
         """Puts right what was set aside for a request that has ended."""
         for budget in self._budget.chain():
             budget.in_flight -= 1
+        self._count(reserved, used)
+        for place, pace in self._paces:
+            if used[place] != reserved[place]:
+                pace.take(used[place] - reserved[place], now_s)
+
+    def _count(self, reserved: Use, used: Use) -> None:
         for budget, total in self._totals:
             # Sums of many small floats drift; with nothing in flight the truth is known.
             total.reserved = total.reserved - reserved[total.place] if budget.in_flight else 0.0
             total.used += used[total.place]
-        for place, pace in self._paces:
-            if used[place] != reserved[place]:
-                pace.take(used[place] - reserved[place], now_s)
 
     def exhausted_text(self) -> str:
         """Says in words why nothing more goes."""

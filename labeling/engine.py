@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import cast
+from typing import Literal, cast
 
 import polars as pl
 
@@ -153,7 +153,7 @@ class LabelingRun:
         await self._report(lanes)
         return LabelingResult(
             teachers={lane.teacher.name: snapshot(lane.tally) for lane in lanes},
-            stopped="budget" if any(lane.budget_spent for lane in lanes) else None,
+            stopped=_stopped(lanes),
             elapsed_s=self._timing.clock() - self._began_s,
         )
 
@@ -286,6 +286,12 @@ async def settle(teacher: Teacher, ledger: Ledger) -> str | None:
     if before != (now := Settled(lane, found)):
         await asyncio.to_thread(keep_lane, ledger, now, **server)
     return lane
+
+
+def _stopped(lanes: Sequence[Lane]) -> Literal["budget", "in_batch"] | None:
+    if any(lane.budget_spent for lane in lanes):
+        return "budget"
+    return "in_batch" if any(lane.batch is not None and lane.batch.left for lane in lanes) else None
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -16,6 +16,7 @@ The tree (exit code of the CLI in brackets)::
     ├── AnswerError [1]                a text is no answer to the task (in labeling/parsing.py): control flow of the
     │                                  engine, which asks again and then ends the row as `invalid`
     ├── BudgetError [3]                the budget is spent; what was answered is kept, the run resumes
+    ├── InBatchError [3]               rows wait in batch jobs at a provider; the same command picks them up
     └── TeacherError [1]               a teacher did not answer; `stops_teacher` and `retryable` say what next
         ├── WrongKeyError              wrong_key: 401/403; stops the teacher at once
         ├── UnknownModelError          unknown_model: 404 for the model; stops the teacher at once
@@ -36,6 +37,8 @@ The tree (exit code of the CLI in brackets)::
         ├── OverloadedError            overloaded: 5xx; retried
         ├── TeacherTimeoutError        timeout: no answer in time; retried
         ├── ConnectionFailedError      connection: refused, reset, cut in the middle; retried
+        ├── BatchUnfinishedError       batch_unfinished: a batch job ended before it came to the request;
+        │                              goes into the next job
         └── BadReplyError              bad_reply: 200, but the body is not what the protocol says (HTML, half a JSON);
                                        retried
 
@@ -52,12 +55,14 @@ from collections.abc import Sequence
 __all__ = [
     "CAUSES",
     "BadReplyError",
+    "BatchUnfinishedError",
     "BudgetError",
     "ConnectionFailedError",
     "ConstraintIgnoredError",
     "DailyQuotaError",
     "DataError",
     "DistillError",
+    "InBatchError",
     "LaneMissingError",
     "LedgerDamagedError",
     "LedgerError",
@@ -148,6 +153,12 @@ class StudentError(DistillError):
 
 class BudgetError(DistillError):
     """The budget is spent. Every answer paid for is kept; the same command goes on from there."""
+
+    exit_code = 3
+
+
+class InBatchError(DistillError):
+    """Rows wait in batch jobs at a provider. The jobs are on record; the same command takes their results."""
 
     exit_code = 3
 
@@ -270,6 +281,13 @@ class ConnectionFailedError(TeacherError):
         self.sent = sent
 
 
+class BatchUnfinishedError(TeacherError):
+    """A batch job expired or was cancelled before it came to the request."""
+
+    cause = "batch_unfinished"
+    retryable = True
+
+
 class BadReplyError(TeacherError):
     """The server answered 200 with something that is not the protocol: an HTML page, half a JSON."""
 
@@ -298,6 +316,8 @@ CAUSES: dict[str, str] = {
     "refused": "The model declined",
     "abstained": "The teacher said that it cannot tell",
     "budget": "A budget or quota in all was used up first; the same command goes on from there",
+    "in_batch": "It waits in a batch job at the provider; the same command takes the result when it is there",
+    "batch_unfinished": "Batch jobs ended before they came to it, also the later ones; the same command asks again",
     "failing": "The teacher was stopped since most of its rows failed",
     "paused": "The teacher was stopped for another reason, which is given",
     "no_reply": "A recorded teacher has no reply for the row",

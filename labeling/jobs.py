@@ -169,8 +169,11 @@ class Floor:
 
         Keys are noted as pending before they are looked up: a reply that arrives in between is not missed.
         """
-        while jobs:
-            leaders = [job for job in jobs if self._leads(job)]
+        await self.serve_again([job for job in jobs if self._leads(job)])
+
+    async def serve_again(self, leaders: Sequence[Job]) -> None:
+        """As :meth:`serve`, for jobs that others with the same request wait behind already."""
+        while leaders:
             found = await self.ledger.fetch([job.key for job in leaders])
             again: list[Job] = []
             for job in leaders:
@@ -179,7 +182,7 @@ class Floor:
                     job.lane.queue_up(job)
                 else:
                     again += self.deliver(job.key, reply)
-            jobs = again
+            leaders = [job for job in again if self._leads(job)]
 
     def deliver(self, key: bytes, reply: Reply, *, buyer: Job | None = None) -> list[Job]:
         """Gives a durable reply to every job that waits for it.

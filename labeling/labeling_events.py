@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-LabelingEventKind = Literal["started", "stopped", "ended", "limit", "pause", "quota", "alone"]
+LabelingEventKind = Literal["started", "stopped", "ended", "limit", "pause", "quota", "alone", "batch"]
 """``started`` and ``ended``: a teacher's part began, or every row has its outcome. ``stopped``: it sends nothing more.
 ``limit``: the requests allowed in flight changed by a quarter or more. ``pause``: the server asked for quiet.
 ``quota``: a quota a minute holds it back for the first time. ``alone``: it refused requests about several rows, and
-is asked about each row alone from now on."""
+is asked about each row alone from now on. ``batch``: something happened to one of its batch jobs."""
 
 _NOTABLE_CHANGE = 1.25
 

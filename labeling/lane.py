@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from distill.labeling.batch_lane import batch_lane
 from distill.labeling.budget import Use
 from distill.labeling.distributions import answer_of_probs, answer_of_samples
 from distill.labeling.errors import DataError, LedgerError, RateLimitError, TeacherError, TeacherTimeoutError
@@ -65,9 +66,10 @@ class Lane:
         self.tally = TeacherTally()
         self.budget_spent = False
         config = floor.config
-        self.gate = Gate(teacher, floor, tally=self.tally, wake=self.wake, spent=self._spent)
+        self.gate = Gate(teacher, floor, tally=self.tally, wake=self.wake, spent=self.spent)
         self.limiter = self.gate.limiter
         self._purse = self.gate.purse
+        self.batch = batch_lane(self)
         self._limit_watch = LimitWatch(self.limiter.limit)
         self._prompter = floor.prompter(teacher.answer)
         self._packing = Packing.of(teacher, self._prompter, config)
@@ -104,7 +106,9 @@ class Lane:
             DataError: A column is missing.
         """
         self.floor.note(self.teacher.name, "started", limit=self.limiter.limit, rows=self.total)
-        keeper = self.floor.spawn(self._use_kept())
+        keepers = [self.floor.spawn(self._use_kept())]
+        if self.batch is not None and (keeper := await self.batch.start(delivered)) is not None:
+            keepers.append(keeper)
         rows_each = self._packing.most if self._packing else 1
         async for batch in batches:
             table = self._asked_of(batch)
@@ -118,8 +122,11 @@ class Lane:
         self._fed = True
         self._ask_alone(self._waiting.release())
         self.wake()
+        if self.batch is not None:
+            self.batch.rows_ended()
+            await self.batch.looked_at_all()
         await self._until_open(0)
-        for task in (*self._workers, keeper):
+        for task in (*self._workers, *keepers):
             task.cancel()
         self.gate.close()
         self.floor.note(self.teacher.name, "ended", **facts_of(self.tally), limit=self.limiter.limit)
@@ -183,7 +190,9 @@ class Lane:
         return jobs
 
     def queue_up(self, job: Job) -> None:
-        """Queues a job to be asked, or ends it where the lane has stopped."""
+        """Queues a job to be asked, live or by batch, or ends it where the lane has stopped."""
+        if self.batch is not None and self.batch.takes(job):
+            return
         if self.tally.stopped is not None:
             self._end_unasked(job)
             return
@@ -216,14 +225,22 @@ class Lane:
             await self.floor.serve(jobs)
 
     async def _until_open(self, most: int) -> None:
-        while self._open > most:
+        while self._open > (self.batch.room(most) if self.batch is not None and most else most):
+            if self.batch is not None:
+                self.batch.flush()
             self._ended.clear()
             await self._ended.wait()
+
+    def feed_on(self) -> None:
+        """Has it looked again whether there is room for further rows."""
+        self._ended.set()
 
     # Asking
 
     def wake(self) -> None:
         """Puts as many workers to work as there are jobs and room."""
+        if self.batch is not None:
+            self.batch.wake()
         if not self._waiting:
             return
         now_s = self.floor.timing.clock()
@@ -437,10 +454,12 @@ class Lane:
         backing_off, self._backing_off = self._backing_off, {}
         for retry in backing_off.values():
             retry.cancel()
-        for errand in (*backing_off, *self._waiting.drain()):
+        gathered = [] if self.batch is None else self.batch.let_go()
+        for errand in (*backing_off, *self._waiting.drain(), *gathered):
             self._end_unasked(errand)
 
-    def _spent(self, reason: str) -> None:
+    def spent(self, reason: str) -> None:
+        """Stops, since a budget bears nothing more."""
         self.budget_spent = True
         self.stop(reason, "budget")
 
@@ -667,6 +686,7 @@ class Lane:
             left_s=None if left is None else left / speeds.rows if speeds.rows else None,
             forecast_usd=None if left is None else self.tally.cost_usd + left * speeds.usd_per_row,
             paused_s=max(0.0, self.limiter.paused_until_s - now_s),
+            batch=None if self.batch is None else self.batch.progress(),
         )
 
 

@@ -50,7 +50,8 @@ class Packing:
         wanted = config.rows_per_request
         if wanted is None or wanted.most == 1 or not getattr(teacher, "packs", False):
             return None
-        if teacher.answer.explains:  # a known label stands below its item
+        # A known label stands below its item; a batch job is half the price already, and keeps to single requests.
+        if teacher.answer.explains or getattr(teacher, "batch", None):
             return None
         if getattr(teacher, "compile_pack", None) is None and teacher.answer.form != "json":
             return None

@@ -34,6 +34,7 @@ class TeacherTally:
         stopped: Why the teacher was stopped early; None where it was not.
         stop_cause: The same by name, one of :data:`~distill.labeling.errors.CAUSES`.
         limit: Requests allowed in flight when last looked at.
+        batch_jobs: Batch jobs submitted.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -53,11 +54,28 @@ class TeacherTally:
     stopped: str | None = None
     stop_cause: str | None = None
     limit: int = 0
+    batch_jobs: int = 0
 
     @property
     def done(self) -> int:
         """Rows that have ended, one way or another."""
         return self.outcomes.total()
+
+
+class BatchProgress(NamedTuple):
+    """How a teacher's batch jobs are getting on.
+
+    Attributes:
+        jobs: Jobs that are not over.
+        requests: Requests in them.
+        done: Of these, those that have a result at the provider.
+        gathered: Requests that wait to be put into a job.
+    """
+
+    jobs: int
+    requests: int
+    done: int
+    gathered: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +93,7 @@ class TeacherProgress:
         forecast_usd: What it will have cost in the end if rows go on as in the last ten seconds; None where the total
             is not known.
         paused_s: Seconds for which the server has asked for quiet; 0 where it has not.
+        batch: Its batch jobs; None where there is none and none is to come.
     """
 
     name: str
@@ -86,6 +105,7 @@ class TeacherProgress:
     left_s: float | None
     forecast_usd: float | None
     paused_s: float
+    batch: BatchProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +134,13 @@ class LabelingResult:
 
     Attributes:
         teachers: Counts by the teacher's name. Each one's outcomes add up to rows × samples.
-        stopped: ``budget`` where a budget ended it before every row was asked; else None.
+        stopped: ``budget`` where a budget ended it before every row was asked, ``in_batch`` where it ended while rows
+            were in batch jobs at a provider; else None.
         elapsed_s: Seconds that it took.
     """
 
     teachers: dict[str, TeacherTally]
-    stopped: Literal["budget"] | None
+    stopped: Literal["budget", "in_batch"] | None
     elapsed_s: float
 
     @property
@@ -197,6 +218,7 @@ def facts_of(tally: TeacherTally) -> dict[str, Any]:
         "reasks": tally.reasks,
         "packs": tally.packs,
         "asked_alone": tally.asked_alone,
+        "batch_jobs": tally.batch_jobs,
         "quota_waits": {name: round(seconds, 3) for name, seconds in tally.quota_waits.items()},
     }
     return {name: value for name, value in facts.items() if value}

@@ -61,8 +61,8 @@ class LaneConfig(ModelTeacherConfig):
     def _lane_can_carry_it(self) -> LaneConfig:
         if self.lane in ("decision", "logprobs") and self.needs_json:
             raise ValueError(
-                f"lane {self.lane} gives probabilities and nothing written; leave traces, probs, clauses: true and "
-                "samples_per_request out, or use lane: json"
+                f"lane {self.lane} gives probabilities and nothing written; leave traces, probs, clauses: true, "
+                "samples_per_request and batch out, or use lane: json"
             )
         if self.samples_per_request > 1 and self.temperature == 0:
             raise ValueError("samples_per_request: samples at temperature 0 are all alike; give temperature")

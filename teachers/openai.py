@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from distill.labeling.errors import BadReplyError, LaneMissingError
+from distill.labeling.errors import BadReplyError, LaneMissingError, TeacherError
 from distill.labeling.teacher import Capabilities, Completion, Prompt, Reply, Request
+from distill.teachers.batch_config import batch_settings
 from distill.teachers.config import OpenAITeacherConfig
+from distill.teachers.openai_batches import OpenAIBatches
 from distill.teachers.openai_body import token_usage
 from distill.teachers.openai_connection import Exchange, OpenAIConnection, endpoint_of, parsed_json
-from distill.teachers.openai_errors import quiet_s
+from distill.teachers.openai_errors import Refusal, quiet_s
 from distill.teachers.openai_lanes import OpenAILane, build_lane, chosen_lane
 from distill.teachers.openai_probe import find_lanes, still_bears, unprobed
 from distill.teachers.prices import Tier, cost_usd
+
+if TYPE_CHECKING:
+    import aiohttp
 
 __all__ = ["OpenAITeacher", "endpoint_of"]
 
@@ -58,6 +65,8 @@ class OpenAITeacher:
         self.model = config.model
         self.lane: str | None = None
         self.lane_is_given = not config.probe or config.lanes == ("json",)
+        self.batch = batch_settings(config.batch)
+        self.batches = OpenAIBatches(self, config)
         self._config = config
         known = config.known_price
         self._price = known.price if known else None
@@ -156,6 +165,31 @@ class OpenAITeacher:
     def serve_from(self, base_urls: Sequence[str]) -> None:
         """Takes other servers than the section's, of the same model; before it is opened."""
         self._connection.serve_from(base_urls)
+
+    def batch_reply(self, body: str) -> Reply:
+        """The reply in a result of a batch job, at the price of one. How long it took is not known.
+
+        Raises:
+            BadReplyError: As :meth:`read`.
+        """
+        parsed = parsed_json(body)
+        completion = self._read(Exchange(body, parsed, 0.0, {}))
+        self._connection.answered = True
+        return Reply(body, 0.0, cost_usd(token_usage(parsed), self._price, tier="batch"), completion)
+
+    def request(
+        self, method: str, path: str, *, timeout_s: float, **options: Any
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Sends a request to another path of the first server; see :meth:`OpenAIConnection.request`."""
+        return self._connection.request(method, path, timeout_s=timeout_s, **options)
+
+    async def refused(self, refusal: Refusal) -> TeacherError:
+        """The error that a status other than 200 of the first server means."""
+        return await self._connection.refused(refusal)
+
+    def say(self, problem: str) -> str:
+        """A message with the teacher before it and its secrets taken out."""
+        return self._connection.say(problem)
 
     async def list_models(self) -> list[str]:
         """Names of the models that every server says it serves; none where one has no such list. Costs nothing.

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
+from distill.teachers.batch_config import BATCH_DESCRIPTION, BatchConfig
 from distill.teachers.lane_config import LaneConfig
 from distill.teachers.model_config import one_word
 
@@ -32,6 +33,7 @@ class OpenAITeacherConfig(LaneConfig):
     headers: dict[str, SecretStr] = Field(
         default_factory=dict, description="further HTTP headers, kept out of the ledger, logs and manifest"
     )
+    batch: bool | BatchConfig = Field(False, description=BATCH_DESCRIPTION)
     extra_body: dict[str, Any] = Field(
         default_factory=dict, description="further fields of the request, which win over ours; null takes a field out"
     )
@@ -40,6 +42,11 @@ class OpenAITeacherConfig(LaneConfig):
     def base_urls(self) -> tuple[str, ...]:
         """``base_url`` as a tuple, also where it is one address."""
         return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
+
+    @property
+    def needs_json(self) -> bool:
+        """As for any; batch jobs carry chat completions alone."""
+        return super().needs_json or bool(self.batch)
 
     @property
     def price_host(self) -> str | None:

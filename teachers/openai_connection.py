@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -199,6 +200,31 @@ class OpenAIConnection:
         for server in self._servers.all:
             server.proxy = _proxy_for(server.base_url)
             server.connections = {} if server.proxy is None else None
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, path: str, *, timeout_s: float, **options: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Sends a request to another path of the first server, for what stands beside chat completions there.
+
+        Raises:
+            TeacherError: No response came, or no whole one while it was being read. What its status means is the
+                caller's to say, with :meth:`refused`.
+        """
+        import aiohttp
+
+        assert self._session is not None, "open() comes before request()"
+        server, timeout = self._servers.all[0], aiohttp.ClientTimeout(timeout_s, sock_connect=_CONNECT_TIMEOUT_S)
+        options = {"proxy": server.proxy, "allow_redirects": False, "timeout": timeout, **options}
+        try:
+            async with self._session.request(method, url_of(server.base_url, path), **options) as response:
+                yield response
+        except self._losses as error:
+            raise self._lost(error, server) from None
+
+    async def refused(self, refusal: Refusal) -> TeacherError:
+        """The error that a status other than 200 of the first server means."""
+        return await self._refused(refusal, self._servers.all[0])
 
     def serve_from(self, base_urls: Sequence[str]) -> None:
         """Takes other servers than the section's, of the same model; before it is opened."""

@@ -19,8 +19,8 @@ class PriceConfig(BaseModel):
         ge=0,
         description="a million input tokens served from the provider's prefix cache; by default as any input",
     )
-    batch_factor: float = Field(1.0, ge=0, description="what a batch job pays of these prices, such as 0.5")
-    flex_factor: float = Field(1.0, ge=0, description="what the flex tier pays of these prices, such as 0.5")
+    batch_factor: float = Field(0.5, gt=0, le=1, description="what a batch job pays of these prices")
+    flex_factor: float = Field(0.5, gt=0, le=1, description="what the flex tier pays of these prices")
 
     @model_validator(mode="before")
     @classmethod

@@ -33,6 +33,24 @@ def _load(path: Path) -> ModuleType:
 
 
 @pytest.fixture
+def fake_batches() -> Any:
+    """A provider's batch jobs in memory (``tests/labeling/fake_batches.py``)."""
+    return _load(Path(__file__).parent / "labeling" / "fake_batches.py").FakeBatches()
+
+
+@pytest.fixture
+def batch_server() -> Iterator[Any]:
+    """An imitation of OpenAI's batch jobs (``tests/teachers/batch_server.py``)."""
+    folder = Path(__file__).parent / "teachers"
+    fault_server = _load(folder / "fault_server.py")
+    server = _load(folder / "batch_server.py").BatchServer(
+        lambda request, kind: fault_server.completion(request, kind, "", fault_server.fitting_answer)
+    )
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 def make_fault_server() -> Iterator[Callable[..., Any]]:
     """Starts servers that fail as told (``tests/teachers/fault_server.py``) and stops them after the test."""
     module = _load(Path(__file__).parent / "teachers" / "fault_server.py")

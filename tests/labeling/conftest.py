@@ -144,12 +144,14 @@ def make_rows() -> Callable[[int], pl.DataFrame]:
 def label(task: Task, tmp_path: Any, fake_time: FakeTime) -> Callable[..., tuple[pl.DataFrame, LabelingResult]]:
     """Runs the engine on rows, with a ledger that the test's runs share, and gives votes in order, and the result."""
 
-    def run(rows: pl.DataFrame, *teachers: Any, **settings: Any) -> tuple[pl.DataFrame, LabelingResult]:
+    def run(
+        rows: pl.DataFrame, *teachers: Any, on_progress: Any = None, **settings: Any
+    ) -> tuple[pl.DataFrame, LabelingResult]:
         parts = [votes_frame([])]
         config = LabelingConfig(**{"concurrency": 8, **settings})
         with Ledger(tmp_path / "ledger.sqlite") as ledger:
             engine = LabelingRun(task=task, teachers=teachers, ledger=ledger, config=config, timing=fake_time.timing())
-            result = engine.run([rows], on_votes=parts.append)
+            result = engine.run([rows], on_votes=parts.append, on_progress=on_progress)
         return pl.concat(parts).sort("row_id", "teacher", "sample"), result
 
     return run

@@ -120,3 +120,25 @@ def test_requests_about_one_row_and_about_several_are_estimated_apart() -> None:
     assert purse.reserve(0.0, rows=4).tokens == 128
     purse.rows = 1
     assert purse.estimate == (1.0, 100.0, 0.0)
+
+
+def test_a_batch_job_is_set_aside_as_a_whole() -> None:
+    run = Budget(10.0)
+    purse = Purse(Budget(8.0, quota=QuotaConfig(requests=100), within=run, name="teachers.a"))
+    other = Purse(Budget(within=run, name="teachers.b"))
+    assert purse.left() == Use(100.0, float("inf"), 8.0)
+    job = Use(30.0, 900.0, 6.0)
+    purse.set_aside(job)
+    assert purse.left() == Use(70.0, float("inf"), 2.0)
+    assert other.left().usd == 4.0
+    # What does not fit waits while a job is under way that may turn out to cost less, and not after it.
+    assert (purse.bears(Use(1, 0, 2.0)), purse.bears(Use(1, 0, 2.5)), other.bears(Use(1, 0, 5.0))) == (
+        "go",
+        "wait",
+        "wait",
+    )
+    purse.put_right(job, Use(30.0, 900.0, 7.0))
+    assert purse.left() == Use(70.0, float("inf"), 1.0)
+    assert (purse.bears(Use(1, 0, 1.5)), other.bears(Use(1, 0, 3.5))) == ("stop", "stop")
+    assert "teachers.a.budget_usd: $7.0000 of $8.0000 is spent" in purse.short_text(Use(1, 0, 1.5))
+    assert purse.short_text(Use(1, 0, 0.5)) == ""

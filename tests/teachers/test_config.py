@@ -7,6 +7,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from distill.labeling.teacher import AnswerFormat
+from distill.teachers.batch_config import BatchConfig, batch_settings
 from distill.teachers.config import OpenAITeacherConfig, RecordedTeacherConfig, TeacherConfig
 
 ADAPTER: TypeAdapter[TeacherConfig] = TypeAdapter(TeacherConfig)
@@ -110,3 +111,14 @@ def test_a_trace_has_a_budget_and_room():
     assert (explains.trace, explains.trace_order, explains.explains) == (True, "given", True)
     with pytest.raises(ValidationError):
         OpenAITeacherConfig(**OPENAI, trace_order="given")
+
+
+def test_batch_is_a_switch_or_settings():
+    assert batch_settings(OpenAITeacherConfig(**OPENAI).batch) is None
+    assert batch_settings(OpenAITeacherConfig(**OPENAI, batch=True).batch) == BatchConfig()
+    given = batch_settings(OpenAITeacherConfig(**OPENAI, batch={"wait": False}).batch)
+    assert given is not None and given.patience_s == 0.0
+    assert BatchConfig(wait_s=60).patience_s == 60.0
+    assert BatchConfig().patience_s == float("inf")
+    with pytest.raises(ValidationError, match="does nothing without live_tail"):
+        OpenAITeacherConfig(**OPENAI, batch={"live_tail_after_s": 60})

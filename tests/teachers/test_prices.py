@@ -23,7 +23,7 @@ def test_cost_of_an_answer():
     assert cost_usd(usage, PRICE, tier="batch") == pytest.approx(950e-6)
     assert cost_usd(usage, PRICE, tier="flex") == pytest.approx(475e-6)
     plain = PriceConfig(input_usd_per_mtok=2, output_usd_per_mtok=10)
-    assert cost_usd(usage, plain, tier="batch") == pytest.approx(2500e-6)  # no discount and no cache rate is known
+    assert cost_usd(usage, plain, tier="batch") == pytest.approx(1250e-6)  # half, where nothing else is said
 
 
 def test_unknown_is_none_and_never_zero():
