@@ -20,6 +20,8 @@ from distill.labeling.task import Task
 from distill.labeling.teacher import Reply, Request, Teacher
 from distill.plan_estimates import Interval, Measured, cost_usd, estimate, in_flight, quota_s, time_s
 from distill.recipe import Recipe, require_sections
+from distill.teachers.config import section_of
+from distill.teachers.model_config import ModelTeacherConfig
 
 if TYPE_CHECKING:
     from distill.labeling.asked_rows import AskedRows
@@ -148,15 +150,21 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
         with Ledger(path if path.exists() or probe_requests else Path(scratch) / "empty.sqlite") as ledger:
             teachers = build_teachers(recipe)
             if probe_requests:
-                paid = [teacher for teacher in teachers if recipe.teachers[teacher.name].type != "recorded"]
+                paid = [teacher for teacher in teachers if isinstance(_config_of(teacher, recipe), ModelTeacherConfig)]
                 probes = _probe(asked, paid, ledger=ledger, requests=probe_requests)
             for teacher in teachers:
                 settle_as_before(teacher, ledger)
                 tally = _Tally(teacher, ledger, asked, probe=probes.get(teacher.name))
                 for batch in asked:
                     tally.add(batch)
-                plans.append(tally.plan(recipe.teachers[teacher.name]))
+                plans.append(tally.plan(_config_of(teacher, recipe)))
     return Plan(ledger=path, teachers=tuple(plans), budget_usd=recipe.labeling.budget_usd)
+
+
+def _config_of(teacher: Teacher, recipe: Recipe) -> TeacherConfig:
+    section = section_of(teacher.name, recipe.teachers)
+    assert section is not None, "teachers are built from sections"
+    return recipe.teachers[section]
 
 
 def _probe(asked: AskedRows, teachers: Sequence[Teacher], *, ledger: Ledger, requests: int) -> dict[str, ProbeResult]:
@@ -179,6 +187,7 @@ class _Tally:
         self.bytes_to_send = 0
         self.measured: list[Measured] = []
         self._seen: set[bytes] = set()
+        self._free = bool(getattr(teacher, "free", False))
 
     def add(self, batch: pl.DataFrame) -> None:
         """Counts the requests of a batch of rows."""
@@ -192,7 +201,7 @@ class _Tally:
             else:
                 self._seen.add(request.key)
                 fresh[request.key] = request
-        held = self.ledger.get_many(fresh)
+        held = {} if self._free else self.ledger.get_many(fresh)
         self.in_ledger += len(held)
         self.to_send += len(fresh) - len(held)
         for key, request in fresh.items():

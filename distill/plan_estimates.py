@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from distill.teachers.model_config import ModelTeacherConfig
+
 if TYPE_CHECKING:
     from distill.labeling.limits import Learned
     from distill.labeling.quota_config import QuotaConfig
@@ -120,8 +122,8 @@ def mean_interval(values: Sequence[float], *, of: int) -> Interval:
 
 def cost_usd(config: TeacherConfig, sent: Interval, received: Interval) -> Interval | None:
     """Dollars for tokens; None where the price is not known."""
-    if config.type == "recorded":
-        return Interval(0.0, 0.0)
+    if not isinstance(config, ModelTeacherConfig):
+        return Interval(0.0, 0.0)  # a file, or computed here
     price = config.price
     if price is None:
         return None

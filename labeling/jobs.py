@@ -114,7 +114,7 @@ class Floor:
         """
         while jobs:
             leaders = [job for job in jobs if self._leads(job)]
-            found = await self.ledger.fetch([job.request.key for job in leaders])
+            found = await self.ledger.fetch([job.request.key for job in leaders if not job.lane.free])
             again: list[Job] = []
             for job in leaders:
                 reply = found.get(job.request.key)

@@ -44,6 +44,7 @@ class Lane:
 
     def __init__(self, teacher: Teacher, floor: Floor, *, total: int | None = None) -> None:
         self.teacher = teacher
+        self.free = bool(getattr(teacher, "free", False))
         self.floor = floor
         self.total = total
         self.tally = TeacherTally()
@@ -232,8 +233,13 @@ class Lane:
 
     def _keep(self, job: Job, reply: Reply) -> None:
         request = job.request
-        source = Source(request.endpoint, request.model, self.teacher.name)
-        self._unkept.append((job, self.floor.ledger.put_soon(request.key, reply, source=source)))
+        if self.free:
+            kept: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            kept.set_result(reply)
+        else:
+            source = Source(request.endpoint, request.model, self.teacher.name)
+            kept = self.floor.ledger.put_soon(request.key, reply, source=source)
+        self._unkept.append((job, kept))
         self._bought.set()
 
     async def _use_kept(self) -> None:

@@ -14,11 +14,12 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 ProbsAsked = Literal["none", "confidence", "distribution"]
 AnswerForm = Literal["json", "label", "decision"]
 TraceOrder = Literal["before", "after"]
-ProbsSource = Literal["decision", "logprob", "samples", "verbal", "none"]
+ProbsSource = Literal["decision", "logprob", "samples", "verbal", "model", "none"]
 """Where a distribution comes from.
 
 ``decision``: the provider's decision endpoint stated it. ``logprob``: from the log-probabilities of the labels.
-``samples``: shares among repeated samples. ``verbal``: stated by the model in its answer. ``none``: a bare label.
+``samples``: shares among repeated samples. ``verbal``: stated by the model in its answer. ``model``: a classifier's
+own, calibrated or not, or stated by a labeling function. ``none``: a bare label.
 """
 
 
@@ -208,7 +209,10 @@ class Teacher(Protocol):
     """Answers requests. The engine drives it: ``compile`` → (ledger?) → ``ask`` → ledger → ``read``.
 
     A teacher may also have ``budget_usd`` (float) and ``quota`` (:class:`~distill.labeling.quota_config.QuotaConfig`),
-    what it may use, and ``endpoint`` and ``model`` (str), by which the limit found is kept for the next run.
+    what it may use, and ``endpoint`` and ``model`` (str), by which the limit found is kept for the next run. One that
+    computes in this process may say how many rows it takes at a time (``batch_rows``: int; twice as many are then asked
+    at once, so that one batch gathers while another is worked on) and that its answers are ``free`` (bool): cheaper to
+    work out again than to look up, so that they are not written to the ledger.
 
     Attributes:
         name: Its name in the recipe, as votes carry it.

@@ -1,25 +1,103 @@
-"""From a recipe's section to a teacher."""
+"""From a recipe's section to its teachers."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill.labeling.errors import UsageError
 from distill.labeling.teacher import Teacher
-from distill.teachers.config import OpenAITeacherConfig, TeacherConfig
+from distill.teachers.config import (
+    ClassifierTeacherConfig,
+    FunctionsTeacherConfig,
+    OpenAITeacherConfig,
+    RulesTeacherConfig,
+    StudentTeacherConfig,
+    TeacherConfig,
+)
+
+if TYPE_CHECKING:
+    from distill.teachers.student import LoadStudent
 
 
-def build_teacher(name: str, config: TeacherConfig) -> Teacher:
-    """Builds the teacher that a section describes. A recorded one reads its file now; no one is called.
+def build_teachers(name: str, config: TeacherConfig, *, load_student: LoadStudent | None = None) -> list[Teacher]:
+    """Builds the teachers that a section describes: one, or one a function for functions and rules.
+
+    Files are read now, and a file of functions is run; no one is called.
 
     Args:
-        name: Its name in the recipe.
-        config: Its section.
+        name: The section's name in the recipe.
+        config: The section.
+        load_student: Loads a student's folder, for sections of type student.
 
     Raises:
-        DataError: A recorded teacher's file is missing or cannot be used.
+        DataError: A file is missing or cannot be used.
+        UsageError: A student is named and nothing was given to load it.
+    """
+    if isinstance(config, FunctionsTeacherConfig):
+        return _functions(name, config)
+    if isinstance(config, RulesTeacherConfig):
+        from distill.teachers.rules import rule_teachers
+
+        return list(rule_teachers(name, config))
+    return [build_teacher(name, config, load_student=load_student)]
+
+
+def build_teacher(name: str, config: TeacherConfig, *, load_student: LoadStudent | None = None) -> Teacher:
+    """Builds the one teacher that a section describes; see :func:`build_teachers`.
+
+    Raises:
+        DataError: A file is missing or cannot be used.
+        UsageError: The section is of several teachers, or names a student and nothing was given to load it.
     """
     if isinstance(config, OpenAITeacherConfig):
         from distill.teachers.openai import OpenAITeacher
 
         return OpenAITeacher(name, config)
+    if isinstance(config, StudentTeacherConfig):
+        from distill.teachers.student import StudentTeacher
+
+        if load_student is None:
+            raise UsageError(f"teachers.{name}: a student needs load_student; pass distill.load_student")
+        return StudentTeacher(name, config, load=load_student)
+    if isinstance(config, ClassifierTeacherConfig):
+        from distill.teachers.classifier import ClassifierTeacher
+
+        return ClassifierTeacher(name, config)
+    if isinstance(config, FunctionsTeacherConfig | RulesTeacherConfig):
+        raise UsageError(f"teachers.{name}: got type {config.type}, which is several teachers; use build_teachers")
     from distill.teachers.recorded import RecordedTeacher
 
     return RecordedTeacher(name, config)
+
+
+def files_of(config: TeacherConfig) -> list[Path]:
+    """Files and folders that a section's answers depend on.
+
+    Raises:
+        DataError: A module or package that it names is not there.
+    """
+    if isinstance(config, FunctionsTeacherConfig):
+        from distill.teachers.function_files import source_file
+
+        return [source_file(config)]
+    if isinstance(config, RulesTeacherConfig):
+        return list(config.files)
+    if isinstance(config, ClassifierTeacherConfig):
+        from distill.labeling.packaged_folder import packaged_folder
+
+        folder = Path(packaged_folder(config.model))
+        return [folder] if folder.is_dir() else []
+    path = getattr(config, "path", None)
+    return [] if path is None else [Path(path)]
+
+
+def _functions(name: str, config: FunctionsTeacherConfig) -> list[Teacher]:
+    from distill.teachers.function_files import load_functions
+    from distill.teachers.functions import FunctionTeacher
+
+    found = load_functions(config)
+    return [
+        FunctionTeacher.of(function, section=name, family=config.family, file=found.digest, keep=config.keep)
+        for function in found.functions
+    ]
