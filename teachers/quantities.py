@@ -54,44 +54,73 @@ _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?"
 _QUANTITY = re.compile(rf"(?<![\w.,])({_NUMBER})\s*-?\s*({_UNIT})(?![a-z])")
 _AFTER_TIMES = re.compile(r"\s*[x×*]\s*(\d{1,3})(?![\w.,])")
 _BEFORE_TIMES = re.compile(r"(?<![\w.,])(\d{1,3})\s*[x×*]\s*$")
+_SIDES = re.compile(rf"(?<![\w.,])(?:(?:{_NUMBER})\s*[x×*]\s*)+$")
+_RANGE_FROM = re.compile(rf"(?<![\w.,])({_NUMBER})\s*[-–~]\s*$")
 _SET_OF = re.compile(r"\b(?:pack|set|box|case|lot)\s+of\s+(\d{1,4})\b")
 _NETWORK = re.compile(r"[2-6]g")
-_NO_INCH = re.compile(r"\s*(?:\d|one\b)")
+_SO_MANY_IN_ONE = re.compile(r"\b\d+[ -]in[ -](?:\d+|one)\b")
 
 
 class Quantity(NamedTuple):
-    """A quantity in the unit of its kind: ml, g, mm, GB, W, mAh or pieces."""
+    """A quantity in the unit of its kind: ml, g, mm, GB, W, mAh or pieces.
+
+    Attributes:
+        dimension: The kind.
+        amount: How much; of a range its lower end.
+        most: The upper end of a range; of anything else the same.
+    """
 
     dimension: str
     amount: float
+    most: float
+
+    def meets(self, wanted: Quantity, *, tolerance: float) -> bool:
+        """Whether it is what is wanted, within a relative difference: two ranges that touch are."""
+        if self.dimension != wanted.dimension:
+            return False
+        return self.amount <= wanted.most * (1 + tolerance) and wanted.amount * (1 - tolerance) <= self.most
 
 
 def quantities(text: str, dimensions: Collection[str] | None = None) -> list[Quantity]:
     """Finds the quantities of a text, in order.
 
-    ``6 x 330 ml`` and ``330 ml x 6`` give 330 ml and, as one more, 1980 ml. Left out: ``4g`` and its like written
-    together (a network), and ``2 in 1``.
+    ``6 x 330 ml`` and ``330 ml x 6`` give 330 ml and, as one more, 1980 ml; ``60 x 48 in`` gives both lengths, and
+    ``66-120 in`` a range. Left out: ``4g`` and its like written together (a network), and ``2 in 1``.
 
     Args:
         text: As it stands; it is normalised here.
         dimensions: Only these kinds; all by default.
     """
-    return [found for found in _found(normalised(text)) if dimensions is None or found.dimension in dimensions]
+    return [
+        found
+        for found in _found(_SO_MANY_IN_ONE.sub(" ", normalised(text)))
+        if dimensions is None or found.dimension in dimensions
+    ]
 
 
 def _found(text: str) -> Iterator[Quantity]:
     for match in _QUANTITY.finditer(text):
         number, unit = match.group(1), re.sub(r"\s+", " ", match.group(2))
-        if _NETWORK.fullmatch(match.group()) or (unit == "in" and _NO_INCH.match(text, match.end())):
+        if _NETWORK.fullmatch(match.group()):
             continue
         dimension, factor = _KNOWN.get(unit) or _KNOWN[unit.replace(" ", "")]
-        amount = _value(number) * factor
-        yield Quantity(dimension, amount)
-        times = _AFTER_TIMES.match(text, match.end()) or _BEFORE_TIMES.search(text[: match.start()])
-        if times and dimension != "length":  # 50 cm x 70 is no multiple
-            yield Quantity(dimension, amount * int(times.group(1)))
+        amount, before = _value(number) * factor, text[: match.start()]
+        lowest = _RANGE_FROM.search(before)
+        least = min(amount, _value(lowest.group(1)) * factor) if lowest else amount
+        yield Quantity(dimension, least, amount)
+        if dimension == "length":
+            yield from _other_sides(before, factor)
+        elif times := _AFTER_TIMES.match(text, match.end()) or _BEFORE_TIMES.search(before):
+            yield Quantity(dimension, amount * int(times.group(1)), amount * int(times.group(1)))
     for match in _SET_OF.finditer(text):
-        yield Quantity("count", float(match.group(1)))
+        yield Quantity("count", float(match.group(1)), float(match.group(1)))
+
+
+def _other_sides(before: str, factor: float) -> Iterator[Quantity]:
+    """The sides of ``12 x 60 x 48 in`` that have no unit of their own."""
+    if sides := _SIDES.search(before):
+        for number in re.findall(_NUMBER, sides.group()):
+            yield Quantity("length", _value(number) * factor, _value(number) * factor)
 
 
 def _value(number: str) -> float:

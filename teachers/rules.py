@@ -115,16 +115,13 @@ def _quantity_holds(condition: QuantityCondition, values: Values) -> bool:
     wanted = quantities(_query(condition.query, values), condition.dimensions)
     listed = quantities(" | ".join(values[name] for name in condition.fields), condition.dimensions)
 
-    def known(quantity: Quantity) -> list[float]:
-        return [other.amount for other in listed if other.dimension == quantity.dimension]
-
     def met(quantity: Quantity) -> bool:
-        reach = condition.tolerance * quantity.amount
-        return any(abs(amount - quantity.amount) <= reach for amount in known(quantity))
+        return any(other.meets(quantity, tolerance=condition.tolerance) for other in listed)
 
     if condition.relation == "same":
         return bool(wanted) and all(map(met, wanted))
-    return any(known(quantity) and not met(quantity) for quantity in wanted)
+    kinds = {other.dimension for other in listed}
+    return any(quantity.dimension in kinds and not met(quantity) for quantity in wanted)
 
 
 def _finders(condition: ValueCondition, lists: Mapping[Path, Sequence[str]]) -> dict[str, re.Pattern[str]]:
