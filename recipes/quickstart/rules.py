@@ -12,9 +12,24 @@ WORD = re.compile(r"[가-힣]+|[^\W\d_가-힣]+|\d+")
 # Little words of queries, that a listing may lack.
 FILLER = {"for", "with", "and", "the", "a", "an", "to", "of", "in", "on", "용"}
 ADD_ON = {
-    *("bag bags brush cable case charger cleaner clip cover drops grip hook kit lid liner mat mount pad".split()),
-    *("part polish pouch rack refill remote replacement rod spray stand strap tool".split()),
-    *("거치대 걸이 교체 리필 보관함 브러시 세정 세척 스트랩 어댑터 충전기 케이블 케이스 클리너 파우치 하우징".split()),
+    *("bag", "brush", "cable", "case", "charger", "cleaner", "clip", "cover", "drop", "grip", "hook", "kit", "lid"),
+    *("liner", "mat", "mount", "pad", "part", "polish", "pouch", "rack", "refill", "remote", "replacement", "rod"),
+    *(
+        "spray",
+        "stand",
+        "strap",
+        "tool",
+        "거치대",
+        "걸이",
+        "교체",
+        "리필",
+        "보관함",
+        "브러시",
+        "세정",
+        "세척",
+        "스트랩",
+    ),
+    *("어댑터", "충전기", "케이블", "케이스", "클리너", "파우치", "하우징"),
 }
 # What comes with a product stands behind one of these, and its own name before.
 EXTRAS = re.compile(r"[,(+;–]| - | with | w/ | for | fits |포함|세트|증정")
