@@ -18,7 +18,7 @@ from distill.labeling.ledger_admin import count_replies, recent_replies
 from distill.labeling.limits import MOST_IN_FLIGHT
 from distill.labeling.task import Task
 from distill.labeling.teacher import Reply, Request, Teacher
-from distill.plan_estimates import Interval, Measured, cost_usd, estimate, in_flight, quota_s, time_s
+from distill.plan_estimates import COMPUTED_HERE, Interval, Measured, cost_usd, estimate, in_flight, quota_s, time_s
 from distill.recipe import Recipe, require_sections
 from distill.teachers.config import section_of
 from distill.teachers.model_config import ModelTeacherConfig
@@ -229,14 +229,17 @@ class _Tally:
             replies = recent_replies(self.ledger, source, most=_MEASURED_REPLIES)
             recent = [measured for reply in replies for measured in self._measured(reply)]
             learned = learned_limit(self.ledger, endpoint=server[0], model=server[1])
-        found = estimate(
-            self.to_send,
-            self.bytes_to_send,
-            own=self.measured,
-            earlier=recent,
-            traced=self.teacher.answer.trace,
-            probed=self.probe is not None,
-        )
+        if hasattr(self.teacher, "batch_rows"):
+            found = COMPUTED_HERE
+        else:
+            found = estimate(
+                self.to_send,
+                self.bytes_to_send,
+                own=self.measured,
+                earlier=recent,
+                traced=self.teacher.answer.trace,
+                probed=self.probe is not None,
+            )
         cost = cost_usd(config, found.input_tokens, found.output_tokens)
         quotas = [getattr(self.teacher, "quota", None), labeling.quota]
         tokens = found.input_tokens.low + found.output_tokens.low

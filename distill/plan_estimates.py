@@ -65,6 +65,10 @@ class Estimate:
     basis: str
 
 
+COMPUTED_HERE = Estimate(Interval(0.0, 0.0), Interval(0.0, 0.0), None, "computed in this process: no tokens, no cost")
+"""Of teachers that send nothing to anyone."""
+
+
 def estimate(
     requests: int,
     sent_bytes: int,

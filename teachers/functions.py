@@ -38,7 +38,7 @@ class FunctionTeacher:
         name: Of the teacher.
         function: Takes a read-only mapping of the inputs; gives a label, a probability per label, or None.
         family: Of the teacher.
-        digest: Stands for everything but the row that the function's answers follow from.
+        basis: Everything but the row that the function's answers follow from, as text.
         keep: Whether answers are kept in the ledger.
     """
 
@@ -51,7 +51,7 @@ class FunctionTeacher:
         function: Callable[[Mapping[str, str]], Verdict],
         *,
         family: str,
-        digest: str,
+        basis: str,
         keep: bool = False,
     ) -> None:
         self.name = name
@@ -59,7 +59,8 @@ class FunctionTeacher:
         self.answer = AnswerFormat(clauses=False)
         self.free = not keep
         self._function = function
-        self._digest = f"{digest} ".encode("utf-8", "surrogatepass")
+        hashed = hashlib.blake2b(basis.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        self._start = f"{hashed} ".encode()
         self._heads: dict[int, RequestHead] = {}
         self._batches: LocalBatches[Request, Reply] | None = None
 
@@ -84,14 +85,13 @@ class FunctionTeacher:
         """
         name = f"{section}.{function.name}" if section else function.name
         said = f"{file} {function.name} {function.version!r} {function.code.hex()}"
-        digest = hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-        return cls(name, function, family=function.family or family or section or name, digest=digest, keep=keep)
+        return cls(name, function, family=function.family or family or section or name, basis=said, keep=keep)
 
     def compile(self, prompt: Prompt, *, sample: int) -> Request:
         """Writes the row's inputs down, after what stands for the function."""
         head = self._heads.get(sample)
         if head is None:
-            head = self._heads[sample] = RequestHead(_ENDPOINT, self._digest, sample=sample)
+            head = self._heads[sample] = RequestHead(_ENDPOINT, self._start, sample=sample)
         return head.request(to_json(prompt.values), row_id=prompt.row_id)
 
     def read(self, reply: Reply) -> Completion:
@@ -126,7 +126,7 @@ class FunctionTeacher:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Request) -> Reply | FunctionRaisedError:
-        values = from_json(request.body[len(self._digest) :])
+        values = from_json(request.body[len(self._start) :])
         began_s = time.perf_counter()
         try:
             body = _body(self._function(MappingProxyType(values)))

@@ -44,19 +44,19 @@ def rule_teachers(section: str, config: RulesTeacherConfig) -> list[FunctionTeac
     rules = {name: compile_rule(rule, lists) for name, rule in config.rules.items()}
     family = config.family or section
 
-    def digest(part: Mapping[str, Rule]) -> str:
+    def basis(part: Mapping[str, Rule]) -> str:
         read = [lists[file] for rule in part.values() for file in _files(rule)]
         settings = [rule.model_dump(mode="json", exclude=_NOT_IN_KEY) for rule in part.values()]
         return f"{config.decide} {settings!r} {read!r}"
 
     if config.decide == "each":
         return [
-            FunctionTeacher(f"{section}.{name}", rules[name], family=rule.family or family, digest=digest({name: rule}))
+            FunctionTeacher(f"{section}.{name}", rules[name], family=rule.family or family, basis=basis({name: rule}))
             for name, rule in config.rules.items()
         ]
     decide = first_verdict if config.decide == "first" else shared_verdict
     decides = partial(decide, list(rules.values()))
-    return [FunctionTeacher(section, decides, family=family, digest=digest(config.rules))]
+    return [FunctionTeacher(section, decides, family=family, basis=basis(config.rules))]
 
 
 def compile_rule(rule: Rule, lists: Mapping[Path, Sequence[str]]) -> Decides:

@@ -39,7 +39,7 @@ class _Fields(BaseModel):
 class RegexCondition(_Fields):
     """A regular expression is found."""
 
-    match: Literal["regex"]
+    match: Literal["regex"] = Field(description="a regular expression is found")
     pattern: str = Field(min_length=1, description="Python regular expression, searched in the NFKC form of the text")
     flags: tuple[Literal["ignorecase", "multiline", "dotall", "ascii"], ...] = Field(
         ("ignorecase",), description="flags of the expression"
@@ -64,7 +64,7 @@ class RegexCondition(_Fields):
 class WordsCondition(_Fields):
     """One of some words or phrases is found."""
 
-    match: Literal["words"]
+    match: Literal["words"] = Field(description="one of some words is found")
     words: tuple[str, ...] = Field((), description="words or phrases; case, width and accents of form do not matter")
     file: Path | None = Field(None, description="text file with one a line, besides words; # starts a comment")
     boundary: Literal["auto", "word", "none"] = Field(
@@ -90,7 +90,7 @@ class WordsCondition(_Fields):
 class QuantityCondition(_Fields):
     """Quantities of the query beside those of the listing: 500 ml and 0.5 L are the same."""
 
-    match: Literal["quantity"]
+    match: Literal["quantity"] = Field(description="quantities of query and listing: sizes, volumes, counts")
     relation: Literal["same", "different"] = Field(
         description="same: the listing has every quantity of the query; different: of one of them it has only others. "
         "Where the query has none, or the listing none of the kind, neither holds"
@@ -107,7 +107,7 @@ class QuantityCondition(_Fields):
 class ValueCondition(_Fields):
     """A named value (brand, color) of the query beside that of the listing."""
 
-    match: Literal["value"]
+    match: Literal["value"] = Field(description="a named value of query and listing: brand, color")
     relation: Literal["same", "different"] = Field(
         description="same: the listing has every value that the query names; different: it names others and none of "
         "them. Where the query names none, or the listing none, neither holds"
@@ -132,7 +132,7 @@ class ValueCondition(_Fields):
 class OverlapCondition(_Fields):
     """The share of the query's words that the listing has."""
 
-    match: Literal["overlap"]
+    match: Literal["overlap"] = Field(description="the share of the query's words that the listing has")
     query: str | None = Field(None, description="input with the query; the task's first by default")
     at_least: float | None = Field(None, ge=0, le=1, description="holds where the share is at least this")
     at_most: float | None = Field(None, ge=0, le=1, description="holds where the share is at most this")

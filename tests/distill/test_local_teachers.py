@@ -110,6 +110,7 @@ def test_a_plan_says_that_functions_cost_nothing_and_keeps_nothing(shop, ask, cl
     lines = {line["teacher"]: line for line in planned["teachers"]}
     assert list(lines) == ["mine.kind", "mine.never", "rules.exact"]
     assert all(line["rows"] == line["to_send"] == 36 for line in lines.values())
+    assert "computed in this process: no tokens, no cost" in cli("plan", "recipe.yaml").out
     assert all(line["cost_usd"] in ([0.0, 0.0], {"low": 0.0, "high": 0.0}) for line in lines.values())
 
 
