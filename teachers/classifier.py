@@ -89,10 +89,11 @@ class ClassifierTeacher(LocalModelTeacher):
         if name == "auto":
             name = "bfloat16" if device.startswith("cuda") else "float32"
         revision = config.revision or "main"
-        self._tokenizer = AutoTokenizer.from_pretrained(self._source, revision=revision)
-        model, found = AutoModelForSequenceClassification.from_pretrained(
-            self._source, revision=revision, dtype=getattr(torch, name), output_loading_info=True
-        )
+        with _quiet():
+            self._tokenizer = AutoTokenizer.from_pretrained(self._source, revision=revision)
+            model, found = AutoModelForSequenceClassification.from_pretrained(
+                self._source, revision=revision, dtype=getattr(torch, name), output_loading_info=True
+            )
         # transformers would draw what is missing at random, and the answers would be noise.
         if missing := sorted(found["missing_keys"]):
             raise DataError(
@@ -151,6 +152,22 @@ def _labels_of(config: Any, model: str) -> list[str]:
     if len(set(labels)) < len(labels):
         raise DataError(f"{model}: its labels repeat, got {labels}; correct id2label in its config.json")
     return labels
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the bars and reports of transformers, which would break the progress shown; errors are raised."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @contextlib.contextmanager
