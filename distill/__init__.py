@@ -10,23 +10,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distill.api import aggregate, evaluate, label, load_student, read_rows, review, train
+    from distill.api import (
+        aggregate,
+        analyze_labeling_functions,
+        evaluate,
+        label,
+        load_student,
+        read_rows,
+        review,
+        train,
+    )
     from distill.labeling.errors import DistillError
     from distill.labeling.guideline import Guideline
+    from distill.labeling.labeling_function import ABSTAIN, LabelingFunction, labeling_function
     from distill.labeling.task import Task
     from distill.recipe import Recipe, load_recipe
     from distill.runner import run
     from distill.runs import Run
 
 __all__ = [
+    "ABSTAIN",
     "DistillError",
     "Guideline",
+    "LabelingFunction",
     "Recipe",
     "Run",
     "Task",
     "aggregate",
+    "analyze_labeling_functions",
     "evaluate",
     "label",
+    "labeling_function",
     "load_recipe",
     "load_student",
     "read_rows",
@@ -36,14 +50,18 @@ __all__ = [
 ]
 
 _HOME = {
+    "ABSTAIN": "distill.labeling.labeling_function",
     "DistillError": "distill.labeling.errors",
     "Guideline": "distill.labeling.guideline",
+    "LabelingFunction": "distill.labeling.labeling_function",
     "Recipe": "distill.recipe",
     "Run": "distill.runs",
     "Task": "distill.labeling.task",
     "aggregate": "distill.api",
+    "analyze_labeling_functions": "distill.api",
     "evaluate": "distill.api",
     "label": "distill.api",
+    "labeling_function": "distill.labeling.labeling_function",
     "load_recipe": "distill.recipe",
     "load_student": "distill.api",
     "read_rows": "distill.api",

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill.eval.evaluation import Evaluation
 from distill.eval.evaluation import evaluate as evaluate_predictions
+from distill.eval.labeling_functions import analysis_table, analyze_functions
 from distill.eval.review import Review
 from distill.eval.review import review as review_votes
 from distill.eval.scored import TruthSource
@@ -19,6 +20,7 @@ from distill.labeling.aggregate import aggregate as merge_votes
 from distill.labeling.data_config import RESERVED_COLUMNS, DataConfig
 from distill.labeling.errors import DataError, UsageError
 from distill.labeling.labeling_config import LabelingConfig
+from distill.labeling.labeling_function import LabelingFunction
 from distill.labeling.task import Task, TaskConfig
 from distill.labeling.teacher import Teacher
 
@@ -34,7 +36,16 @@ if TYPE_CHECKING:
     TaskLike: TypeAlias = Task | TaskConfig | Mapping[str, Any]
     TeacherLike: TypeAlias = Teacher | TeacherConfig | Mapping[str, Any]
 
-__all__ = ["aggregate", "evaluate", "label", "load_student", "read_rows", "review", "train"]
+__all__ = [
+    "aggregate",
+    "analyze_labeling_functions",
+    "evaluate",
+    "label",
+    "load_student",
+    "read_rows",
+    "review",
+    "train",
+]
 
 
 def read_rows(
@@ -71,7 +82,7 @@ def read_rows(
 def label(
     rows: Rows,
     task: TaskLike,
-    teachers: Mapping[str, TeacherLike] | Sequence[Teacher],
+    teachers: Mapping[str, TeacherLike] | Sequence[Teacher | LabelingFunction],
     *,
     config: LabelingConfig | Mapping[str, Any] | None = None,
     ledger: Path | str | None = None,
@@ -83,7 +94,8 @@ def label(
     Args:
         rows: As :func:`read_rows` returns them; anything else that it takes is read by it first.
         task: What is asked.
-        teachers: By name, as in a recipe's ``teachers`` section, or teachers that are built already.
+        teachers: By name, as in a recipe's ``teachers`` section; or a list of teachers that are built already, and
+            of labeling functions.
         config: As in a recipe's ``labeling`` section. Rows of every split are asked.
         ledger: Its file; ``$DISTILL_LEDGER`` or ``.distill/ledger.sqlite`` where none is given.
         seed: Of the draws that ``config`` asks for: canaries, places of gold rows, the audit of shared answers.
@@ -104,9 +116,8 @@ def label(
     from distill.stages import ledger_path
 
     asked, whole = _task(task), _table(rows, task)
-    built = (
-        [_teacher(name, given) for name, given in teachers.items()] if isinstance(teachers, Mapping) else list(teachers)
-    )
+    named = teachers.items() if isinstance(teachers, Mapping) else (("", teacher) for teacher in teachers)
+    built = [teacher for name, given in named for teacher in _teachers(name, given)]
     settings = _checked(LabelingConfig, config or {}, what="config")
     parts = [votes_frame([])]
     with Ledger(ledger_path(Path(ledger) if ledger else None)) as opened:
@@ -232,6 +243,29 @@ def evaluate(
     )
 
 
+def analyze_labeling_functions(
+    votes: pl.DataFrame, rows: pl.DataFrame | None = None, *, functions: Sequence[str] | None = None, seed: int = 7
+) -> pl.DataFrame:
+    """Says what labeling functions cover, how far they overlap and conflict, and how often they are right.
+
+    Args:
+        votes: The votes table.
+        rows: The rows table, for ``gold`` and ``group``; without it nothing is said of accuracy.
+        functions: Which teachers; all of ``votes`` by default.
+        seed: Of the resamples behind the intervals.
+
+    Returns:
+        A line a function, in the order of the votes: ``function``, ``family``, ``rows``, ``polarity`` (the labels that
+        it gives), ``coverage``, ``overlap``, ``conflict`` (shares of the rows, as Snorkel's ``LFAnalysis`` has them),
+        ``failed``, ``gold`` (rows with gold that it labeled), ``accuracy``, ``low``, ``high`` (95%, by bootstrap over
+        groups).
+
+    Raises:
+        DataError: A column is missing, or a function has no votes.
+    """
+    return analysis_table(analyze_functions(votes, rows, functions=functions, seed=seed))
+
+
 def review(votes: pl.DataFrame, rows: Rows, task: TaskLike) -> Review:
     """Says where judges disagree, and which clause of the guideline is to blame.
 
@@ -247,15 +281,20 @@ def _task(task: TaskLike) -> Task:
     return Task.from_config(_checked(TaskConfig, task, what="task"))
 
 
-def _teacher(name: str, given: TeacherLike) -> Teacher:
+def _teachers(name: str, given: TeacherLike | LabelingFunction) -> list[Teacher]:
     from distill.secrets import with_secrets
+    from distill.stages import student_of_folder
     from distill.teachers.config import TeacherConfig
-    from distill.teachers.registry import build_teacher
+    from distill.teachers.functions import FunctionTeacher
+    from distill.teachers.registry import build_teachers
 
+    if isinstance(given, LabelingFunction):
+        return [FunctionTeacher.of(given)]
     if isinstance(given, Teacher):
-        return given
+        return [given]
     config: TeacherConfig = _checked(TeacherConfig, given, what=f"teachers.{name}")
-    return build_teacher(name, with_secrets(config, where=f"teachers.{name}"))
+    checked = with_secrets(config, where=f"teachers.{name}")
+    return build_teachers({name: checked}, load_student=student_of_folder)
 
 
 def _table(rows: Rows, task: TaskLike) -> pl.DataFrame:

@@ -19,6 +19,7 @@ import typer
 if TYPE_CHECKING:
     from distill.eval.ladder import Ladder
     from distill.runner import StageName
+    from distill.runs import Run
 
 app = typer.Typer(
     name="distill",
@@ -335,11 +336,31 @@ def _run(
     if as_json:
         print(json.dumps(finished.to_dict(), indent=1, default=str))
         return
+    if until != "data":
+        _print_functions(finished)
     if finished.has_ladder and until in ("eval", "report"):
         _print_ladder(finished.ladder)
     for name, path in finished.reports.items() if until == "report" else ():
         print(f"{name:<18} {path}")
     print(f"{'run folder':<18} {finished.path}")
+
+
+def _print_functions(run: Run) -> None:
+    """What the run's labeling functions cover; nothing where it has none."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from distill.eval.function_words import COLUMNS, function_cells
+
+    if not (facts := run.function_facts):
+        return
+    table = Table(title="labeling functions")
+    for number, column in enumerate(COLUMNS):
+        table.add_column(column, justify="left" if number < 2 else "right")
+    for one in facts:
+        table.add_row(*function_cells(one))
+    console = Console()
+    (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(table)
 
 
 def _print_ladder(ladder: Ladder) -> None:

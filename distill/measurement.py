@@ -15,6 +15,7 @@ from distill.recipe import Recipe
 from distill.run_folder import RunFolder, write_json
 from distill.session import Ended, Session
 from distill.students.config import HUMAN, LABELS, StudentConfig
+from distill.teachers.config import functions_among
 
 
 def measure_run(session: Session) -> Ended:
@@ -75,12 +76,17 @@ def _predictors(
         yield name, config.type, " + ".join(config.train_on), pl.read_parquet(session.folder.predictions(name))
     if truth == "teacher" or votes is None or labels is None:
         return
-    for name in recipe.teachers:
+    asked = votes["teacher"].unique(maintain_order=True).to_list()
+    # Functions cover a part of the rows, each another: they have a table of their own.
+    functions = set(functions_among(asked, recipe.teachers))
+    for name in asked:
+        if name in functions:
+            continue
         said = predictions_from_votes(votes, name, rows=test)
         if len(said):
             yield name, "teacher", "", said
     merged = labels.join(test.select("row_id"), on="row_id", how="semi").filter(pl.col("label").is_not_null())
-    if len(merged) and len(recipe.teachers) > 1:
+    if len(merged) and votes["teacher"].n_unique() > 1:
         yield "merged labels", "labels", "", merged.select("row_id", "label", "probs")
 
 

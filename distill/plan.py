@@ -22,8 +22,20 @@ from distill.labeling.packs import Gatherer, Packing
 from distill.labeling.row_order import ALONE_COLUMN
 from distill.labeling.task import Task
 from distill.labeling.teacher import Prompt, Reply, Request, Teacher
-from distill.plan_estimates import Interval, Load, Measured, cost_usd, estimate, in_flight, quota_s, time_s
+from distill.plan_estimates import (
+    COMPUTED_HERE,
+    Interval,
+    Load,
+    Measured,
+    cost_usd,
+    estimate,
+    in_flight,
+    quota_s,
+    time_s,
+)
 from distill.recipe import Recipe, require_sections
+from distill.teachers.config import section_of
+from distill.teachers.model_config import ModelTeacherConfig
 
 if TYPE_CHECKING:
     from distill.labeling.asked_rows import AskedRows
@@ -169,15 +181,21 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
             for teacher in teachers:
                 settle_as_before(teacher, ledger)
             if probe_requests:
-                paid = [teacher for teacher in teachers if recipe.teachers[teacher.name].type != "recorded"]
+                paid = [teacher for teacher in teachers if isinstance(_config_of(teacher, recipe), ModelTeacherConfig)]
                 probes = _probe(asked, paid, ledger=ledger, requests=probe_requests)
             for teacher in teachers:
                 tally = _Tally(teacher, ledger, asked, probe=probes.get(teacher.name))
                 for batch in asked:
                     tally.add(batch)
                 tally.end()
-                plans.append(tally.plan(recipe.teachers[teacher.name]))
+                plans.append(tally.plan(_config_of(teacher, recipe)))
     return Plan(ledger=path, teachers=tuple(plans), budget_usd=recipe.labeling.budget_usd)
+
+
+def _config_of(teacher: Teacher, recipe: Recipe) -> TeacherConfig:
+    section = section_of(teacher.name, recipe.teachers)
+    assert section is not None, "teachers are built from sections"
+    return recipe.teachers[section]
 
 
 def _probe(asked: AskedRows, teachers: Sequence[Teacher], *, ledger: Ledger, requests: int) -> dict[str, ProbeResult]:
@@ -211,6 +229,7 @@ class _Tally:
         self.measured: list[Measured] = []
         self._seen: set[bytes] = set()
         self._tree = tree_of(teacher, asked.task)
+        self._free = bool(getattr(teacher, "free", False))
 
     def add(self, batch: pl.DataFrame) -> None:
         """Counts the requests of a batch of rows."""
@@ -224,7 +243,7 @@ class _Tally:
             else:
                 self._seen.add(asked.key)
                 fresh[asked.key] = asked
-        held = self.ledger.get_many(fresh)
+        held = {} if self._free else self.ledger.get_many(fresh)
         self.in_ledger += len(held)
         in_batch = BatchJournal(self.ledger).in_open_jobs(fresh.keys() - held.keys())
         self.in_batch += len(in_batch)
@@ -330,13 +349,16 @@ class _Tally:
                 recent = [measured for measured in recent if measured.rows == 1]
                 self.measured = [measured for measured in self.measured if measured.rows == 1]
             learned = learned_limit(self.ledger, endpoint=server[0], model=server[1])
-        found = estimate(
-            Load(self.to_send, self.rows_to_send, self.bytes_to_send),
-            own=self.measured,
-            earlier=recent,
-            traced=self.teacher.answer.trace,
-            probed=self.probe is not None,
-        )
+        if hasattr(self.teacher, "batch_rows"):
+            found = COMPUTED_HERE
+        else:
+            found = estimate(
+                Load(self.to_send, self.rows_to_send, self.bytes_to_send),
+                own=self.measured,
+                earlier=recent,
+                traced=self.teacher.answer.trace,
+                probed=self.probe is not None,
+            )
         by_batch = bool(getattr(config, "batch", False))
         cost = cost_usd(config, found.input_tokens, found.output_tokens)
         quotas = [getattr(self.teacher, "quota", None), labeling.quota]

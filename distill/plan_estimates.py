@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from distill.teachers.model_config import ModelTeacherConfig
+
 if TYPE_CHECKING:
     from distill.labeling.limits import Learned
     from distill.labeling.quota_config import QuotaConfig
@@ -73,6 +75,10 @@ class Estimate:
     basis: str
 
 
+COMPUTED_HERE = Estimate(Interval(0.0, 0.0), Interval(0.0, 0.0), None, "computed in this process: no tokens, no cost")
+"""Of teachers that send nothing to anyone."""
+
+
 def estimate(
     load: Load,
     *,
@@ -136,8 +142,8 @@ def mean_interval(values: Sequence[float], *, of: int) -> Interval:
 
 def cost_usd(config: TeacherConfig, sent: Interval, received: Interval) -> Interval | None:
     """Dollars for tokens, none of them from a provider's cache; None where the price is not known."""
-    if not hasattr(config, "known_price"):  # nobody is paid: recorded replies
-        return Interval(0.0, 0.0)
+    if not isinstance(config, ModelTeacherConfig):
+        return Interval(0.0, 0.0)  # a file, or computed here
     known = config.known_price
     if known is None:
         return None

@@ -16,6 +16,7 @@ from distill.labeling.errors import RecipeError
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.task import TaskConfig
 from distill.recipe_problems import describe_problems, suggest
+from distill.recipe_teachers import teacher_names, teacher_problems
 from distill.secrets import secret_problems, without_secrets
 from distill.students.config import StudentConfig
 from distill.teachers.config import TeacherConfig
@@ -164,10 +165,26 @@ def _file_locations(data: Any) -> Iterator[tuple[Location, str, bool]]:
             for adapter, folder in lora.items() if isinstance(lora, Mapping) else ():
                 if isinstance(folder, str):
                     yield ("teachers", name, "lora", adapter), folder, False
+        if isinstance(teacher, Mapping) and teacher.get("type") == "rules":
+            yield from _word_lists(("teachers", name, "rules"), teacher.get("rules"))
+        local = isinstance(teacher, Mapping) and teacher.get("type") == "classifier"
+        if local and isinstance(model := teacher.get("model"), str):
+            yield ("teachers", name, "model"), model, False
     for name, student in section("students").items():
         # A base model is a folder only where one is there; otherwise it is the name of a model on a hub.
         if isinstance(student, Mapping) and isinstance(base := student.get("base"), str):
             yield ("students", name, "base"), base, False
+
+
+def _word_lists(place: Location, rules: Any) -> Iterator[tuple[Location, str, bool]]:
+    """Files that conditions of rules name; a condition may stand alone or in a list."""
+    for name, rule in rules.items() if isinstance(rules, Mapping) else ():
+        for part in ("when", "unless") if isinstance(rule, Mapping) else ():
+            given = rule.get(part)
+            for index, condition in enumerate(given if isinstance(given, list) else [given]):
+                if isinstance(condition, Mapping) and isinstance(file := condition.get("file"), str):
+                    inside = (index,) if isinstance(given, list) else ()
+                    yield (*place, name, part, *inside, "file"), file, True
 
 
 def _find_files(data: Any, folder: Path) -> list[tuple[Location, str]]:
@@ -199,13 +216,20 @@ def _matches(path: Path) -> bool:
 def _cross_checks(recipe: Recipe) -> list[tuple[Location, str]]:
     """What one section says of another."""
     problems: list[tuple[Location, str]] = []
-    sources = {*recipe.teachers, *_RESERVED}
+    sources = {*_RESERVED}
+    for name, teacher in recipe.teachers.items():
+        found = list(teacher_problems(name, teacher, recipe.task))
+        problems += found
+        # A file that cannot be read has been complained of; its functions are not known.
+        sources |= set(teacher_names(name, teacher)) if not found else {name}
     for name, student in recipe.students.items():
         if name in recipe.teachers:
             problems.append((("students", name), "a teacher has this name; rename one of them"))
         for source in student.train_on:
             if source not in sources:
                 text = f"got {source!r}; give human, labels, or the name of a teacher{suggest(source, sources)}"
+                if source in recipe.teachers:
+                    text = f"got {source!r}, which is several teachers; give labels, or one{suggest(source, sources)}"
                 problems.append((("students", name, "train_on"), text))
             elif source == "labels" and not recipe.teachers:
                 problems.append((("students", name, "train_on"), "there are no teachers whose votes become labels"))

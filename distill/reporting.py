@@ -17,6 +17,7 @@ from distill.eval.run_report import write_run_report
 from distill.labeling.errors import DataError
 from distill.measurement import rows_with_truth
 from distill.session import Ended, Session
+from distill.teachers.config import functions_among
 
 _SAID_APART = frozenset({"breaches", "quality", "shared", "sharing_wrong", "requests_cut", "fields_cut"})
 """Facts of the labeling stage that the report has a place of its own for."""
@@ -56,6 +57,7 @@ def write_run_reports(session: Session) -> Ended:
         config=recipe.report,
         seed=recipe.seed,
         canaries=pl.read_parquet(folder.canaries) if recipe.teachers and recipe.labeling.canaries else None,
+        labeling_functions=[] if votes is None else functions_among(votes["teacher"].unique(), recipe.teachers),
         labeling=labeling.facts if recipe.teachers and (labeling := folder.stage("label")) else {},
     )
     written = [*write_run_report(folder.report, report), *written]

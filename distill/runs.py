@@ -14,6 +14,7 @@ from distill.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from distill.eval.evaluation import Evaluation
+    from distill.eval.labeling_functions import FunctionFacts
     from distill.eval.ladder import Ladder
     from distill.eval.review import Review
     from distill.labeling.task import Task
@@ -68,6 +69,29 @@ class Run:
     def labels(self) -> pl.DataFrame:
         """The votes merged."""
         return self._table(self.folder.labels)
+
+    @property
+    def labeling_functions(self) -> pl.DataFrame:
+        """What its labeling functions and rules cover, and how often they are right; no line where it has none.
+
+        The columns are those of :func:`distill.analyze_labeling_functions`.
+        """
+        from distill.eval.labeling_functions import analysis_table
+
+        return analysis_table(self.function_facts)
+
+    @property
+    def function_facts(self) -> list[FunctionFacts]:
+        """The same as :attr:`labeling_functions`, with intervals as the reports hold them."""
+        from distill.eval.labeling_functions import analyze_functions
+        from distill.teachers.config import functions_among
+
+        recipe = self.recipe
+        if not self.folder.votes.exists():
+            return []
+        votes = self.votes
+        names = functions_among(votes["teacher"].unique(maintain_order=True), recipe.teachers)
+        return analyze_functions(votes, self.rows, functions=names, config=recipe.eval, seed=recipe.seed)
 
     @property
     def students(self) -> list[str]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from distill.labeling.teacher import Teacher
     from distill.students.config import StudentConfig
     from distill.students.fit import FitProgress
+    from distill.students.student import Student
 
 _DECISIVE = (
     *("row_id", "teacher", "family", "outcome", "sample", "label", "probs", "probs_source"),
@@ -82,13 +83,15 @@ def read_rows(session: Session) -> None:
 
 def label(session: Session) -> None:
     """Asks every teacher about every row of the splits named, into ``votes.parquet``."""
+    from distill.teachers.registry import files_of
+
     recipe, folder, task = session.recipe, session.folder, session.task
     if not recipe.teachers:
         return
     settings = {name: config.model_dump(mode="json") for name, config in recipe.teachers.items()}
-    for values in settings.values():
-        if values.get("path"):
-            values["path"] = path_digest(Path(values["path"]))
+    for name, values in settings.items():
+        values["files"] = [path_digest(file) for file in files_of(recipe.teachers[name])]
+        values.pop("path", None)
     asked = [
         task.labels,
         task.inputs,
@@ -236,7 +239,7 @@ def _ask(session: Session, question: str, failures: pl.DataFrame | None = None) 
             on_votes=lambda votes: votes.write_parquet(parts / f"{next(numbers):09d}.parquet"),
             on_progress=LabelingShow(session.progress, session.folder.note),
         )
-    _write_votes(session, parts, failures)
+    _write_votes(session, parts, failures, teachers=[teacher.name for teacher in teachers])
     shutil.rmtree(parts)
     if failures is None:
         _write_canaries(labeled, folder)
@@ -278,11 +281,11 @@ def _warn_of_unseen_costs(session: Session) -> None:
             )
 
 
-def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None) -> None:
+def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None, *, teachers: list[str]) -> None:
     """Puts votes in the order of the rows: they arrive in the order of the answers, which no two runs share."""
     from distill.retry import merged_votes
 
-    folder, teachers = session.folder, list(session.recipe.teachers)
+    folder = session.folder
     order = pl.scan_parquet(folder.rows).select("row_id").with_row_index("_row")
     fresh = pl.scan_parquet(parts / "*.parquet")
     votes = (
@@ -295,7 +298,8 @@ def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None) -
         .drop("_row", "_teacher")
     )
     write_table(votes, folder.votes)
-    failed = pl.scan_parquet(folder.votes).filter(~pl.col("outcome").is_in(["labeled", "explained"]))
+    # Who abstains has answered, and would say the same again.
+    failed = pl.scan_parquet(folder.votes).filter(~pl.col("outcome").is_in(["labeled", "explained", "abstained"]))
     failed.select("row_id", "teacher", "sample", "outcome", "cause", "reason").sink_ndjson(folder.failures)
 
 
@@ -334,7 +338,7 @@ def _labeling_ended(labeled: LabelingFacts, folder: RunFolder) -> Ended:
         error = BudgetError("; ".join(stops) or "labeling.budget_usd: spent; raise it and run the same command again")
     elif result.stopped == "in_batch":
         error = InBatchError("; ".join(stops) or "labeling: batch jobs are under way; the same command picks them up")
-    elif not outcomes["labeled"] and not outcomes["explained"]:
+    elif not outcomes["labeled"] and outcomes.total() > outcomes["abstained"] + outcomes["explained"]:
         told, where = "; ".join(stops) or _commonest_reason(folder.failures), folder.failures
         error = TeacherError(f"labeling: no teacher labeled any row ({said}): {told}; every reason is in {where}")
     settled = not outcomes["failed"] and not stops and result.stopped is None
@@ -437,16 +441,27 @@ def _mean(column: pl.Series) -> float:
 
 
 def build_teachers(recipe: Recipe) -> list[Teacher]:
-    """The recipe's teachers, with their secrets read from the environment.
+    """The recipe's teachers, with their secrets read from the environment: one a section, or one a function or rule.
 
     Raises:
         RecipeError: A variable that a secret names is not set.
-        DataError: A recorded teacher's file cannot be used.
+        DataError: A file of a teacher cannot be used.
     """
     from distill.teachers import registry
 
     configs = {name: with_secrets(config, where=f"teachers.{name}") for name, config in recipe.teachers.items()}
-    return registry.build_teachers(configs)
+    return registry.build_teachers(configs, load_student=student_of_folder)
+
+
+def student_of_folder(path: Path) -> Student:
+    """Loads a student for teachers that are one; they may not import students themselves.
+
+    Raises:
+        StudentError: There is none, or it is not whole.
+    """
+    from distill.students.student import load_student
+
+    return load_student(path)
 
 
 def write_table(table: pl.DataFrame | pl.LazyFrame, path: Path) -> None:

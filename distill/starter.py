@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distill.labeling.errors import RecipeError, UsageError
 from distill.recipe import find_recipe, load_recipe, shipped_recipes
+from distill.teachers.registry import files_of
 
 _STARTER = Path(__file__).parent / "recipes" / "starter"
 
@@ -79,7 +80,7 @@ def _companions(source: Path) -> list[Path]:
         ]
     if recipe.task and recipe.task.guideline:
         named.append(recipe.task.guideline)
-    named += [Path(path) for teacher in recipe.teachers.values() if (path := getattr(teacher, "path", None))]
+    named += [file for teacher in recipe.teachers.values() for file in files_of(teacher)]
     return [path for path in dict.fromkeys(named) if path.is_file() and path.is_relative_to(source.parent.absolute())]
 
 

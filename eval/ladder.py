@@ -128,6 +128,9 @@ class Ladder(BaseModel):
         quality = self.rows[0].quality
         said = f"Quality against {' and '.join(TRUTH_WORDS[source] for source in sources)}"
         said += f", {quality.rows:,} rows in {quality.groups:,} groups; {100 * quality.level:g}% intervals over groups."
+        if partial := [row for row in self.rows if row.unanswered]:
+            found = ", ".join(f"{row.full_name} left {row.unanswered:,} without an answer" for row in partial)
+            said += f" Numbers are of the rows that each answered: {found}."
         if any(row.gain is not None for row in self.rows):
             said += " Gains are over the first student of the same kind; that one's is over the rung before it."
         if self.baseline is not None:

@@ -16,6 +16,7 @@ from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.evaluation import Evaluation
 from distill.eval.examples import Example, hardest_rows
 from distill.eval.intervals import Estimate, Resamples, ratio_estimates
+from distill.eval.labeling_functions import FunctionFacts, analyze_functions
 from distill.eval.ladder import Ladder
 from distill.eval.scored import collapse_votes
 from distill.labeling.task import Task
@@ -48,6 +49,8 @@ class RunReport:
         seed: Of the resamples.
         canaries: Answers to the run's own canaries; None where it had none.
         labeling: Facts of the labeling stage.
+        labeling_functions: Names of the teachers that are labeling functions: they are measured apart, and stand in no
+            table of pairs.
     """
 
     name: str
@@ -66,6 +69,7 @@ class RunReport:
     seed: int = 0
     canaries: pl.DataFrame | None = None
     labeling: Mapping[str, Any] = field(default_factory=dict)
+    labeling_functions: Sequence[str] = ()
 
     @property
     def against_teachers(self) -> bool:
@@ -149,6 +153,7 @@ class RunFacts(_Frozen):
     canaries: list[CanaryFacts] = Field(description="rows of the data that carry an order, against their truth")
     obeyed: list[ObeyedFacts] = Field(description="copies made by this run that carry an order, against the row itself")
     asking: AskingFacts
+    functions: list[FunctionFacts] = Field(default_factory=list, description="the teachers that are functions or rules")
     examples: list[Example]
     examples_of: str | None = Field(description="whose mistakes the examples are")
     summary: dict[str, Any]
@@ -164,8 +169,9 @@ def gather(report: RunReport) -> RunFacts:
     """
     votes, task = report.votes, report.task
     pairs: list[PairAgreement] = []
-    if votes is not None and votes["teacher"].n_unique() > 1:
-        pairs = judge_agreement(votes, report.rows_of_people, task=task, config=report.eval_config, seed=report.seed)
+    judges = None if votes is None else votes.filter(~pl.col("teacher").is_in(list(report.labeling_functions)))
+    if judges is not None and judges["teacher"].n_unique() > 1:
+        pairs = judge_agreement(judges, report.rows_of_people, task=task, config=report.eval_config, seed=report.seed)
     best = report.ladder.best
     shown = best.name if best else None
     return RunFacts(
@@ -181,11 +187,24 @@ def gather(report: RunReport) -> RunFacts:
         canaries=_canaries(report),
         obeyed=obeyed_facts(report.canaries, config=report.eval_config, seed=report.seed),
         asking=AskingFacts.of(report.labeling),
+        functions=_functions(report),
         examples=hardest_rows(report, student=shown),
         examples_of=shown if shown in report.predictions else None,
         summary=_plain(report.summary),
         manifest=_plain(report.manifest),
         review_href=report.review_href,
+    )
+
+
+def _functions(report: RunReport) -> list[FunctionFacts]:
+    if report.votes is None or not report.labeling_functions:
+        return []
+    return analyze_functions(
+        report.votes,
+        report.rows_of_people,
+        functions=report.labeling_functions,
+        config=report.eval_config,
+        seed=report.seed,
     )
 
 

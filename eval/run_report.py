@@ -87,6 +87,9 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
             for t in facts.teachers
         ]
         parts += ["## Teachers", markdown_table(columns, table), *words.asking]
+    if facts.functions:
+        table = [list(line) for line in words.function_cells]
+        parts += ["## Labeling functions", words.functions, markdown_table(list(words.function_columns), table)]
     if facts.pairs:
         table = [
             [f"{p.first} – {p.second}", p.rows, share(p.agreement), interval(p.kappa, "kappa")] for p in facts.pairs

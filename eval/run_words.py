@@ -8,6 +8,7 @@ from typing import Any
 
 from distill.eval.asking_words import PLACE_LEVEL, asking_said, obeyed_said
 from distill.eval.evaluation import METRICS, Evaluation
+from distill.eval.function_words import COLUMNS, function_cells, functions_said
 from distill.eval.ladder import LadderRow
 from distill.eval.run_facts import RunFacts, TeacherFacts
 from distill.eval.trace_words import traces_said
@@ -62,6 +63,9 @@ class Words:
     canaries: str
     obeyed: str
     asking: list[str]
+    functions: str
+    function_columns: tuple[str, ...]
+    function_cells: list[list[str]]
     examples: str
     example_picks: dict[str, tuple[str, list[tuple[str, str]]]]
     data: list[tuple[str, str]]
@@ -98,6 +102,9 @@ def put_in_words(facts: RunFacts) -> Words:
         canaries=_canaries(facts),
         obeyed=obeyed_said(facts.obeyed),
         asking=[*asking_said(facts.asking), *traces_said(facts.teachers)],
+        functions=functions_said(facts.functions),
+        function_columns=COLUMNS,
+        function_cells=[function_cells(one) for one in facts.functions],
         examples=_examples(facts),
         example_picks=_picks(facts),
         data=_data(facts.summary),
@@ -246,6 +253,7 @@ def _contents(facts: RunFacts) -> list[tuple[str, str]]:
     wanted = [
         ("ladder", "Ladder", bool(facts.ladder.rows)),
         ("teachers", "Teachers", bool(facts.teachers)),
+        ("functions", "Labeling functions", bool(facts.functions)),
         ("agreement", "Agreement", bool(facts.pairs or facts.labels)),
         ("trust", "Mistakes and trust", evaluation is not None),
         ("slices", "Slices", evaluation is not None and bool(evaluation.slices)),

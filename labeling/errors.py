@@ -39,6 +39,7 @@ The tree (exit code of the CLI in brackets)::
         ├── ConnectionFailedError      connection: refused, reset, cut in the middle; retried
         ├── BatchUnfinishedError       batch_unfinished: a batch job ended before it came to the request;
         │                              goes into the next job
+        ├── FunctionRaisedError        function_raised: a labeling function raised on this row; not tried again
         └── BadReplyError              bad_reply: 200, but the body is not what the protocol says (HTML, half a JSON);
                                        retried
 
@@ -62,6 +63,7 @@ __all__ = [
     "DailyQuotaError",
     "DataError",
     "DistillError",
+    "FunctionRaisedError",
     "InBatchError",
     "LaneMissingError",
     "LedgerDamagedError",
@@ -288,6 +290,12 @@ class BatchUnfinishedError(TeacherError):
     retryable = True
 
 
+class FunctionRaisedError(TeacherError):
+    """A labeling function raised on this row. It would again: it is not tried again."""
+
+    cause = "function_raised"
+
+
 class BadReplyError(TeacherError):
     """The server answered 200 with something that is not the protocol: an HTML page, half a JSON."""
 
@@ -310,6 +318,7 @@ CAUSES: dict[str, str] = {
     "timeout": "No answer in time, also after retries; the same command asks again",
     "connection": "No connection, or one that broke, also after retries; the same command asks again",
     "bad_reply": "The body was not what the protocol says, also after retries; the same command asks again",
+    "function_raised": "A labeling function raised on the row; correct it and run the same command",
     "truncated": "The answer ended at max_tokens before it was whole; not asked again, raise max_tokens",
     "misfit": "The answer does not fit the schema, also after it was asked again with the reason",
     "filtered": "The provider withheld the answer",

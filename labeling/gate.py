@@ -69,6 +69,8 @@ class Gate:
             timer.cancel()
 
     def _limiter(self) -> Limiter:
+        if rows := getattr(self._teacher, "batch_rows", None):
+            return Limiter(fixed=2 * rows)
         concurrency = self._floor.config.concurrency
         if concurrency != "auto":
             return Limiter(fixed=concurrency, ceiling=self._teacher.max_concurrency)

@@ -174,7 +174,7 @@ class Floor:
     async def serve_again(self, leaders: Sequence[Job]) -> None:
         """As :meth:`serve`, for jobs that others with the same request wait behind already."""
         while leaders:
-            found = await self.ledger.fetch([job.key for job in leaders])
+            found = await self.ledger.fetch([job.key for job in leaders if not job.lane.free])
             again: list[Job] = []
             for job in leaders:
                 reply = found.get(job.key)

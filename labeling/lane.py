@@ -62,6 +62,7 @@ class Lane:
 
     def __init__(self, teacher: Teacher, floor: Floor, *, total: int | None = None, checks: int = 0) -> None:
         self.teacher = teacher
+        self.free = bool(getattr(teacher, "free", False))
         self.floor = floor
         self.tally = TeacherTally()
         self.budget_spent = False
@@ -342,8 +343,12 @@ class Lane:
         return [] if pack.request else self.floor.apart(pack.members)
 
     def _keep(self, errand: Errand, request: Request, reply: Reply) -> None:
-        source = Source(request.endpoint, request.model, self.teacher.name)
-        kept = self.floor.ledger.put_soon(request.key, reply, source=source, pointers=errand.pointers)
+        if self.free:
+            kept: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            kept.set_result(reply)
+        else:
+            source = Source(request.endpoint, request.model, self.teacher.name)
+            kept = self.floor.ledger.put_soon(request.key, reply, source=source, pointers=errand.pointers)
         self._unkept.append((errand, kept))
         self._bought.set()
 

