@@ -18,6 +18,7 @@ from distill.eval.examples import Example, hardest_rows
 from distill.eval.intervals import Estimate, Resamples, ratio_estimates
 from distill.eval.ladder import Ladder
 from distill.eval.scored import collapse_votes
+from distill.labeling.cascade_votes import CASCADE_CAUSE
 from distill.labeling.task import Task
 from distill.labeling.vote import OUTCOMES
 
@@ -92,6 +93,7 @@ class TeacherFacts(_Frozen):
     name: str
     family: str
     asked: int = Field(description="rows times samples")
+    spared: int = Field(0, description="of those unsent, lines that another teacher of a cascade answers")
     outcomes: dict[str, int] = Field(description="adds up to asked")
     reasons: list[Reason]
     input_tokens: int | None = Field(description="as counted by the provider; None where it never said")
@@ -204,6 +206,7 @@ def teacher_facts(votes: pl.DataFrame) -> list[TeacherFacts]:
                 name=name,
                 family=own["family"][0],
                 asked=len(own),
+                spared=int((own["cause"] == CASCADE_CAUSE).sum()) if "cause" in own.columns else 0,
                 outcomes={outcome: counts.get(outcome, 0) for outcome in OUTCOMES},
                 reasons=[Reason(outcome=o, reason=r, count=n) for o, r, n in reasons.head(8).iter_rows()],
                 input_tokens=_total(answered["input_tokens"]),

@@ -219,9 +219,10 @@ def _alerts(facts: RunFacts, evaluation: Evaluation | None) -> list[str]:
                 f"{row.name} has no prediction for {plural(row.unanswered, 'test row')}; its numbers leave them out."
             )
     for teacher in facts.teachers:
-        lost = teacher.asked - teacher.outcomes["labeled"] - teacher.outcomes["abstained"]
-        if teacher.asked and lost > 0.05 * teacher.asked:
-            alerts.append(f"{teacher.name} gave no usable answer on {plural(lost, 'line')} of {count(teacher.asked)}.")
+        asked = teacher.asked - teacher.spared
+        lost = asked - teacher.outcomes["labeled"] - teacher.outcomes["abstained"]
+        if asked and lost > 0.05 * asked:
+            alerts.append(f"{teacher.name} gave no usable answer on {plural(lost, 'line')} of {count(asked)}.")
     alerts += [
         f"{name} was paused: its quality on gold rows fell below the line."
         for name, found in facts.asking.quality.items()
@@ -265,7 +266,7 @@ def _ladder(facts: RunFacts) -> str:
 
 
 def _outcomes(facts: RunFacts) -> str:
-    asked = sum(teacher.asked for teacher in facts.teachers)
+    asked = sum(teacher.asked - teacher.spared for teacher in facts.teachers)
     labeled = sum(teacher.outcomes["labeled"] for teacher in facts.teachers)
     rest = asked - labeled
     said = f"{plural(len(facts.teachers), 'teacher')} were asked {count(asked)} times and gave {count(labeled)} labels"

@@ -68,7 +68,7 @@ class AskedRows:
         self.config = config
         rows = rows.with_columns(pl.col(task.inputs).cast(pl.String).fill_null(""))
         self._rows = rows if splits is None else rows.filter(pl.col("split").is_in(list(splits)))
-        self._seed = seed
+        self.seed = seed
         self.rows = int(self._rows.select(pl.len()).collect().item())
         if not self.rows:
             where = "" if splits is None else f" in the splits {list(splits)}"
@@ -85,7 +85,7 @@ class AskedRows:
             self._rows,
             inputs=self.task.inputs,
             audit=self.config.near_duplicate_audit,
-            seed=self._seed,
+            seed=self.seed,
             any_order=self.config.near_duplicate_order == "any",
         )
 
@@ -97,10 +97,10 @@ class AskedRows:
         shared = self.sharing.shared["row_id"]
         able = self._kept.with_row_index("_at").filter(~pl.col("row_id").is_in(shared.implode()))
         ids = able.select("row_id", "_at").collect()
-        turn = draw(ids["row_id"], seed=self._seed, purpose="canary")
+        turn = draw(ids["row_id"], seed=self.seed, purpose="canary")
         chosen = np.argsort(turn, kind="stable")[: _canaries_wanted(self.config.canaries, len(ids))]
         sources = able.filter(pl.col("_at").is_in(ids["_at"].gather(chosen).implode())).drop("_at").collect()
-        made = make_canaries(sources, task=self.task, seed=self._seed)
+        made = make_canaries(sources, task=self.task, seed=self.seed)
         # A row of that very name would be taken for the canary.
         return made.filter(~pl.col("row_id").is_in(ids["row_id"].implode()))
 
@@ -111,7 +111,7 @@ class AskedRows:
         if self.config.watch is None:
             return known.head(0).collect().with_columns(_at=pl.lit(0.0))
         ids = known.select("row_id").collect()["row_id"]
-        order = ids.gather(np.argsort(draw(ids, seed=self._seed, purpose="gold"), kind="stable")[:_MOST_WATCHED])
+        order = ids.gather(np.argsort(draw(ids, seed=self.seed, purpose="gold"), kind="stable")[:_MOST_WATCHED])
         turns = pl.DataFrame({"row_id": order, "_at": self._places(order, self.config.watch.after)})
         return known.join(turns.lazy(), on="row_id").sort("_at", "row_id").collect()
 
@@ -119,6 +119,11 @@ class AskedRows:
     def height(self) -> int:
         """Rows that are asked, canaries included."""
         return self.rows - len(self.sharing.shared) + (0 if self.canaries is None else len(self.canaries))
+
+    def askable(self) -> pl.DataFrame:
+        """Rows that are asked themselves (``row_id``, ``group``, ``split``, ``gold``): no canaries, no sharers."""
+        shared = self.sharing.shared["row_id"].implode()
+        return self._rows.select("row_id", "group", "split", "gold").filter(~pl.col("row_id").is_in(shared)).collect()
 
     def prompter(self, answer: AnswerFormat) -> Prompter:
         """The prompter of these rows for one answer format."""
@@ -153,7 +158,7 @@ class AskedRows:
         extra = self.watched.with_columns(pl.col("_at").cast(pl.Float64))
         if self.canaries is None:
             return extra
-        places = draw(self.canaries["row_id"], seed=self._seed, purpose="place") * self.rows
+        places = draw(self.canaries["row_id"], seed=self.seed, purpose="place") * self.rows
         planted = self.canaries.with_columns(split=pl.lit("pool"), gold=pl.lit(None, pl.String), _at=pl.Series(places))
         return pl.concat([extra, planted.select(extra.columns)])
 
@@ -162,7 +167,7 @@ class AskedRows:
         early = _EARLY_TIMES * after
         reach = np.full(len(row_ids), float(self.rows))
         reach[:early] = min(self.rows, max(_EARLY_SHARE * self.rows, 2 * early))
-        return draw(row_ids, seed=self._seed, purpose="place") * reach
+        return draw(row_ids, seed=self.seed, purpose="place") * reach
 
 
 def _canaries_wanted(config: CanaryConfig, rows: int) -> int:

@@ -268,6 +268,7 @@ CAUSES: dict[str, str] = {
     "failing": "The teacher was stopped since most of its rows failed",
     "paused": "The teacher was stopped for another reason, which is given",
     "no_reply": "A recorded teacher has no reply for the row",
+    "cascade": "Not asked for: the other teacher of the cascade answers this row",
     "error": "Something that should not happen; the reason holds it in full",
 }
 """What can go wrong with a row, by name, in one sentence each."""

@@ -11,6 +11,7 @@ import polars as pl
 
 from distill.labeling.asked_rows import AskedRows
 from distill.labeling.canaries import canary_answers
+from distill.labeling.cascade_run import CascadeFacts, run_cascade
 from distill.labeling.engine import LabelingRun, OnProgress, OnVotes
 from distill.labeling.ledger import Ledger
 from distill.labeling.progress import LabelingResult
@@ -66,6 +67,7 @@ class LabelingFacts:
         requests_cut: Requests in which a row was too long and is shown in part, by teacher.
         fields_cut: How often that was so, by input, of the teacher with most.
         notes: What a person should know, in words.
+        cascade: How the cascade went; None without one.
     """
 
     result: LabelingResult
@@ -78,8 +80,9 @@ class LabelingFacts:
     requests_cut: dict[str, int]
     fields_cut: dict[str, int]
     notes: list[str] = field(default_factory=list)
+    cascade: CascadeFacts | None = None
 
-    NAMES: ClassVar = ("shared", "sharing_wrong", "breaches", "quality", "requests_cut", "fields_cut")
+    NAMES: ClassVar = ("shared", "sharing_wrong", "breaches", "quality", "requests_cut", "fields_cut", "cascade")
     """What :meth:`to_dict` may have."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,6 +94,7 @@ class LabelingFacts:
             "quality": {name: found.to_dict() for name, found in self.quality.items()},
             "requests_cut": self.requests_cut if any(self.requests_cut.values()) else {},
             "fields_cut": self.fields_cut,
+            "cascade": self.cascade and self.cascade.to_dict(),
         }
         return {name: value for name, value in facts.items() if value}
 
@@ -104,6 +108,8 @@ def label_rows(
     on_progress: OnProgress | None = None,
 ) -> LabelingFacts:
     """Asks every teacher about every row, as :func:`~distill.labeling.engine.ask_teachers` does, and looks on.
+
+    With a cascade the strong teacher is asked only where the cheap one is unsure; every row has a line of both.
 
     Args:
         asked: The rows, and how they are asked.
@@ -119,10 +125,16 @@ def label_rows(
     config, gold = asked.config, dict(asked.watched.select("row_id", "gold").iter_rows())
     watch = QualityWatch(gold, task=asked.task, config=config.watch) if config.watch else None
     sorter = _Sorter(asked, on_votes)
-    run = LabelingRun(
-        task=asked.task, teachers=teachers, ledger=ledger, config=config, prompter=asked.prompter, watch=watch
-    )
-    result = run.run(asked, on_votes=sorter, on_progress=on_progress)
+    cascade = None
+    if config.cascade is not None:
+        result, cascade = run_cascade(
+            asked, teachers=teachers, ledger=ledger, on_votes=sorter, on_progress=on_progress, watch=watch
+        )
+    else:
+        run = LabelingRun(
+            task=asked.task, teachers=teachers, ledger=ledger, config=config, prompter=asked.prompter, watch=watch
+        )
+        result = run.run(asked, on_votes=sorter, on_progress=on_progress)
     names = [teacher.name for teacher in teachers]
     answers = sorter.canary_answers()
     most = max(result.teachers.values(), key=lambda tally: tally.cut_rows)
@@ -137,6 +149,7 @@ def label_rows(
         requests_cut={name: tally.cut_rows for name, tally in result.teachers.items()},
         fields_cut=dict(most.cut_fields),
         notes=_notes(asked),
+        cascade=cascade,
     )
 
 
