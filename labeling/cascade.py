@@ -257,7 +257,7 @@ def _by_group(judged: Judged, chosen: NDArray[np.bool_]) -> tuple[Floats, Floats
     """Rows chosen and errors among them, of each group that has any."""
     groups = int(judged.group.max()) + 1 if len(judged.group) else 0
     sizes = np.bincount(judged.group[chosen], minlength=groups).astype(np.float64)
-    wrong = np.bincount(judged.group[chosen], weights=judged.wrong[chosen].astype(np.float64), minlength=groups)
+    wrong: Floats = np.bincount(judged.group[chosen], weights=judged.wrong[chosen], minlength=groups).astype(np.float64)
     return sizes[sizes > 0], wrong[sizes > 0]
 
 

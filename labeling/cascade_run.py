@@ -1,4 +1,4 @@
-"""Runs a cascade: two teachers on the calibration rows, the cheap one on the rest, the strong one where that is unsure."""
+"""Runs a cascade: two teachers on calibration rows, the cheap one on the rest, the strong one where that is unsure."""
 
 from __future__ import annotations
 
