@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distill.eval.agreement import PairAgreement, judge_agreement
 from distill.eval.asking_facts import AskingFacts, ObeyedFacts, obeyed_facts
+from distill.eval.cascade_facts import CascadeFacts, cascade_facts
 from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.evaluation import Evaluation
 from distill.eval.examples import Example, hardest_rows
@@ -148,6 +149,7 @@ class RunFacts(_Frozen):
     canaries: list[CanaryFacts] = Field(description="rows of the data that carry an order, against their truth")
     obeyed: list[ObeyedFacts] = Field(description="copies made by this run that carry an order, against the row itself")
     asking: AskingFacts
+    cascade: CascadeFacts | None = Field(None, description="who answered what, where a cascade was asked for")
     examples: list[Example]
     examples_of: str | None = Field(description="whose mistakes the examples are")
     summary: dict[str, Any]
@@ -180,6 +182,14 @@ def gather(report: RunReport) -> RunFacts:
         canaries=_canaries(report),
         obeyed=obeyed_facts(report.canaries, config=report.eval_config, seed=report.seed),
         asking=AskingFacts.of(report.labeling),
+        cascade=cascade_facts(
+            report.labeling.get("cascade"),
+            votes,
+            report.rows_of_people,
+            task=task,
+            config=report.eval_config,
+            seed=report.seed,
+        ),
         examples=hardest_rows(report, student=shown),
         examples_of=shown if shown in report.predictions else None,
         summary=_plain(report.summary),

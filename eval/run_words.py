@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.eval.asking_words import asking_said, obeyed_said
+from distill.eval.cascade_words import cascade_said, right_means
 from distill.eval.evaluation import METRICS, Evaluation
 from distill.eval.ladder import LadderRow
 from distill.eval.run_facts import RunFacts, TeacherFacts
@@ -61,6 +62,8 @@ class Words:
     canaries: str
     obeyed: str
     asking: list[str]
+    cascade: list[str]
+    cascade_right: str
     examples: str
     example_picks: dict[str, tuple[str, list[tuple[str, str]]]]
     data: list[tuple[str, str]]
@@ -97,6 +100,8 @@ def put_in_words(facts: RunFacts) -> Words:
         canaries=_canaries(facts),
         obeyed=obeyed_said(facts.obeyed),
         asking=asking_said(facts.asking),
+        cascade=cascade_said(facts.cascade),
+        cascade_right=right_means(facts.cascade) if facts.cascade else "",
         examples=_examples(facts),
         example_picks=_picks(facts),
         data=_data(facts.summary),
@@ -241,6 +246,7 @@ def _contents(facts: RunFacts) -> list[tuple[str, str]]:
     wanted = [
         ("ladder", "Ladder", bool(facts.ladder.rows)),
         ("teachers", "Teachers", bool(facts.teachers)),
+        ("cascade", "Cascade", facts.cascade is not None),
         ("agreement", "Agreement", bool(facts.pairs or facts.labels)),
         ("trust", "Mistakes and trust", evaluation is not None),
         ("slices", "Slices", evaluation is not None and bool(evaluation.slices)),

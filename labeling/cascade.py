@@ -64,6 +64,7 @@ class Step:
         rows: Of those kept, the rows that count.
         groups: Groups that these are in.
         right: Share of these that are right; None without any.
+        at_least: What that share is at least, with the confidence wanted; None likewise.
         effective_rows: What they are worth as independent trials.
         p_value: Chance of as few errors, or fewer, where the target is missed; None where the step was not tested.
         passed: Whether the walk went past it.
@@ -74,6 +75,7 @@ class Step:
     rows: int
     groups: int
     right: float | None
+    at_least: float | None
     effective_rows: float
     p_value: float | None
     passed: bool
@@ -121,8 +123,10 @@ def choose_threshold(judged: Judged, *, target: float, confidence: float, judged
         judged_share: Share that these rows are of all rows.
     """
     correlation = error_correlation(judged)
-    steps = [_step(judged, threshold, correlation, judged_share) for threshold in candidates(judged.sureness)]
     level = 1.0 - confidence
+    steps = [
+        _step(judged, at, correlation, scale=1.0 - judged_share, level=level) for at in candidates(judged.sureness)
+    ]
     begin = _begin([step.effective_rows for step in steps], target=target, level=level)
     walked, threshold, going = steps[:begin], None, True
     for step in steps[begin:]:
@@ -219,6 +223,13 @@ def p_value(errors: float, trials: float, *, target: float) -> float:
     return float(betainc(trials - errors, errors + 1.0, target)) if errors < trials else 1.0
 
 
+def least_share(errors: float, trials: float, *, level: float) -> float:
+    """The least share right at which so few errors have a chance of ``level``: the end of the one-sided interval."""
+    from scipy.special import betaincinv
+
+    return float(betaincinv(trials - errors, errors + 1.0, level)) if errors < trials else 0.0
+
+
 def _begin(effective: list[float], *, target: float, level: float) -> int:
     """Where the walk begins: not at the very top, where one stray error among the few rows kept would end it.
 
@@ -237,17 +248,19 @@ def _begin(effective: list[float], *, target: float, level: float) -> int:
     return first(0.0)
 
 
-def _step(judged: Judged, threshold: float, correlation: float, judged_share: float) -> Step:
+def _step(judged: Judged, threshold: float, correlation: float, *, scale: float, level: float) -> Step:
     kept = judged.sureness >= threshold
     sizes, wrong = _by_group(judged, kept & judged.counts)
-    rows = int(sizes.sum())
+    rows, worth = int(sizes.sum()), effective_rows(sizes, correlation) * scale
+    right = 1.0 - float(wrong.sum()) / rows if rows else None
     return Step(
         threshold=float(threshold),
         kept=float(kept.mean()),
         rows=rows,
         groups=len(sizes),
-        right=1.0 - float(wrong.sum()) / rows if rows else None,
-        effective_rows=effective_rows(sizes, correlation) * (1.0 - judged_share),
+        right=right,
+        at_least=None if right is None else least_share(worth * (1.0 - right), worth, level=level),
+        effective_rows=worth,
         p_value=None,
         passed=False,
     )
