@@ -32,6 +32,8 @@ _MOST_STEPS = 40
 _LEAST_GROUPS = 5
 _SPARE = 0.3
 """Share of the errors permitted with which the first test has to be passable, where there are rows enough for it."""
+_TOGETHER = 0.5
+"""Groups for which errors are taken to come wholly together, beside those seen."""
 _LEAST_SMOOTHED = 20
 # One step alone may pass where the walk ended before it: a tenth more rows would promise too much.
 _LEAST_NEEDED_TIMES, _MOST_NEEDED_TIMES = 1.5, 100.0
@@ -177,17 +179,23 @@ def error_correlation(judged: Judged) -> float:
     with MSB and MSW the mean squares of errors between and within the G groups, of :math:`m_g` rows (Ridout, Demetrio
     and Firth, Biometrics 1999). It is taken over all rows that count, not those kept alone, among which there are too
     few errors to tell; what is below 0 counts as 0.
+
+    Few groups with an error tell little of it, and none tells nothing: luck would then pass for independence. So it is
+    drawn towards 1 by the weight of half a group, with k groups that have an error: ``(k rho + 1/2) / (k + 1/2)``.
+    Without that, made-up rows with wholly clustered errors missed a 5% promise in 10% of draws.
     """
     sizes, wrong = _by_group(judged, judged.counts)
     rows, groups = sizes.sum(), len(sizes)
-    if groups < 2 or rows <= groups:
+    if groups < 2 or rows <= groups:  # groups of one row each: there is nothing to come together
         return 0.0
     share = wrong / sizes
     between = (sizes * (share - wrong.sum() / rows) ** 2).sum() / (groups - 1)
     within = (sizes * share * (1.0 - share)).sum() / (rows - groups)
     size = (rows - (sizes**2).sum() / rows) / (groups - 1)
     spread = between + (size - 1.0) * within
-    return float(min(1.0, max(0.0, (between - within) / spread))) if spread > 0 else 0.0
+    found = min(1.0, max(0.0, (between - within) / spread)) if spread > 0 else 0.0
+    seen = int((wrong > 0).sum())
+    return float((seen * found + _TOGETHER) / (seen + _TOGETHER))
 
 
 def effective_rows(sizes: Floats, correlation: float) -> float:

