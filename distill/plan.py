@@ -18,6 +18,7 @@ from distill.labeling.ledger_admin import count_replies, recent_replies
 from distill.labeling.limits import MOST_IN_FLIGHT
 from distill.labeling.task import Task
 from distill.labeling.teacher import Reply, Request, Teacher
+from distill.plan_cascade import from_least
 from distill.plan_estimates import Interval, Measured, cost_usd, estimate, in_flight, quota_s, time_s
 from distill.recipe import Recipe, require_sections
 
@@ -51,6 +52,8 @@ class TeacherPlan:
         canaries: Of the rows, those with a planted order.
         rows_cut: Rows of which an input is too long and is shown in part.
         shared: Rows that are not asked since they take a near-duplicate's answer; not among ``rows``.
+        to_send_least: Of ``to_send``, what is sent whatever the cheap teacher of a cascade says: the calibration rows.
+            Tokens, cost and time then begin at what these take. None outside of a cascade.
     """
 
     teacher: str
@@ -69,6 +72,7 @@ class TeacherPlan:
     canaries: int = 0
     rows_cut: int = 0
     shared: int = 0
+    to_send_least: int | None = None
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,23 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
                 tally = _Tally(teacher, ledger, asked, probe=probes.get(teacher.name))
                 for batch in asked:
                     tally.add(batch)
-                plans.append(tally.plan(recipe.teachers[teacher.name]))
+                plan = tally.plan(recipe.teachers[teacher.name])
+                if config.cascade is not None and teacher.name == config.cascade.strong:
+                    plan = from_least(plan, _calibration_plan(recipe, teacher, ledger, asked))
+                plans.append(plan)
     return Plan(ledger=path, teachers=tuple(plans), budget_usd=recipe.labeling.budget_usd)
+
+
+def _calibration_plan(recipe: Recipe, teacher: Teacher, ledger: Ledger, asked: AskedRows) -> TeacherPlan:
+    """What is asked of the strong teacher of a cascade in any case."""
+    from distill.labeling.cascade_run import calibration_rows
+
+    assert asked.config.cascade is not None
+    drawn = calibration_rows(asked, asked.config.cascade).select("row_id")
+    tally = _Tally(teacher, ledger, asked)
+    for batch in asked:
+        tally.add(batch.join(drawn, on="row_id", how="semi", maintain_order="left"))
+    return tally.plan(recipe.teachers[teacher.name])
 
 
 def _probe(asked: AskedRows, teachers: Sequence[Teacher], *, ledger: Ledger, requests: int) -> dict[str, ProbeResult]:
@@ -278,6 +297,11 @@ def _said_of_rows(plan: TeacherPlan) -> list[str]:
 def _notes(plan: TeacherPlan) -> list[str]:
     """What is to be said below the table."""
     notes = [plan.probe] if plan.probe else []
+    if plan.to_send_least is not None:
+        notes.append(
+            f"asked about {plan.to_send_least:,} calibration rows in any case, and about the others only where the cheap "
+            "teacher of the cascade is unsure: figures run from the one to the other"
+        )
     if plan.to_send:
         notes.append(plan.basis)
         if plan.earlier:
@@ -289,11 +313,13 @@ def _notes(plan: TeacherPlan) -> list[str]:
 
 
 def _cells(plan: TeacherPlan) -> tuple[str, ...]:
-    counts = (plan.rows, plan.duplicates, plan.in_ledger, plan.without_reply, plan.to_send)
+    counts = (plan.rows, plan.duplicates, plan.in_ledger, plan.without_reply)
+    least = plan.to_send if plan.to_send_least is None else plan.to_send_least
+    to_send = _range(Interval(least, plan.to_send), "{:,.0f}")
     cost = "unknown" if plan.cost_usd is None else _range(plan.cost_usd, "${:,.2f}")
     time_s = "unknown" if plan.time_s is None else _range(plan.time_s, "{:,.0f} s")
     tokens = (_range(plan.input_tokens, "{:,.0f}"), _range(plan.output_tokens, "{:,.0f}"))
-    return (plan.teacher, *(f"{count:,}" for count in counts), *tokens, cost, time_s)
+    return (plan.teacher, *(f"{count:,}" for count in counts), to_send, *tokens, cost, time_s)
 
 
 def _range(interval: Interval, pattern: str) -> str:

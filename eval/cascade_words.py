@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distill.eval.cascade_facts import CascadeFacts, Spent
+from distill.eval.intervals import FEW_GROUPS
 from distill.eval.wording import count, dollars, interval, number, plural, quantity, share
 
 _RIGHT = {
@@ -47,6 +48,8 @@ def _kept(facts: CascadeFacts) -> str:
             said
             + f" About {count(facts.rows_needed)} calibration rows would probably do, if the others are like these."
         )
+    if facts.calibration_groups < FEW_GROUPS:
+        return said + " They are too few to tell how many would do."
     return said + " More of them would hardly help: a lower target or a better cheap teacher would."
 
 

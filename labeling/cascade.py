@@ -34,7 +34,6 @@ _SPARE = 0.3
 """Share of the errors permitted with which the first test has to be passable, where there are rows enough for it."""
 _TOGETHER = 0.5
 """Groups for which errors are taken to come wholly together, beside those seen."""
-_LEAST_SMOOTHED = 20
 # One step alone may pass where the walk ended before it: a tenth more rows would promise too much.
 _LEAST_NEEDED_TIMES, _MOST_NEEDED_TIMES = 1.5, 100.0
 
@@ -286,7 +285,7 @@ def _rows_needed(steps: list[Step], calibration: int, *, target: float, level: f
     """Calibration rows with which some step would pass, if the others are like these; None where that is no help."""
     found = []
     for step in steps:
-        if step.right is None or step.rows < _LEAST_SMOOTHED or not step.effective_rows:
+        if step.right is None or not step.effective_rows:
             continue
         wrong = ((1.0 - step.right) * step.rows + 0.5) / (step.rows + 1.0)
         times = np.geomspace(_LEAST_NEEDED_TIMES, _MOST_NEEDED_TIMES, 200)

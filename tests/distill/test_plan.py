@@ -131,3 +131,23 @@ def test_time_follows_from_latency_lanes_and_quotas():
     quotas = [QuotaConfig(requests_per_minute=100), None, QuotaConfig(tokens_per_minute=1000, usd_per_minute=1)]
     assert quota_s(quotas, requests=200, tokens=3000, usd=0.5) == 180
     assert quota_s([None], requests=200, tokens=3000, usd=None) == 0
+
+
+def test_the_strong_teacher_of_a_cascade_gets_between_the_calibration_rows_and_all(shop, cli, recipe, fault_server):
+    teacher = {"type": "openai", "base_url": fault_server.base_url, "family": "f", "price": PRICE}
+    teachers = {name: {**teacher, "model": name, "probs": "confidence"} for name in ("cheap", "strong")}
+    recipe(labeling={"cascade": {"order": ["cheap", "strong"], "calibration": 20}})
+    path = shop / "recipe.yaml"
+    path.write_text(path.read_text() + "teachers: " + json.dumps(teachers) + "\n")
+    called = cli("plan", "recipe.yaml", "--json")
+    assert called.code == 0, called.err
+    cheap, strong = json.loads(called.out)["teachers"]
+    assert (cheap["to_send"], cheap["to_send_least"]) == (36, None)
+    # Whole groups of four listings: five of them are 20 rows.
+    assert (strong["to_send"], strong["to_send_least"]) == (36, 20)
+    assert strong["cost_usd"][0] < 0.7 * cheap["cost_usd"][0] and strong["cost_usd"][1] == pytest.approx(
+        cheap["cost_usd"][1], rel=0.01
+    )
+    text = cli("plan", "recipe.yaml").out
+    assert "20–36" in text and "strong: asked about 20 calibration rows in any case" in text
+    assert not fault_server.requests
