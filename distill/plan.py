@@ -18,7 +18,7 @@ from distill.labeling.ledger_admin import count_replies, recent_replies
 from distill.labeling.limits import MOST_IN_FLIGHT
 from distill.labeling.task import Task
 from distill.labeling.teacher import Reply, Request, Teacher
-from distill.plan_cascade import from_least
+from distill.plan_cascade import Foreseen, foresee, from_least
 from distill.plan_estimates import Interval, Measured, cost_usd, estimate, in_flight, quota_s, time_s
 from distill.recipe import Recipe, require_sections
 
@@ -143,6 +143,7 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
     path = ledger_path(recipe.ledger)
     plans = []
     probes: dict[str, ProbeResult] = {}
+    foreseen: Foreseen | None = None
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "rows.parquet"
         load_rows(recipe.data, task=task, out=table, seed=recipe.seed, slices=recipe.eval.slices, limit=limit)
@@ -156,26 +157,20 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
                 probes = _probe(asked, paid, ledger=ledger, requests=probe_requests)
             for teacher in teachers:
                 settle_as_before(teacher, ledger)
-                tally = _Tally(teacher, ledger, asked, probe=probes.get(teacher.name))
+            if config.cascade is not None:
+                with Ledger(Path(scratch) / "foreseen.sqlite") as foreseen_ledger:
+                    foreseen = foresee(asked, teachers=teachers, ledger=ledger, scratch=foreseen_ledger)
+            for teacher in teachers:
+                most, least = _Tally(teacher, ledger, asked, probe=probes.get(teacher.name)), None
+                if foreseen is not None and teacher.name in foreseen.sent:
+                    least = _Tally(teacher, ledger, asked)
                 for batch in asked:
-                    tally.add(batch)
-                plan = tally.plan(recipe.teachers[teacher.name])
-                if config.cascade is not None and teacher.name == config.cascade.strong:
-                    plan = from_least(plan, _calibration_plan(recipe, teacher, ledger, asked))
-                plans.append(plan)
+                    most.add(batch if foreseen is None else foreseen.possible(batch, teacher.name))
+                    if foreseen is not None and least is not None:
+                        least.add(foreseen.certain(batch, teacher.name))
+                plan = most.plan(recipe.teachers[teacher.name])
+                plans.append(plan if least is None else from_least(plan, least.plan(recipe.teachers[teacher.name])))
     return Plan(ledger=path, teachers=tuple(plans), budget_usd=recipe.labeling.budget_usd)
-
-
-def _calibration_plan(recipe: Recipe, teacher: Teacher, ledger: Ledger, asked: AskedRows) -> TeacherPlan:
-    """What is asked of the strong teacher of a cascade in any case."""
-    from distill.labeling.cascade_run import calibration_rows
-
-    assert asked.config.cascade is not None
-    drawn = calibration_rows(asked, asked.config.cascade).select("row_id")
-    tally = _Tally(teacher, ledger, asked)
-    for batch in asked:
-        tally.add(batch.join(drawn, on="row_id", how="semi", maintain_order="left"))
-    return tally.plan(recipe.teachers[teacher.name])
 
 
 def _probe(asked: AskedRows, teachers: Sequence[Teacher], *, ledger: Ledger, requests: int) -> dict[str, ProbeResult]:
@@ -299,8 +294,8 @@ def _notes(plan: TeacherPlan) -> list[str]:
     notes = [plan.probe] if plan.probe else []
     if plan.to_send_least is not None:
         notes.append(
-            f"asked about {plan.to_send_least:,} calibration rows in any case, and about the others only where the cheap "
-            "teacher of the cascade is unsure: figures run from the one to the other"
+            "asked about the calibration rows in any case, and about the others only where the cheap teacher of the "
+            f"cascade is unsure, as far as its answers are known: {plan.to_send_least:,} are certain"
         )
     if plan.to_send:
         notes.append(plan.basis)

@@ -107,3 +107,15 @@ def test_what_a_recipe_may_not_say(
     }
     called = cli("check", large_shop(teachers=teachers, labeling=labeling))
     assert called.code == 2 and said in called.err
+
+
+def test_a_plan_follows_the_answers_that_are_there(large_shop: Callable[..., Path], cli: Any, shop: Path) -> None:
+    path = large_shop()
+    cheap, strong = json.loads(cli("plan", path, "--json").out)["teachers"]
+    assert not (shop / ".distill").exists()
+    assert cheap["rows"] == 600
+    # All is recorded, so that the plan knows the threshold and who goes on: as the run then finds.
+    assert strong["rows"] == strong["to_send"] == strong["to_send_least"]
+    assert cli("run", path, "--out", "run").code == 0
+    votes = pl.read_parquet(shop / "run/votes.parquet")
+    assert strong["rows"] == len(votes.filter((pl.col("teacher") == "strong") & (pl.col("outcome") == "labeled")))

@@ -149,5 +149,5 @@ def test_the_strong_teacher_of_a_cascade_gets_between_the_calibration_rows_and_a
         cheap["cost_usd"][1], rel=0.01
     )
     text = cli("plan", "recipe.yaml").out
-    assert "20–36" in text and "strong: asked about 20 calibration rows in any case" in text
+    assert "20–36" in text and "20 are certain" in text
     assert not fault_server.requests
