@@ -6,7 +6,7 @@ with what they should be. On made-up rows, where errors come in clusters and the
 missed, beside two ways that are often taken (the same test as if rows were independent; the lowest threshold at which
 the calibration rows themselves meet the target).
 
-    python benchmarks/cascade.py > benchmarks/results/cascade.md      # 5 minutes on two cores
+    python benchmarks/cascade.py > benchmarks/results/cascade.md      # 15 minutes on one core
 
 The quickstart's judges are part of the package; the others are read from ``$DISTILL_DATA`` or ``../shared/data``, and
 left out where they are not there.
@@ -17,8 +17,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -235,7 +238,7 @@ def missed_on_made_up(method: str, *, groups: int, size: int, correlation: float
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=300)
+    parser.add_argument("--draws", type=int, default=200)
     draws = parser.parse_args().draws
     print("# Cascade: is the target met, what is saved, what is lost\n")
     print(_LEDE.format(draws=draws))
@@ -261,6 +264,13 @@ def main() -> None:
                 truth = "falls with sureness" if slope else "5.01% wrong everywhere"
                 shares = " | ".join(f"{100 * share:.1f}%" for share in found)
                 print(f"| {groups} × {size} | {correlation:g} | {truth} | {shares} |", flush=True)
+    print(made_on())
+
+
+def made_on() -> str:
+    """When and with what the tables were made."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("distill", "numpy", "scipy", "polars"))
+    return f"\nMade on {date.today()} by `benchmarks/cascade.py`; {platform.machine()}, {os.cpu_count()} cores; {versions}."
 
 
 _LEDE = """\

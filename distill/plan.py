@@ -292,7 +292,7 @@ def _said_of_rows(plan: TeacherPlan) -> list[str]:
 def _notes(plan: TeacherPlan) -> list[str]:
     """What is to be said below the table."""
     notes = [plan.probe] if plan.probe else []
-    if plan.to_send_least is not None:
+    if plan.to_send_least is not None and plan.to_send:
         notes.append(
             "asked about the calibration rows in any case, and about the others only where the cheap teacher of the "
             f"cascade is unsure, as far as its answers are known: {plan.to_send_least:,} are certain"
