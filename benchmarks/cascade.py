@@ -270,7 +270,8 @@ def main() -> None:
 def made_on() -> str:
     """When and with what the tables were made."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("distill", "numpy", "scipy", "polars"))
-    return f"\nMade on {date.today()} by `benchmarks/cascade.py`; {platform.machine()}, {os.cpu_count()} cores; {versions}."
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    return f"\nMade on {date.today()} by `benchmarks/cascade.py`; {machine}; {versions}."
 
 
 _LEDE = """\
