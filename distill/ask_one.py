@@ -248,10 +248,11 @@ def _answer(
     recipe: Recipe, teacher: Teacher, vote: dict[str, Any], *, row_from: str, lane: str, elapsed_s: float
 ) -> OneAnswer:
     from distill.doctor import price_said
+    from distill.teachers.config import section_of
     from distill.teachers.model_config import ModelTeacherConfig
 
     assert recipe.task is not None
-    config = recipe.teachers[teacher.name]
+    config = recipe.teachers[section_of(teacher.name, recipe.teachers) or teacher.name]
     probs = vote["probs"]
     return OneAnswer(
         teacher=teacher.name,

@@ -11,6 +11,7 @@ import polars as pl
 from distill.eval.evaluation import evaluate
 from distill.eval.ladder import Kind, Ladder, Rung, build_ladder
 from distill.eval.scored import TruthSource, predictions_from_votes, rows_with_merged_truth
+from distill.labeling.cascade_votes import CASCADE_CAUSE
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder, write_json
 from distill.session import Ended, Session
@@ -108,6 +109,7 @@ def _label_cost(student: StudentConfig, votes: pl.DataFrame | None) -> float | N
     if votes is None or HUMAN in student.train_on:
         return None
     bought = votes if LABELS in student.train_on else votes.filter(pl.col("teacher").is_in(student.train_on))
+    bought = bought.filter(pl.col("cause").fill_null("") != CASCADE_CAUSE)
     if bought.is_empty() or bought["cost_usd"].is_null().any():
         return None
     return float(bought["cost_usd"].sum())

@@ -22,6 +22,7 @@ from distill.labeling.packs import Gatherer, Packing
 from distill.labeling.row_order import ALONE_COLUMN
 from distill.labeling.task import Task
 from distill.labeling.teacher import Prompt, Reply, Request, Teacher
+from distill.plan_cascade import Foreseen, foresee, from_least
 from distill.plan_estimates import (
     COMPUTED_HERE,
     Interval,
@@ -75,6 +76,8 @@ class TeacherPlan:
         checks: Of ``rows``, those that are asked alone beside others.
         by_batch: Whether it goes by the provider's batch jobs: the cost is that of jobs, and the time not estimated.
         in_batch: Distinct requests that are in a job that earlier runs submitted: they are waited for, not sent again.
+        to_send_least: Of ``to_send``, what is sent whatever the cheap teacher of a cascade says: the calibration rows.
+            Tokens, cost and time then begin at what these take. None outside of a cascade.
     """
 
     teacher: str
@@ -100,6 +103,7 @@ class TeacherPlan:
     checks: int = 0
     by_batch: bool = False
     in_batch: int = 0
+    to_send_least: int | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,7 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
     path = ledger_path(recipe.ledger)
     plans = []
     probes: dict[str, ProbeResult] = {}
+    foreseen: Foreseen | None = None
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "rows.parquet"
         load_rows(recipe.data, task=task, out=table, seed=recipe.seed, slices=recipe.eval.slices, limit=limit)
@@ -183,12 +188,21 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
             if probe_requests:
                 paid = [teacher for teacher in teachers if isinstance(_config_of(teacher, recipe), ModelTeacherConfig)]
                 probes = _probe(asked, paid, ledger=ledger, requests=probe_requests)
+            if config.cascade is not None:
+                with Ledger(Path(scratch) / "foreseen.sqlite") as foreseen_ledger:
+                    foreseen = foresee(asked, teachers=teachers, ledger=ledger, scratch=foreseen_ledger)
             for teacher in teachers:
-                tally = _Tally(teacher, ledger, asked, probe=probes.get(teacher.name))
+                most, least = _Tally(teacher, ledger, asked, probe=probes.get(teacher.name)), None
+                if foreseen is not None and teacher.name in foreseen.sent:
+                    least = _Tally(teacher, ledger, asked)
                 for batch in asked:
-                    tally.add(batch)
-                tally.end()
-                plans.append(tally.plan(_config_of(teacher, recipe)))
+                    most.add(batch if foreseen is None else foreseen.possible(batch, teacher.name))
+                    if foreseen is not None and least is not None:
+                        least.add(foreseen.certain(batch, teacher.name))
+                section = _config_of(teacher, recipe)
+                most.end()
+                plan = most.plan(section)
+                plans.append(plan if least is None else from_least(plan, least.plan(section)))
     return Plan(ledger=path, teachers=tuple(plans), budget_usd=recipe.labeling.budget_usd)
 
 
@@ -432,6 +446,11 @@ def _notes(plan: TeacherPlan) -> list[str]:
         notes.append("it goes by batch jobs, at their price; the provider answers each within 24 h")
     if plan.in_batch:
         notes.append(f"{plan.in_batch:,} requests are in open batch jobs: waited for, and not sent again")
+    if plan.to_send_least is not None and plan.to_send:
+        notes.append(
+            "asked about the calibration rows in any case, and about the others only where the cheap teacher of the "
+            f"cascade is unsure, as far as its answers are known: {plan.to_send_least:,} are certain"
+        )
     if plan.to_send:
         notes.append(plan.basis)
         if plan.cost_usd is None:
@@ -447,13 +466,15 @@ def _notes(plan: TeacherPlan) -> list[str]:
 
 
 def _cells(plan: TeacherPlan) -> tuple[str, ...]:
-    counts = (plan.rows, plan.duplicates, plan.in_ledger, plan.without_reply, plan.to_send)
+    counts = (plan.rows, plan.duplicates, plan.in_ledger, plan.without_reply)
+    least = plan.to_send if plan.to_send_least is None else plan.to_send_least
+    to_send = _range(Interval(least, plan.to_send), "{:,.0f}")
     cost = "unknown" if plan.cost_usd is None else _range(plan.cost_usd, "${:,.2f}")
     time_s = "unknown" if plan.time_s is None else _range(plan.time_s, "{:,.0f} s")
     if plan.by_batch:
         time_s = "within 24 h" if plan.to_send or plan.in_batch else "0 s"
     tokens = (_range(plan.input_tokens, "{:,.0f}"), _range(plan.output_tokens, "{:,.0f}"))
-    return (plan.teacher, *(f"{count:,}" for count in counts), *tokens, cost, time_s)
+    return (plan.teacher, *(f"{count:,}" for count in counts), to_send, *tokens, cost, time_s)
 
 
 def _range(interval: Interval, pattern: str) -> str:

@@ -15,6 +15,7 @@ from distill.labeling.data_config import DataConfig
 from distill.labeling.errors import RecipeError
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.task import TaskConfig
+from distill.recipe_cascade import cascade_problems, has_positive
 from distill.recipe_problems import describe_problems, suggest
 from distill.recipe_teachers import teacher_names, teacher_problems
 from distill.secrets import secret_problems, without_secrets
@@ -233,6 +234,7 @@ def _cross_checks(recipe: Recipe) -> list[tuple[Location, str]]:
                 problems.append((("students", name, "train_on"), text))
             elif source == "labels" and not recipe.teachers:
                 problems.append((("students", name, "train_on"), "there are no teachers whose votes become labels"))
+    problems += cascade_problems(recipe.labeling, recipe.teachers, positive=has_positive(recipe.task))
     if recipe.task and recipe.data:
         gold_values = set((recipe.data.gold_map or {}).values())
         for value in sorted(gold_values - set(recipe.task.labels)):

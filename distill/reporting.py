@@ -19,7 +19,7 @@ from distill.measurement import rows_with_truth
 from distill.session import Ended, Session
 from distill.teachers.config import functions_among
 
-_SAID_APART = frozenset({"breaches", "quality", "shared", "sharing_wrong", "requests_cut", "fields_cut"})
+_SAID_APART = frozenset({"breaches", "quality", "shared", "sharing_wrong", "requests_cut", "fields_cut", "cascade"})
 """Facts of the labeling stage that the report has a place of its own for."""
 
 

@@ -35,6 +35,11 @@ def failures_to_retry(folder: RunFolder, *, question: str) -> pl.DataFrame:
             f"{folder.path}: the rows, the guideline or the task changed since its votes were asked for, and the new "
             "votes would answer another question than those kept; leave --retry-failed out to ask every row"
         )
+    if (record.facts.get("cascade") or {}).get("stopped"):
+        raise RunFolderError(
+            f"{folder.path}: the cascade ended before it was known which rows go to whom, so that rows never asked "
+            "about are among those that failed; leave --retry-failed out: the ledger holds what was answered"
+        )
     if folder.failures.stat().st_size == 0:
         return pl.DataFrame(schema={"row_id": pl.String, "teacher": pl.String, "sample": pl.Int32})
     try:

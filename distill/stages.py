@@ -116,13 +116,16 @@ def label(session: Session) -> None:
 def merge_votes(session: Session) -> None:
     """Merges the votes into ``labels.parquet``."""
     from distill.labeling.aggregate import aggregate
+    from distill.labeling.cascade_votes import standing_votes
 
     recipe, folder, task = session.recipe, session.folder, session.task
     if not recipe.teachers:
         return
+    cascade = recipe.labeling.cascade
 
     def work() -> Ended:
         votes = pl.read_parquet(folder.votes)
+        votes = votes if cascade is None else standing_votes(votes, cascade.order)
         labels = aggregate(votes, labels=task.labels, method=recipe.aggregate.type, ordered=task.ordered)
         write_table(labels, folder.labels)
         merged = labels.filter(pl.col("label").is_not_null())
@@ -135,7 +138,13 @@ def merge_votes(session: Session) -> None:
 
     session.stage(
         "aggregate",
-        reads=[_votes_digest(folder.votes), recipe.aggregate.model_dump(mode="json"), task.labels, task.ordered],
+        reads=[
+            _votes_digest(folder.votes),
+            recipe.aggregate.model_dump(mode="json"),
+            task.labels,
+            task.ordered,
+            cascade and cascade.order,
+        ],
         outputs=[folder.labels],
         work=work,
     )
@@ -223,7 +232,9 @@ def _ask(session: Session, question: str, failures: pl.DataFrame | None = None) 
     if failures is not None:
         together = config.rows_per_request
         unchecked = together and together.model_copy(update={"check": 0.0, "check_at_least": 0})
-        config = config.model_copy(update={"canaries": None, "watch": None, "rows_per_request": unchecked})
+        config = config.model_copy(
+            update={"canaries": None, "watch": None, "cascade": None, "rows_per_request": unchecked}
+        )
     asked = AskedRows(rows, task=session.task, config=config, seed=session.recipe.seed, splits=config.splits)
     _warn_of_unseen_costs(session)
     teachers = build_teachers(session.recipe)
@@ -283,6 +294,7 @@ def _warn_of_unseen_costs(session: Session) -> None:
 
 def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None, *, teachers: list[str]) -> None:
     """Puts votes in the order of the rows: they arrive in the order of the answers, which no two runs share."""
+    from distill.labeling.cascade_votes import CASCADE_CAUSE
     from distill.retry import merged_votes
 
     folder = session.folder
@@ -299,7 +311,10 @@ def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None, *
     )
     write_table(votes, folder.votes)
     # Who abstains has answered, and would say the same again.
-    failed = pl.scan_parquet(folder.votes).filter(~pl.col("outcome").is_in(["labeled", "explained", "abstained"]))
+    spared = pl.col("cause").fill_null("") == CASCADE_CAUSE
+    failed = pl.scan_parquet(folder.votes).filter(
+        ~pl.col("outcome").is_in(["labeled", "explained", "abstained"]) & ~spared
+    )
     failed.select("row_id", "teacher", "sample", "outcome", "cause", "reason").sink_ndjson(folder.failures)
 
 
@@ -326,6 +341,8 @@ def _labeling_ended(labeled: LabelingFacts, folder: RunFolder) -> Ended:
     }
     said = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
     said += f"; {result.requests_sent:,} requests sent, {result.ledger_hits:,} answers from the ledger"
+    if labeled.cascade is not None:
+        said += f"; {labeled.cascade.said()}"
     for name, found in labeled.breaches.items():
         if found.breached.trials:
             said += f"; {name} obeyed {found.breached.successes:,} of {found.breached.trials:,} planted orders"

@@ -170,25 +170,46 @@ def reliability(points: Sequence[Point], *, title: str) -> Markup:
     return drawing(*parts, title=title, spoken="; ".join(point.said for point in points), size=plot.size)
 
 
-def curve(points: Sequence[Point], *, title: str, labels: tuple[str, str]) -> Markup:
+def curve(
+    points: Sequence[Point],
+    *,
+    title: str,
+    labels: tuple[str, str],
+    reference: Reference | None = None,
+    marked: int | None = None,
+) -> Markup:
     """A line through shares; the y axis is cut to where the line runs.
 
     Args:
         points: In order of x.
         title: What the plot shows.
         labels: Of the x and the y axis.
+        reference: A dashed line across to compare with.
+        marked: Place of the point that counts; the others are then drawn as rings.
     """
     top = max((point.y for point in points), default=1.0)
+    top = max(top, reference.value) if reference else top
     plot = _Square(*labels, highest=next((end for end in (0.1, 0.2, 0.4, 0.6, 0.8) if end >= top), 1.0))
     at = [(plot.x(point.x), plot.y(point.y)) for point in points]
     path = " ".join(f"{'L' if index else 'M'}{x:.1f} {y:.1f}" for index, (x, y) in enumerate(at))
-    marks = [
-        tag("g", dot(x, y, 3.5, style="dot strong"), title=point.said) for (x, y), point in zip(at, points, strict=True)
-    ]
+    marks = []
+    for number, ((x, y), point) in enumerate(zip(at, points, strict=True)):
+        ring = marked is not None and number != marked
+        parts = [dot(x, y, 6 if number == marked else 3.5, style="dot hollow" if ring else "dot strong")]
+        if point.high is not None:
+            high = plot.y(min(point.high, plot.highest))
+            parts.insert(0, line(x, y, x, high, style="whisker" if ring else "whisker strong"))
+        marks.append(tag("g", *parts, title=point.said))
+    if marked is not None and 0 <= marked < len(marks):
+        marks.append(marks.pop(marked))  # on top of its neighbours
+    across = []
+    if reference is not None:
+        y = plot.y(reference.value)
+        across = [line(plot.left, y, plot.right, y, style="reference")]
+        across.append(text(plot.left + 4, y - 5, reference.label, style="small muted"))
     spoken = "; ".join(point.said for point in points)
-    return drawing(
-        *plot.frame(), tag("path", class_="curve", d=path), *marks, title=title, spoken=spoken, size=plot.size
-    )
+    path = tag("path", class_="curve", d=path)
+    return drawing(*plot.frame(), *across, path, *marks, title=title, spoken=spoken, size=plot.size)
 
 
 def heat_map(table: Sequence[Sequence[float]], labels: Sequence[str], *, title: str, axes: tuple[str, str]) -> Markup:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distill.eval.agreement import PairAgreement, judge_agreement
 from distill.eval.asking_facts import AskingFacts, ObeyedFacts, obeyed_facts
+from distill.eval.cascade_facts import CascadeFacts, cascade_facts
 from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.evaluation import Evaluation
 from distill.eval.examples import Example, hardest_rows
@@ -19,6 +20,7 @@ from distill.eval.intervals import Estimate, Resamples, ratio_estimates
 from distill.eval.labeling_functions import FunctionFacts, analyze_functions
 from distill.eval.ladder import Ladder
 from distill.eval.scored import collapse_votes
+from distill.labeling.cascade_votes import CASCADE_CAUSE
 from distill.labeling.task import Task
 from distill.labeling.vote import OUTCOMES
 
@@ -96,6 +98,7 @@ class TeacherFacts(_Frozen):
     name: str
     family: str
     asked: int = Field(description="rows times samples")
+    spared: int = Field(0, description="of those unsent, lines that another teacher of a cascade answers")
     outcomes: dict[str, int] = Field(description="adds up to asked")
     reasons: list[Reason]
     input_tokens: int | None = Field(description="as counted by the provider; None where it never said")
@@ -154,6 +157,7 @@ class RunFacts(_Frozen):
     obeyed: list[ObeyedFacts] = Field(description="copies made by this run that carry an order, against the row itself")
     asking: AskingFacts
     functions: list[FunctionFacts] = Field(default_factory=list, description="the teachers that are functions or rules")
+    cascade: CascadeFacts | None = Field(None, description="who answered what, where a cascade was asked for")
     examples: list[Example]
     examples_of: str | None = Field(description="whose mistakes the examples are")
     summary: dict[str, Any]
@@ -188,6 +192,14 @@ def gather(report: RunReport) -> RunFacts:
         obeyed=obeyed_facts(report.canaries, config=report.eval_config, seed=report.seed),
         asking=AskingFacts.of(report.labeling),
         functions=_functions(report),
+        cascade=cascade_facts(
+            report.labeling.get("cascade"),
+            votes,
+            report.rows_of_people,
+            task=task,
+            config=report.eval_config,
+            seed=report.seed,
+        ),
         examples=hardest_rows(report, student=shown),
         examples_of=shown if shown in report.predictions else None,
         summary=_plain(report.summary),
@@ -228,6 +240,7 @@ def teacher_facts(votes: pl.DataFrame) -> list[TeacherFacts]:
                 name=name,
                 family=own["family"][0],
                 asked=len(own),
+                spared=int((own["cause"] == CASCADE_CAUSE).sum()) if "cause" in own.columns else 0,
                 outcomes={outcome: counts.get(outcome, 0) for outcome in OUTCOMES},
                 reasons=[Reason(outcome=o, reason=r, count=n) for o, r, n in reasons.head(8).iter_rows()],
                 input_tokens=_total(answered["input_tokens"]),

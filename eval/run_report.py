@@ -7,6 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from distill.eval.cascade_plots import CascadePlots, cascade_markdown, cascade_plots
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import ladder_cells
 from distill.eval.page import markdown_cell, markdown_table, render_page, write_whole
@@ -36,6 +37,7 @@ class _Plots:
 
     ladder: Pair | None = None
     outcomes: Pair | None = None
+    cascade: CascadePlots | None = None
     confusion: Markup | None = None
     reliability: Markup | None = None
     risk: Markup | None = None
@@ -90,6 +92,8 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
     if facts.functions:
         table = [list(line) for line in words.function_cells]
         parts += ["## Labeling functions", words.functions, markdown_table(list(words.function_columns), table)]
+    if facts.cascade is not None:
+        parts += cascade_markdown(facts.cascade, words.cascade)
     if facts.pairs:
         table = [
             [f"{p.first} – {p.second}", p.rows, share(p.agreement), interval(p.kappa, "kappa")] for p in facts.pairs
@@ -149,11 +153,13 @@ def _markdown_of(evaluation: Evaluation, words: Words) -> list[str]:
 def _plots(facts: RunFacts, words: Words) -> _Plots:
     evaluation = facts.evaluations.get(words.shown or "")
     ladder, outcomes = _ladder_plot(facts, words), _outcome_bars(facts)
+    cascade = cascade_plots(facts.cascade)
     if evaluation is None:
-        return _Plots(ladder=ladder, outcomes=outcomes)
+        return _Plots(ladder=ladder, outcomes=outcomes, cascade=cascade)
     return _Plots(
         ladder=ladder,
         outcomes=outcomes,
+        cascade=cascade,
         confusion=_confusion(evaluation, words.shown or ""),
         reliability=_reliability(evaluation),
         risk=_risk(evaluation),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.eval.asking_words import PLACE_LEVEL, asking_said, obeyed_said
+from distill.eval.cascade_words import cascade_said, right_means
 from distill.eval.evaluation import METRICS, Evaluation
 from distill.eval.function_words import COLUMNS, function_cells, functions_said
 from distill.eval.ladder import LadderRow
@@ -66,6 +67,8 @@ class Words:
     functions: str
     function_columns: tuple[str, ...]
     function_cells: list[list[str]]
+    cascade: list[str]
+    cascade_right: str
     examples: str
     example_picks: dict[str, tuple[str, list[tuple[str, str]]]]
     data: list[tuple[str, str]]
@@ -105,6 +108,8 @@ def put_in_words(facts: RunFacts) -> Words:
         functions=functions_said(facts.functions),
         function_columns=COLUMNS,
         function_cells=[function_cells(one) for one in facts.functions],
+        cascade=cascade_said(facts.cascade),
+        cascade_right=right_means(facts.cascade) if facts.cascade else "",
         examples=_examples(facts),
         example_picks=_picks(facts),
         data=_data(facts.summary),
@@ -227,9 +232,10 @@ def _alerts(facts: RunFacts, evaluation: Evaluation | None) -> list[str]:
                 f"{row.name} has no prediction for {plural(row.unanswered, 'test row')}; its numbers leave them out."
             )
     for teacher in facts.teachers:
-        lost = teacher.asked - sum(teacher.outcomes[name] for name in ("labeled", "abstained", "explained"))
-        if teacher.asked and lost > 0.05 * teacher.asked:
-            alerts.append(f"{teacher.name} gave no usable answer on {plural(lost, 'line')} of {count(teacher.asked)}.")
+        asked = teacher.asked - teacher.spared
+        lost = asked - sum(teacher.outcomes[name] for name in ("labeled", "abstained", "explained"))
+        if asked and lost > 0.05 * asked:
+            alerts.append(f"{teacher.name} gave no usable answer on {plural(lost, 'line')} of {count(asked)}.")
     alerts += [
         f"{name} was paused: its quality on gold rows fell below the line."
         for name, found in facts.asking.quality.items()
@@ -254,6 +260,7 @@ def _contents(facts: RunFacts) -> list[tuple[str, str]]:
         ("ladder", "Ladder", bool(facts.ladder.rows)),
         ("teachers", "Teachers", bool(facts.teachers)),
         ("functions", "Labeling functions", bool(facts.functions)),
+        ("cascade", "Cascade", facts.cascade is not None),
         ("agreement", "Agreement", bool(facts.pairs or facts.labels)),
         ("trust", "Mistakes and trust", evaluation is not None),
         ("slices", "Slices", evaluation is not None and bool(evaluation.slices)),
@@ -279,7 +286,7 @@ def _ladder(facts: RunFacts) -> str:
 
 
 def _outcomes(facts: RunFacts) -> str:
-    asked = sum(teacher.asked for teacher in facts.teachers)
+    asked = sum(teacher.asked - teacher.spared for teacher in facts.teachers)
     labeled = sum(teacher.outcomes["labeled"] for teacher in facts.teachers)
     rest = asked - labeled
     said = f"{plural(len(facts.teachers), 'teacher')} were asked {count(asked)} times and gave {count(labeled)} labels"

@@ -74,7 +74,7 @@ class AskedRows:
         self.config = config
         rows = rows.with_columns(pl.col([*task.inputs, *task.images]).cast(pl.String).fill_null(""))
         self._rows = rows if splits is None else rows.filter(pl.col("split").is_in(list(splits)))
-        self._seed = seed
+        self.seed = seed
         self.rows = int(self._rows.select(pl.len()).collect().item())
         if not self.rows:
             where = "" if splits is None else f" in the splits {list(splits)}"
@@ -91,7 +91,7 @@ class AskedRows:
             self._rows,
             inputs=(*self.task.inputs, *self.task.images),
             audit=self.config.near_duplicate_audit,
-            seed=self._seed,
+            seed=self.seed,
             any_order=self.config.near_duplicate_order == "any",
         )
 
@@ -102,10 +102,10 @@ class AskedRows:
             return None
         able = self._own
         ids = able.select("row_id", "_at").collect()
-        turn = draw(ids["row_id"], seed=self._seed, purpose="canary")
+        turn = draw(ids["row_id"], seed=self.seed, purpose="canary")
         chosen = np.argsort(turn, kind="stable")[: _canaries_wanted(self.config.canaries, len(ids))]
         sources = able.filter(pl.col("_at").is_in(ids["_at"].gather(chosen).implode())).drop("_at").collect()
-        made = make_canaries(sources, task=self.task, seed=self._seed)
+        made = make_canaries(sources, task=self.task, seed=self.seed)
         # A row of that very name would be taken for the canary.
         return made.filter(~pl.col("row_id").is_in(ids["row_id"].implode()))
 
@@ -118,7 +118,7 @@ class AskedRows:
         company = pl.len() if len(self.task.inputs) == 1 else pl.len().over(self.task.inputs[0])
         ids = self._own.select("row_id", _company=company).filter(pl.col("_company") > 1).collect()["row_id"]
         count = min(_MOST_CHECKED, max(wanted.check_at_least, round(wanted.check * self.rows)))
-        chosen = ids.gather(np.argsort(draw(ids, seed=self._seed, purpose="alone"), kind="stable")[:count])
+        chosen = ids.gather(np.argsort(draw(ids, seed=self.seed, purpose="alone"), kind="stable")[:count])
         rows = self._kept.filter(pl.col("row_id").is_in(chosen.implode())).collect()
         checked = rows.with_columns(source="row_id", row_id=pl.concat_str(pl.lit(CHECK_PREFIX), "row_id"))
         taken = self._kept.select("row_id").filter(pl.col("row_id").str.starts_with(CHECK_PREFIX)).collect()
@@ -138,7 +138,7 @@ class AskedRows:
         # What is asked about together is moved together.
         by = "row_id" if self.checked is None else self.task.inputs[0]
         ids = known.select("row_id", _by=by).collect()
-        order = ids[np.argsort(draw(ids["_by"], seed=self._seed, purpose="gold"), kind="stable")[:_MOST_WATCHED]]
+        order = ids[np.argsort(draw(ids["_by"], seed=self.seed, purpose="gold"), kind="stable")[:_MOST_WATCHED]]
         turns = order.select("row_id").with_columns(_at=pl.Series(self._places(order["_by"], self.config.watch.after)))
         return known.join(turns.lazy(), on="row_id").sort("_at", "row_id").collect()
 
@@ -147,6 +147,11 @@ class AskedRows:
         """Rows that are asked, canaries and those asked alone as well included."""
         canaries = 0 if self.canaries is None else len(self.canaries)
         return self.rows - len(self.sharing.shared) + canaries + self.checks
+
+    def askable(self) -> pl.DataFrame:
+        """Rows that are asked themselves (``row_id``, ``group``, ``split``, ``gold``): no canaries, no sharers."""
+        shared = self.sharing.shared["row_id"].implode()
+        return self._rows.select("row_id", "group", "split", "gold").filter(~pl.col("row_id").is_in(shared)).collect()
 
     def prompter(self, answer: AnswerFormat) -> Prompter:
         """The prompter of these rows for one answer format."""
@@ -199,7 +204,7 @@ class AskedRows:
         return pl.concat(rows.select(extra[0].columns) for rows in extra)
 
     def _anywhere(self, row_ids: pl.Series) -> pl.Series:
-        return pl.Series(draw(row_ids, seed=self._seed, purpose="place") * self.rows)
+        return pl.Series(draw(row_ids, seed=self.seed, purpose="place") * self.rows)
 
     def _at_sources(self, canaries: pl.DataFrame) -> pl.Series:
         """Places of the rows that canaries are made of: in the table, or where the watch has moved them to."""
@@ -215,7 +220,7 @@ class AskedRows:
         early = _EARLY_TIMES * after
         reach = np.full(len(names), float(self.rows))
         reach[:early] = min(self.rows, max(_EARLY_SHARE * self.rows, 2 * early))
-        return draw(names, seed=self._seed, purpose="place") * reach
+        return draw(names, seed=self.seed, purpose="place") * reach
 
 
 def _beside(coming: pl.DataFrame, batch: pl.DataFrame) -> pl.DataFrame:

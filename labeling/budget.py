@@ -71,6 +71,7 @@ class Budget:
         quota = quota or QuotaConfig()
         self.within = within
         self.in_flight = 0
+        self._parts: dict[str, Budget] = {}
         in_all = (("quota.requests", quota.requests), ("quota.tokens", quota.tokens), ("budget_usd", usd))
         a_minute = (
             ("quota.requests_per_minute", quota.requests_per_minute),
@@ -87,6 +88,18 @@ class Budget:
             for place, (key, limit) in enumerate(a_minute)
             if limit is not None
         }
+
+    def part(self, name: str, usd: float | None, *, quota: QuotaConfig | None) -> Budget:
+        """A teacher's part of it, the same one whenever it is asked for: what was used before stays used.
+
+        Args:
+            name: The section of the recipe, for messages.
+            usd: As for a budget.
+            quota: Likewise.
+        """
+        if name not in self._parts:
+            self._parts[name] = Budget(usd, quota=quota, within=self, name=name)
+        return self._parts[name]
 
     def chain(self) -> Iterator[Budget]:
         """This budget and those above it."""

@@ -118,9 +118,15 @@ class LabelingRun:
         self._handed_over: deque[asyncio.Future[None]] = deque()
 
     def run(
-        self, batches: Iterable[pl.DataFrame], *, on_votes: OnVotes, on_progress: OnProgress | None = None
+        self,
+        batches: Iterable[pl.DataFrame],
+        *,
+        on_votes: OnVotes,
+        on_progress: OnProgress | None = None,
+        budget: Budget | None = None,
     ) -> LabelingResult:
-        """Asks; see :func:`ask_teachers`."""
+        """Asks; see :func:`ask_teachers`. A budget is given where several runs use one."""
+        self._budget = budget or Budget(self._config.budget_usd, quota=self._config.quota)
         self._on_votes = on_votes
         self._on_progress = on_progress
         self._began_s = self._timing.clock()
@@ -163,7 +169,7 @@ class LabelingRun:
             config=self._config,
             ledger=self._ledger,
             timing=self._timing,
-            budget=Budget(self._config.budget_usd, quota=self._config.quota),
+            budget=self._budget,
             emit=self._emit,
             prompter=self._prompter,
             watch=self._watch,

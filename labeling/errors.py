@@ -331,6 +331,7 @@ CAUSES: dict[str, str] = {
     "paused": "The teacher was stopped for another reason, which is given",
     "no_reply": "A recorded teacher has no reply for the row",
     "no_known_label": "A label is to be explained and the row has none that may be shown",
+    "cascade": "Not asked for: the other teacher of the cascade answers this row",
     "error": "Something that should not happen; the reason holds it in full",
 }
 """What can go wrong with a row, by name, in one sentence each."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from distill.labeling.budget import Budget, Purse
+from distill.labeling.budget import Purse
 from distill.labeling.jobs import Floor
 from distill.labeling.learned_limits import learned_limit
 from distill.labeling.limits import Limiter
@@ -41,7 +41,7 @@ class Gate:
         self._timers: dict[str, asyncio.Task[None]] = {}
         self.limiter = self._limiter()
         own_usd, quota = getattr(teacher, "budget_usd", None), getattr(teacher, "quota", None)
-        self.purse = Purse(Budget(own_usd, quota=quota, within=floor.budget, name=f"teachers.{teacher.name}"))
+        self.purse = Purse(floor.budget.part(f"teachers.{teacher.name}", own_usd, quota=quota))
 
     @property
     def server(self) -> tuple[str, str] | None:

@@ -11,6 +11,7 @@ import polars as pl
 
 from distill.labeling.asked_rows import CHECK_PREFIX, AskedRows
 from distill.labeling.canaries import canary_answers
+from distill.labeling.cascade_run import CascadeFacts, run_cascade
 from distill.labeling.engine import LabelingRun, OnProgress, OnVotes
 from distill.labeling.ledger import Ledger
 from distill.labeling.packing_facts import PackingFacts, packed_votes, packing_facts
@@ -71,6 +72,7 @@ class LabelingFacts:
         fields_cut: How often that was so, by input, of the teacher with most.
         packing: What asking about several rows at once did, by teacher that was asked so; empty without.
         notes: What a person should know, in words.
+        cascade: How the cascade went; None without one.
     """
 
     result: LabelingResult
@@ -84,8 +86,18 @@ class LabelingFacts:
     fields_cut: dict[str, int]
     packing: dict[str, PackingFacts] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    cascade: CascadeFacts | None = None
 
-    NAMES: ClassVar = ("shared", "sharing_wrong", "breaches", "quality", "requests_cut", "fields_cut", "packing")
+    NAMES: ClassVar = (
+        "shared",
+        "sharing_wrong",
+        "breaches",
+        "quality",
+        "requests_cut",
+        "fields_cut",
+        "packing",
+        "cascade",
+    )
     """What :meth:`to_dict` may have."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,6 +110,7 @@ class LabelingFacts:
             "requests_cut": self.requests_cut if any(self.requests_cut.values()) else {},
             "fields_cut": self.fields_cut,
             "packing": {name: found.to_dict() for name, found in self.packing.items()},
+            "cascade": self.cascade and self.cascade.to_dict(),
         }
         return {name: value for name, value in facts.items() if value}
 
@@ -111,6 +124,8 @@ def label_rows(
     on_progress: OnProgress | None = None,
 ) -> LabelingFacts:
     """Asks every teacher about every row, as :func:`~distill.labeling.engine.ask_teachers` does, and looks on.
+
+    With a cascade the strong teacher is asked only where the cheap one is unsure; every row has a line of both.
 
     Args:
         asked: The rows, and how they are asked.
@@ -127,10 +142,16 @@ def label_rows(
     config, gold = asked.config, dict(asked.watched.select("row_id", "gold").iter_rows())
     watch = QualityWatch(gold, task=asked.task, config=config.watch) if config.watch else None
     sorter = _Sorter(asked, on_votes)
-    run = LabelingRun(
-        task=asked.task, teachers=teachers, ledger=ledger, config=config, prompter=asked.prompter, watch=watch
-    )
-    result = run.run(asked, on_votes=sorter, on_progress=on_progress)
+    cascade = None
+    if config.cascade is not None:
+        result, cascade = run_cascade(
+            asked, teachers=teachers, ledger=ledger, on_votes=sorter, on_progress=on_progress, watch=watch
+        )
+    else:
+        run = LabelingRun(
+            task=asked.task, teachers=teachers, ledger=ledger, config=config, prompter=asked.prompter, watch=watch
+        )
+        result = run.run(asked, on_votes=sorter, on_progress=on_progress)
     names = [teacher.name for teacher in teachers]
     answers = sorter.canary_answers()
     most = max(result.teachers.values(), key=lambda tally: tally.cut_rows)
@@ -150,6 +171,7 @@ def label_rows(
             if Packing.of(teacher, asked.prompter(teacher.answer), config) is not None
         },
         notes=_notes(asked),
+        cascade=cascade,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from distill.labeling.cascade_config import CascadeConfig
 from distill.labeling.quota_config import QuotaConfig
 
 
@@ -131,6 +132,11 @@ class LabelingConfig(BaseModel):
     )
     examples: ExamplesConfig | None = Field(
         default=None, description="show teachers similar gold rows of split train with their labels; {} for defaults"
+    )
+    cascade: CascadeConfig | None = Field(
+        default=None,
+        description="ask a cheap teacher first, and a strong one only where that one is not sure enough to be right as "
+        "often as wanted",
     )
     row_tokens: int | None = Field(
         default=None,

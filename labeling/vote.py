@@ -17,8 +17,9 @@ Outcome = Literal["labeled", "abstained", "refused", "filtered", "invalid", "fai
 ``labeled``: an answer within the label set. ``abstained``: the teacher said that it cannot tell. ``refused``: the
 model declined. ``filtered``: the provider withheld the answer. ``invalid``: an answer that does not fit the
 schema, also after it was asked again. ``failed``: no answer, after retries. ``unsent``: never sent (the budget or the
-run ended first, the teacher was stopped, or a recorded teacher has no reply for the row). ``explained``: a rationale
-for a label that people gave and the teacher was shown; it has no label of its own and counts nowhere as a vote.
+run ended first, the teacher was stopped, a recorded teacher has no reply for the row, or another teacher of a cascade
+answers it). ``explained``: a rationale for a label that people gave and the teacher was shown; it has no label of its
+own and counts nowhere as a vote.
 """
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 

@@ -164,3 +164,23 @@ def test_labels_asked_level_by_level_are_planned_by_their_first_question(shop, c
     assert "level by level" in cli("plan", "recipe.yaml").out
     assert cli("label", "recipe.yaml").code == 0
     assert planned(cli)["to_send"] == 0
+
+
+def test_the_strong_teacher_of_a_cascade_gets_between_the_calibration_rows_and_all(shop, cli, recipe, fault_server):
+    teacher = {"type": "openai", "base_url": fault_server.base_url, "family": "f", "price": PRICE}
+    teachers = {name: {**teacher, "model": name, "probs": "confidence"} for name in ("cheap", "strong")}
+    recipe(labeling={"cascade": {"order": ["cheap", "strong"], "calibration": 20}})
+    path = shop / "recipe.yaml"
+    path.write_text(path.read_text() + "teachers: " + json.dumps(teachers) + "\n")
+    called = cli("plan", "recipe.yaml", "--json")
+    assert called.code == 0, called.err
+    cheap, strong = json.loads(called.out)["teachers"]
+    assert (cheap["to_send"], cheap["to_send_least"]) == (36, None)
+    # Whole groups of four listings: five of them are 20 rows.
+    assert (strong["to_send"], strong["to_send_least"]) == (36, 20)
+    assert strong["cost_usd"][0] < 0.7 * cheap["cost_usd"][0] and strong["cost_usd"][1] == pytest.approx(
+        cheap["cost_usd"][1], rel=0.01
+    )
+    text = cli("plan", "recipe.yaml").out
+    assert "20–36" in text and "20 are certain" in text
+    assert not fault_server.requests
