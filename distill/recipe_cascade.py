@@ -67,7 +67,7 @@ def cascade_problems(
 
 
 def _says_a_bare_label(config: TeacherConfig) -> bool:
-    """Whether it cannot but give bare labels: a lane of probabilities, stated or sampled ones do, and so do classifiers."""
+    """Whether it can give bare labels alone: no lane of probabilities, none stated, none sampled."""
     if not isinstance(config, ModelTeacherConfig) or config.probs != "none":
         return False
     sampled = max(getattr(config, "samples_per_request", 1), getattr(config, "samples", 1))

@@ -355,7 +355,7 @@ def _labeling_ended(labeled: LabelingFacts, folder: RunFolder) -> Ended:
         error = BudgetError("; ".join(stops) or "labeling.budget_usd: spent; raise it and run the same command again")
     elif result.stopped == "in_batch":
         error = InBatchError("; ".join(stops) or "labeling: batch jobs are under way; the same command picks them up")
-    elif not outcomes["labeled"] and outcomes.total() > outcomes["abstained"] + outcomes["explained"]:
+    elif not (outcomes["labeled"] or outcomes["explained"]) and outcomes.total() > outcomes["abstained"]:
         told, where = "; ".join(stops) or _commonest_reason(folder.failures), folder.failures
         error = TeacherError(f"labeling: no teacher labeled any row ({said}): {told}; every reason is in {where}")
     settled = not outcomes["failed"] and not stops and result.stopped is None

@@ -22,7 +22,7 @@ def test_it_shows_lane_answer_trace_tokens_price_and_time(shop, cli, recipe, fau
     called = doctor(cli)
     assert called.code == 0, called.err
     lines = dict(line.split(maxsplit=1) for line in called.out.splitlines())
-    assert lines["lane"] == "json"
+    assert lines["lane"] == "json:json_schema"
     assert lines["outcome"] == "labeled: exact"
     assert "before the label; contradicts_label" in lines["trace"]
     assert lines["clauses"] == "E1"

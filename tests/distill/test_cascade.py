@@ -96,7 +96,7 @@ def test_what_a_recipe_may_not_say(
     large_shop: Callable[..., Path], cli: Any, shop: Path, labeling: Any, more: dict[str, str], said: str
 ) -> None:
     kinds = {
-        "openai": {"type": "openai", "base_url": "http://localhost:1/v1", "model": "m", "family": "f"},
+        "openai": {"type": "openai", "base_url": "http://localhost:1/v1", "model": "m", "family": "f", "lane": "json"},
         "strong": {"type": "recorded", "path": "strong.jsonl", "family": "f"},
         "cheap": {"type": "recorded", "path": "cheap.jsonl", "family": "f"},
     }

@@ -81,7 +81,7 @@ def test_every_error_comes_at_once_with_its_line_path_and_suggestion(folder):
     ("change", "problem"),
     [
         (("type: recorded", "type: recordd"), "teachers.one: unknown type 'recordd'; did you mean 'recorded'?"),
-        (("type: recorded, ", ""), "teachers.one: `type` is missing; one of gemini, openai, recorded"),
+        (("type: recorded, ", ""), "teachers.one: `type` is missing; one of "),
         (
             ("train_on: human", "train_on: humans"),
             "students.base.train_on: got 'humans'; give human, labels, or the name",
