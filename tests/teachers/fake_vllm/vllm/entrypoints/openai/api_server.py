@@ -67,10 +67,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         schema = request.get("response_format", {}).get("json_schema", {}).get("schema", {})
-        labels = schema.get("properties", {}).get("label", {}).get("enum", LABELS)
-        if self.path != "/v1/chat/completions" or len(labels) == 1:  # it has no other lane, and keeps to a schema
-            asked = {"choices": [{"message": {"role": "assistant", "content": json.dumps({"label": labels[0]})}}]}
-            self.reply(200 if self.path == "/v1/chat/completions" else 404, asked)
+        labels = schema.get("properties", {}).get("label", {}).get("enum", [])
+        if self.path != "/v1/chat/completions" or not labels:  # it has no other lane than json
+            self.reply(404 if self.path != "/v1/chat/completions" else 400, {"error": {"message": "not here"}})
+            return
+        if len(labels) == 1:  # a probe: it keeps to a schema
+            answer = {"role": "assistant", "content": json.dumps({"label": labels[0]})}
+            self.reply(200, {"choices": [{"message": answer, "finish_reason": "stop"}]})
             return
         with COUNTING:
             Handler.answered += 1
