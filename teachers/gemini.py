@@ -22,6 +22,8 @@ from distill.labeling.errors import (
 )
 from distill.labeling.limits import backoff_s
 from distill.labeling.teacher import AnswerFormat, Capabilities, Completion, Prompt, Reply, Request, RequestHead
+from distill.teachers.batch_config import batch_settings
+from distill.teachers.gemini_batches import GeminiBatches
 from distill.teachers.gemini_body import (
     MOST_OPTIONS,
     MOST_QUESTIONS,
@@ -66,7 +68,7 @@ class _Shared(NamedTuple):
 
 
 class GeminiTeacher:
-    """Asks a Gemini model, one request a row, or one for several rows of a query where ``packs`` says so.
+    """Asks a Gemini model, one request a row, or one for several rows of a query in the decision lane.
 
     It has three lanes (see ``lane`` in :class:`~distill.teachers.gemini_config.GeminiTeacherConfig`); which one a
     model has beyond plain JSON is found by :meth:`probe`. The ``seed`` sent is drawn from the recipe's, the row and the
@@ -84,7 +86,8 @@ class GeminiTeacher:
     Attributes:
         packs: Whether rows of one query may share a request (:meth:`compile_pack`).
         most_packed: The most rows of one request.
-        batches: The provider's batch jobs, where ``batch`` asks for them; None otherwise.
+        batch: How batch jobs are used; None where it is asked live.
+        batches: The provider's batch jobs.
     """
 
     most_packed = MOST_QUESTIONS
@@ -98,7 +101,8 @@ class GeminiTeacher:
         self.quota = config.quota
         self.model = config.model
         self.endpoint = f"{config.base_url}/{config.api_version}"
-        self.batches: BatchService | None = None
+        self.batch = batch_settings(config.batch)
+        self.batches: BatchService = GeminiBatches(self)
         self._config = config
         known = config.known_price
         self._price = known.price if known else None
@@ -107,10 +111,6 @@ class GeminiTeacher:
         self._answered = False
         self._heads: dict[tuple[int, int, int, int], _Shared] = {}
         self._take("json" if config.lane == "auto" else config.lane)
-        if config.batch:
-            from distill.teachers.gemini_batches import GeminiBatches
-
-            self.batches = GeminiBatches(self)
 
     def __repr__(self) -> str:
         """Name, model and address; never the key."""
@@ -152,12 +152,12 @@ class GeminiTeacher:
     @property
     def packs(self) -> bool:
         """Whether rows of one query may share a request in the lane that it has settled on."""
-        return self._config.packs and self._lane == "decision"
+        return self._lane == "decision"
 
     @property
     def _may_decide(self) -> bool:
         config = self._config
-        spoken = config.traces or config.rationale_for or config.probs != "none" or config.batch
+        spoken = config.traces or config.rationale_for or config.probs != "none" or bool(config.batch)
         return config.lane == "decision" or (config.lane == "auto" and not spoken)
 
     def _take(self, lane: GeminiLane) -> None:

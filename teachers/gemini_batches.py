@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill.labeling.batch_service import BatchResult, BatchState, BatchStatus
-from distill.labeling.errors import BadReplyError, TeacherError
+from distill.labeling.errors import BadReplyError, RequestRejectedError, TeacherError
 from distill.labeling.teacher import Reply, Request
 from distill.teachers.gemini_client import sdk
 from distill.teachers.gemini_errors import Refusal, as_error
@@ -89,8 +89,11 @@ class GeminiBatches:
         job = await self._job(job_id)
         state = _STATES.get(job.state.value if job.state else "", "running")
         done = len(job.dest.inlined_responses or ()) if job.dest else 0
-        told = getattr(job.error, "message", None)
-        return BatchStatus(state, done, told or "the provider gives no reason" if state == "failed" else None)
+        if state != "failed":
+            return BatchStatus(state, done)
+        told = getattr(job.error, "message", None) or "the provider gives no reason"
+        error = RequestRejectedError(self._teacher.say(f"the batch job {job_id} failed: {told}"))
+        return BatchStatus(state, done, told, error)
 
     async def results(self, job_id: str) -> AsyncIterator[BatchResult]:
         """Results of a job that is over, in any order. Requests that were not finished have none.

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
+from distill.teachers.batch_config import BATCH_DESCRIPTION, BatchConfig
 from distill.teachers.model_config import SECTION, ModelTeacherConfig, one_word
 
 _RESERVED_BODY = ("model", "options", "contents", "systemInstruction", "cachedContent", "serviceTier")
@@ -75,7 +76,6 @@ class GeminiTeacherConfig(ModelTeacherConfig):
         "label and the log-probabilities of its tokens; json: an object by schema, the only one with traces and stated "
         "probabilities; auto: decision where the model has it and neither is asked for, json otherwise",
     )
-    packs: bool = Field(False, description="let several rows of one query share a request; needs the decision lane")
     temperature: float | None = Field(
         None, ge=0, le=2, description="0 for the likeliest answer; by default the model's own, best left to Gemini 3"
     )
@@ -86,7 +86,7 @@ class GeminiTeacherConfig(ModelTeacherConfig):
     cache: PrefixCacheConfig | None = Field(
         None, description="keep instruction and guideline at the provider; not used for decisions and batches"
     )
-    batch: bool = Field(False, description="hand rows over as batch jobs, at half the price; needs the json lane")
+    batch: bool | BatchConfig = Field(False, description=f"{BATCH_DESCRIPTION}; needs the json lane")
     timeout_s: float | None = Field(
         None, gt=0, description=f"seconds to wait for a whole answer; {_TIMEOUT_S:g}, or {_FLEX_TIMEOUT_S:g} with flex"
     )
@@ -150,6 +150,4 @@ class GeminiTeacherConfig(ModelTeacherConfig):
             )
         if self.batch and self.lane in ("decision", "logprobs"):
             raise ValueError("batch jobs need lane: json")
-        if self.packs and (self.batch or spoken or self.lane in ("json", "logprobs")):
-            raise ValueError("packs need the decision lane: leave out batch, traces and probs, and set lane: decision")
         return self

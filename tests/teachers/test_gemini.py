@@ -429,7 +429,7 @@ def test_a_blocked_decision_is_filtered(gemini_server):
 
 
 def test_a_pack_answers_each_row(gemini_server, tmp_path):
-    one = teacher(gemini_server, lane="decision", packs=True)
+    one = teacher(gemini_server, lane="decision")
     assert one.packs and one.most_packed == 1000
     prompts = prompts_of(one)
     request = one.compile_pack(prompts, sample=0)
@@ -619,7 +619,6 @@ def test_what_a_package_that_is_missing_says(monkeypatch):
         ({"lane": "decision", "traces": True}, "writes no traces"),
         ({"lane": "logprobs", "probs": "confidence"}, "writes no traces"),
         ({"lane": "decision", "batch": True}, "batch jobs need lane: json"),
-        ({"lane": "json", "packs": True}, "packs need the decision lane"),
         ({"thinking": {"budget": 1, "level": "low"}}, "not both"),
         ({"base_url": "localhost"}, "must be an address"),
         ({"base_url": "https://u:p@host"}, "without a key"),
