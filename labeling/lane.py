@@ -13,31 +13,26 @@ import polars as pl
 
 from distill.labeling.batch_lane import batch_lane
 from distill.labeling.budget import Use
-from distill.labeling.distributions import answer_of_probs, answer_of_samples
 from distill.labeling.errors import DataError, LedgerError, RateLimitError, TeacherError, TeacherTimeoutError
 from distill.labeling.gate import Gate
 from distill.labeling.jobs import Errand, Floor, Job, Pack
+from distill.labeling.judge import MAX_REASON_CHARS, Judge
 from distill.labeling.labeling_events import LimitWatch
 from distill.labeling.ledger import Source
 from distill.labeling.limits import backoff_s
 from distill.labeling.option_tree import TreeWalk, tree_of
 from distill.labeling.pack_answers import PackReader, share_of
 from distill.labeling.packs import Packing
-from distill.labeling.parsing import Answer, AnswerError, parse_answer, parse_rationale
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
 from distill.labeling.prompt import NotAskedError, Prompted
 from distill.labeling.row_order import ALONE_COLUMN, together
 from distill.labeling.teacher import Completion, Part, Prompt, Reply, Request, Teacher
-from distill.labeling.traces import keep_trace
 from distill.labeling.vote import Outcome, Vote
 from distill.labeling.waiting import Waiting
 
 _ROWS_PER_STEP = 256
-_ANSWERS_REMEMBERED = 4096
-_LONGEST_REMEMBERED_CHARS = 200
 _AT_RISK_PER_SLOT = 2
 _LONGEST_PAUSE_S = 900.0
-_MAX_REASON_CHARS = 500
 # Where a server does not count tokens, over the tokenizers in use.
 _CHARS_PER_TOKEN = 3.5
 # A server that refuses the first packs that it is sent refuses all of them: the format, or their length.
@@ -76,6 +71,7 @@ class Lane:
         self._packing = Packing.of(teacher, self._prompter, config)
         self.total = None if total is None else total + (checks if self._packing else 0)
         self._guideline_version = floor.task.guideline.version if floor.task.guideline else None
+        self._judge = Judge(teacher, task=floor.task, prompter=self._prompter, reasks=config.reasks, tally=self.tally)
         self._waiting = Waiting(self._packing)
         self._pieces = PackReader(teacher.read)
         self._packs_refused = 0
@@ -85,7 +81,6 @@ class Lane:
         self._parked: deque[asyncio.Future[None]] = deque()
         self._unkept: deque[tuple[Errand, asyncio.Future[Reply]]] = deque()
         self._bought = asyncio.Event()
-        self._answers: dict[str, Answer] = {}
         self._tree = tree_of(teacher, floor.task)
         self._backing_off: dict[Errand, asyncio.Task[None]] = {}
         self._open = 0
@@ -394,7 +389,7 @@ class Lane:
         else:
             self.limiter.failed()
         errand.failures += 1
-        text = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
+        text = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS]
         errand.so_far = ("failed", text, error.cause)
         if error.stops_teacher:
             self.stop(text, error.cause)
@@ -501,13 +496,13 @@ class Lane:
             whole, answer = self._read(job, reply, bought=bought)
             self._count(job, reply, whole, bought=bought)
             if answer is None:
-                self._again_alone(job, _NO_ANSWER[whole.finish])
+                self._judge.again_alone(job, _NO_ANSWER[whole.finish])
                 return True
             vote = self._judge(job, answer)
         except Exception as error:  # one row's surprise must not end the run
             reason = f"the reply cannot be read: {type(error).__name__}: {error}"
             cause = error.cause if isinstance(error, TeacherError) else "error"
-            vote = self._vote(job, "failed", reason[:_MAX_REASON_CHARS], cause)
+            vote = self._judge.vote(job, "failed", reason[:MAX_REASON_CHARS], cause)
         if vote is None:
             return True
         self._finish(job, vote)
@@ -550,112 +545,9 @@ class Lane:
             if reply.cost_usd is not None and self._purse.limited and place == 0:
                 self._purse.learn(tokens=self._tokens(job.prompt, completion, rows=of), usd=reply.cost_usd, rows=of)
 
-    def _judge(self, job: Job, completion: Completion) -> Vote | None:
-        """Makes a vote of a completion; None where the job is to be asked again."""
-        if completion.finish == "filtered":
-            return self._vote(job, "filtered", _quoted("the provider withheld the answer", completion.text), "filtered")
-        if completion.finish == "refused":
-            return self._vote(job, "refused", _quoted("the model declined", completion.text), "refused")
-        try:
-            answer = self._answer(job, completion)
-        except AnswerError as error:
-            return self._misfit(job, completion, str(error)[:_MAX_REASON_CHARS])
-        clipped = completion.probs_clipped
-        if job.walk is not None:
-            if job.walk.take(answer, clipped=clipped) and self._ask_further(job, job.walk.prompt):
-                return None
-            answer, clipped = job.walk.answer, job.walk.clipped
-        if self.teacher.answer.explains:
-            vote = self._vote(job, "explained", f"shown the label {job.prompt.known_label}")
-        elif answer.label is None:
-            vote = self._vote(job, "abstained", "the teacher said that it cannot tell", "abstained")
-        else:
-            vote = self._vote(job, "labeled")
-            vote.label, vote.probs, vote.probs_source = answer.label, answer.probs, answer.probs_source
-            vote.probs_clipped = clipped
-        vote.clauses = answer.clauses
-        if answer.trace or completion.reasoning:
-            keep_trace(vote, answer, completion, task=self.floor.task, asked=self.teacher.answer, prompt=job.prompt)
-        return vote
-
-    def _answer(self, job: Job, completion: Completion) -> Answer:
-        """The answer in a completion: the distribution that came with it, else what its text says."""
-        if self.teacher.answer.explains:
-            return parse_rationale(completion.text, task=self.floor.task)
-        task = job.walk.task if job.walk else self.floor.task
-        if completion.probs is not None:
-            return answer_of_probs(completion, task=task)
-        if completion.others:
-            return answer_of_samples(completion, task=task, answer=self.teacher.answer)
-        if job.walk is not None:
-            return parse_answer(completion.text, task=task, answer=self.teacher.answer)
-        return self._answers.get(completion.text) or self._parse(completion.text)
-
-    def _parse(self, text: str) -> Answer:
-        """Reads an answer, and remembers it where it is short: most teachers write the same few again and again."""
-        answer = parse_answer(text, task=self.floor.task, answer=self.teacher.answer)
-        if len(text) <= _LONGEST_REMEMBERED_CHARS and len(self._answers) < _ANSWERS_REMEMBERED:
-            self._answers[text] = answer
-        return answer
-
-    def _again_alone(self, job: Job, problem: str) -> None:
-        """Has a row asked about alone that got no answer among others: none is guessed, and it is not to blame."""
-        job.alone, job.row_key, job.part = True, None, None
-        job.failures, job.so_far = 0, ("invalid", problem, "misfit")
-        self.tally.reasks += 1
-        self.tally.asked_alone += 1
-
-    def _ask_further(self, job: Job, prompt: Prompt) -> bool:
-        """Turns a job into the next question about its row; False where the teacher has no answer to it."""
-        request = self.teacher.compile(prompt, sample=job.request.sample)
-        if request is None:
-            return False
-        job.prompt, job.request = prompt, request
-        job.reasks, job.failures, job.so_far = 0, 0, None
-        return True
-
-    def _misfit(self, job: Job, completion: Completion, problem: str) -> Vote | None:
-        if job.part is not None:
-            self._again_alone(job, problem)
-            return None
-        if completion.finish == "length":
-            tokens = f" ({completion.output_tokens} tokens)" if completion.output_tokens is not None else ""
-            return self._vote(job, "invalid", f"truncated at max_tokens{tokens}, raise it: {problem}", "truncated")
-        if job.reasks >= self.floor.config.reasks:
-            return self._vote(job, "invalid", problem, "misfit")
-        prompt = self._prompter.again(job.prompt, text=completion.text, problem=problem)
-        request = self.teacher.compile(prompt, sample=job.request.sample)
-        if request is None or request.key == job.request.key:  # a recorded teacher can say nothing else
-            return self._vote(job, "invalid", problem, "misfit")
-        job.prompt, job.request = prompt, request
-        job.reasks, job.failures, job.so_far = job.reasks + 1, 0, ("invalid", problem, "misfit")
-        self.tally.reasks += 1
-        return None
-
     def end(self, job: Job, outcome: Outcome, reason: str, *, cause: str) -> None:
         """Ends a job without a label."""
-        self._finish(job, self._vote(job, outcome, reason, cause))
-
-    def _vote(self, job: Job, outcome: Outcome, reason: str | None = None, cause: str | None = None) -> Vote:
-        answered = job.latency_s is not None
-        return Vote(
-            row_id=job.prompt.row_id,
-            teacher=self.teacher.name,
-            family=self.teacher.family,
-            outcome=outcome,
-            sample=job.request.sample,
-            reason=reason,
-            input_tokens=job.input_tokens,
-            output_tokens=job.output_tokens,
-            cost_usd=job.cost_usd,
-            latency_s=job.latency_s,
-            from_ledger=answered and not job.bought,
-            key=(job.request.key if job.part is None else job.part.pack).hex(),
-            asked_with=1 if job.part is None else job.part.of,
-            position=0 if job.part is None else job.part.place,
-            guideline_version=self._guideline_version,
-            cause=cause,
-        )
+        self._finish(job, self._judge.vote(job, outcome, reason, cause))
 
     def _finish(self, job: Job, vote: Vote) -> None:
         self._emit(vote)
@@ -697,7 +589,3 @@ class Lane:
 
 def _plus(total: float | None, more: float | None) -> Any:
     return more if total is None else total if more is None else total + more
-
-
-def _quoted(reason: str, text: str) -> str:
-    return f"{reason}: {text.strip()[:200]}" if text.strip() else reason

@@ -1,0 +1,149 @@
+"""What a completion means for its row: a vote, or the next question."""
+
+from __future__ import annotations
+
+from distill.labeling.distributions import answer_of_probs, answer_of_samples
+from distill.labeling.jobs import Job
+from distill.labeling.parsing import Answer, AnswerError, parse_answer, parse_rationale
+from distill.labeling.progress import TeacherTally
+from distill.labeling.prompt import Prompter
+from distill.labeling.task import Task
+from distill.labeling.teacher import Completion, Prompt, Teacher
+from distill.labeling.traces import keep_trace
+from distill.labeling.vote import Outcome, Vote
+
+MAX_REASON_CHARS = 500
+"""A reason is cut to this."""
+
+_ANSWERS_REMEMBERED = 4096
+_LONGEST_REMEMBERED_CHARS = 200
+
+
+class Judge:
+    """Turns completions of one teacher into votes, or their rows' jobs into the next question.
+
+    Args:
+        teacher: Who answered.
+        task: What was asked.
+        prompter: Writes the question again where an answer does not fit.
+        reasks: How often that is done.
+        tally: Counts of the lane, in which re-asks are noted.
+    """
+
+    def __init__(self, teacher: Teacher, *, task: Task, prompter: Prompter, reasks: int, tally: TeacherTally) -> None:
+        self._teacher = teacher
+        self._task = task
+        self._prompter = prompter
+        self._reasks = reasks
+        self._tally = tally
+        self._guideline_version = task.guideline.version if task.guideline else None
+        self._answers: dict[str, Answer] = {}
+
+    def __call__(self, job: Job, completion: Completion) -> Vote | None:
+        """Makes a vote of a completion; None where the job is to be asked again."""
+        if completion.finish == "filtered":
+            return self.vote(job, "filtered", _quoted("the provider withheld the answer", completion.text), "filtered")
+        if completion.finish == "refused":
+            return self.vote(job, "refused", _quoted("the model declined", completion.text), "refused")
+        try:
+            answer = self._answer(job, completion)
+        except AnswerError as error:
+            return self._misfit(job, completion, str(error)[:MAX_REASON_CHARS])
+        clipped = completion.probs_clipped
+        if job.walk is not None:
+            if job.walk.take(answer, clipped=clipped) and self._ask_further(job, job.walk.prompt):
+                return None
+            answer, clipped = job.walk.answer, job.walk.clipped
+        if self._teacher.answer.explains:
+            vote = self.vote(job, "explained", f"shown the label {job.prompt.known_label}")
+        elif answer.label is None:
+            vote = self.vote(job, "abstained", "the teacher said that it cannot tell", "abstained")
+        else:
+            vote = self.vote(job, "labeled")
+            vote.label, vote.probs, vote.probs_source = answer.label, answer.probs, answer.probs_source
+            vote.probs_clipped = clipped
+        vote.clauses = answer.clauses
+        if answer.trace or completion.reasoning:
+            keep_trace(vote, answer, completion, task=self._task, asked=self._teacher.answer, prompt=job.prompt)
+        return vote
+
+    def _answer(self, job: Job, completion: Completion) -> Answer:
+        """The answer in a completion: the distribution that came with it, else what its text says."""
+        if self._teacher.answer.explains:
+            return parse_rationale(completion.text, task=self._task)
+        task = job.walk.task if job.walk else self._task
+        if completion.probs is not None:
+            return answer_of_probs(completion, task=task)
+        if completion.others:
+            return answer_of_samples(completion, task=task, answer=self._teacher.answer)
+        if job.walk is not None:
+            return parse_answer(completion.text, task=task, answer=self._teacher.answer)
+        return self._answers.get(completion.text) or self._parse(completion.text)
+
+    def _parse(self, text: str) -> Answer:
+        """Reads an answer, and remembers it where it is short: most teachers write the same few again and again."""
+        answer = parse_answer(text, task=self._task, answer=self._teacher.answer)
+        if len(text) <= _LONGEST_REMEMBERED_CHARS and len(self._answers) < _ANSWERS_REMEMBERED:
+            self._answers[text] = answer
+        return answer
+
+    def again_alone(self, job: Job, problem: str) -> None:
+        """Has a row asked about alone that got no answer among others: none is guessed, and it is not to blame."""
+        job.alone, job.row_key, job.part = True, None, None
+        job.failures, job.so_far = 0, ("invalid", problem, "misfit")
+        self._tally.reasks += 1
+        self._tally.asked_alone += 1
+
+    def _ask_further(self, job: Job, prompt: Prompt) -> bool:
+        """Turns a job into the next question about its row; False where the teacher has no answer to it."""
+        request = self._teacher.compile(prompt, sample=job.request.sample)
+        if request is None:
+            return False
+        job.prompt, job.request = prompt, request
+        job.reasks, job.failures, job.so_far = 0, 0, None
+        return True
+
+    def _misfit(self, job: Job, completion: Completion, problem: str) -> Vote | None:
+        """What becomes of a row whose answer does not fit: asked again, alone or with the reason, or invalid."""
+        if job.part is not None:
+            self.again_alone(job, problem)
+            return None
+        if completion.finish == "length":
+            tokens = f" ({completion.output_tokens} tokens)" if completion.output_tokens is not None else ""
+            return self.vote(job, "invalid", f"truncated at max_tokens{tokens}, raise it: {problem}", "truncated")
+        if job.reasks >= self._reasks:
+            return self.vote(job, "invalid", problem, "misfit")
+        prompt = self._prompter.again(job.prompt, text=completion.text, problem=problem)
+        request = self._teacher.compile(prompt, sample=job.request.sample)
+        if request is None or request.key == job.request.key:  # a recorded teacher can say nothing else
+            return self.vote(job, "invalid", problem, "misfit")
+        job.prompt, job.request = prompt, request
+        job.reasks, job.failures, job.so_far = job.reasks + 1, 0, ("invalid", problem, "misfit")
+        self._tally.reasks += 1
+        return None
+
+    def vote(self, job: Job, outcome: Outcome, reason: str | None = None, cause: str | None = None) -> Vote:
+        """A vote without a label, with what its replies took."""
+        answered = job.latency_s is not None
+        return Vote(
+            row_id=job.prompt.row_id,
+            teacher=self._teacher.name,
+            family=self._teacher.family,
+            outcome=outcome,
+            sample=job.request.sample,
+            reason=reason,
+            input_tokens=job.input_tokens,
+            output_tokens=job.output_tokens,
+            cost_usd=job.cost_usd,
+            latency_s=job.latency_s,
+            from_ledger=answered and not job.bought,
+            key=(job.request.key if job.part is None else job.part.pack).hex(),
+            asked_with=1 if job.part is None else job.part.of,
+            position=0 if job.part is None else job.part.place,
+            guideline_version=self._guideline_version,
+            cause=cause,
+        )
+
+
+def _quoted(reason: str, text: str) -> str:
+    return f"{reason}: {text.strip()[:200]}" if text.strip() else reason
