@@ -170,7 +170,7 @@ def label_rows(
             for teacher in teachers
             if Packing.of(teacher, asked.prompter(teacher.answer), config) is not None
         },
-        notes=_notes(asked),
+        notes=_notes(asked, teachers),
         cascade=cascade,
     )
 
@@ -296,11 +296,24 @@ def _breaches(answers: pl.DataFrame, teacher: str) -> Breaches:
     )
 
 
-def _notes(asked: AskedRows) -> list[str]:
+def _notes(asked: AskedRows, teachers: Sequence[Teacher]) -> list[str]:
     watch, gold = asked.config.watch, len(asked.watched)
+    notes = []
     if watch is not None and gold < watch.after:
-        return [
+        notes.append(
             f"labeling.watch looks after {watch.after} gold rows and only {gold} of splits train and audit are asked, "
             f"so it pauses nobody; lower labeling.watch.after, or have gold rows in labeling.splits"
+        )
+    if asked.config.rows_per_request is not None:
+        # A teacher with lanes could have taken another one.
+        alone = {
+            teacher.name: lane
+            for teacher in teachers
+            if (lane := getattr(teacher, "lane", None)) and not getattr(teacher, "packs", False)
+        }
+        notes += [
+            f"labeling.rows_per_request does nothing for {name}, whose lane {lane} takes one row at a time; set "
+            f"teachers.{name}.lane: json for one that takes several"
+            for name, lane in alone.items()
         ]
-    return []
+    return notes

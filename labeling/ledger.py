@@ -75,10 +75,11 @@ _Waiter = Future[Reply] | asyncio.Future[Reply]
 
 
 class _Held(NamedTuple):
-    """What a look-up found: replies, and the pointers that led to some of them."""
+    """What a look-up found: replies, the pointers that led to some of them, and the keys that only those led to."""
 
     rows: list[_Row]
     pointers: list[Found]
+    followed: set[bytes]
 
 
 class _Entry(NamedTuple):
@@ -173,13 +174,15 @@ class Ledger:
     def _look_up(self, keys: Iterable[bytes]) -> _Held:
         keys = list(keys)
         pointers: list[Found] = []
+        followed: set[bytes] = set()
         with self.reading() as connection:
             rows = select_by_keys(connection, _SELECT, keys)
             if len(rows) < len(keys) and has_pointers(connection):
                 held = {row[0] for row in rows}
                 pointers = find_pointers(connection, (key for key in keys if key not in held))
-                rows += select_by_keys(connection, _SELECT, {one.pack for one in pointers} - held)
-        return _Held(rows, pointers)
+                followed = {one.pack for one in pointers} - held
+                rows += select_by_keys(connection, _SELECT, followed)
+        return _Held(rows, pointers, followed)
 
     def _replies(self, held: _Held) -> dict[bytes, Reply]:
         replies = {
@@ -189,6 +192,8 @@ class Ledger:
         for key, pack_key, place, of in held.pointers:
             if (whole := replies.get(pack_key)) is not None:
                 replies[key] = Reply(whole.body, whole.latency_s, whole.cost_usd, part=Part(place, of, pack_key))
+        for pack_key in held.followed:  # nobody asked for these themselves
+            replies.pop(pack_key, None)
         return replies
 
     @contextmanager
@@ -348,7 +353,7 @@ class Ledger:
         return winners
 
     def _held(self, connection: sqlite3.Connection, entries: list[_Entry]) -> dict[bytes, Reply]:
-        return self._replies(_Held(select_by_keys(connection, _SELECT, [entry.key for entry in entries]), []))
+        return self._replies(_Held(select_by_keys(connection, _SELECT, [entry.key for entry in entries]), [], set()))
 
     def _unpack(self, key: bytes, codec: int, body: bytes) -> str:
         try:

@@ -131,7 +131,14 @@ def test_every_answer_fits_the_schema(base_url, probs):
 
 
 def test_several_rows_in_one_request_are_each_answered(base_url, tmp_path):
-    teacher = {"type": "openai", "base_url": base_url, "model": "tiny", "family": "llama", "max_concurrency": 4}
+    teacher = {
+        "type": "openai",
+        "base_url": base_url,
+        "model": "tiny",
+        "family": "llama",
+        "lane": "json",
+        "max_concurrency": 4,
+    }
     rows = pl.read_parquet(ROOT / "recipes" / "quickstart" / "pairs.parquet").sort("query").head(40)
     table = distill.read_rows(rows, TASK, data={"id": "row_id", "group": "query", "split": {"train": 1.0}})
     told = []
