@@ -54,7 +54,10 @@ def best_us(work: Callable[[], Any], *, rows: int, times: int) -> float:
 def measure(rows: int, times: int) -> tuple[list[tuple[str, float]], float, float]:
     """Times the parts; and the whole, bought from a teacher that answers at once and served from the ledger."""
     task, table = make_task(), make_rows(rows)
-    teacher = AtOnce("judge", OpenAITeacherConfig(base_url="http://localhost/v1", model="stub", family="stub"))
+    teacher = AtOnce(
+        "judge",
+        OpenAITeacherConfig(base_url="http://localhost/v1", model="stub", family="stub", probe=False, lane="json"),
+    )
     prompter = Prompter(task, teacher.answer)
 
     def timed(work: Callable[[], Any]) -> float:
@@ -77,9 +80,10 @@ def measure(rows: int, times: int) -> tuple[list[tuple[str, float]], float, floa
         def label() -> None:
             config = LabelingConfig(concurrency=256)
             batches = [table.slice(start, 5000) for start in range(0, rows, 5000)]
-            ask_teachers(
+            result = ask_teachers(
                 batches, task=task, teachers=[teacher], ledger=ledger, config=config, on_votes=lambda votes: None
             )
+            assert result.outcomes["labeled"] == rows, result
 
         whole_bought = best_us(label, rows=rows, times=1)
         whole_served = timed(label)
@@ -123,9 +127,9 @@ def main() -> None:
         f"| **a whole row served from the ledger** | {served:.1f} |",
         f"| **a whole row bought from a teacher that answers at once, once measured** | {bought:.1f} |",
         "",
-        "Over a network a row takes 110 to 180 µs of CPU in all (`engine_throughput.md`). Prompts, parsing and the",
-        f"table of votes are {sum(parts[at][1] for at in (0, 1, 3, 4, 5)):.0f} of them; most of the rest is the",
-        "connection and the event loop's wake-ups, and that is what limits the engine on one thread. Served from the",
+        "Over a network a row takes 110 to 180 µs of CPU in all (`engine_throughput.md`). Prompts, parsing and the "
+        f"table of votes are {sum(parts[at][1] for at in (0, 1, 3, 4, 5)):.0f} of them; most of the rest is the "
+        "connection and the event loop's wake-ups, and that is what limits the engine on one thread. Served from the "
         "ledger no part stands out: it is the interpreter.",
     ]
     text = "\n".join(lines) + "\n"

@@ -395,7 +395,7 @@ def main() -> None:
 
 
 def _config(base_url: str) -> OpenAITeacherConfig:
-    return OpenAITeacherConfig(base_url=base_url, model="stub", family="stub")
+    return OpenAITeacherConfig(base_url=base_url, model="stub", family="stub", probe=False, lane="json")
 
 
 if __name__ == "__main__":
