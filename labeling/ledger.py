@@ -305,10 +305,12 @@ class Ledger:
                 with self._explained():
                     connection = connection or self._connect()
                     outcome = self._commit(connection, batch, sources)
-            except LedgerError as error:
-                # Nothing may be used that is not durable, and the next write would fare no better: all are told.
+            except Exception as error:
+                # Nothing may be used that is not durable, and the next write would fare no better: all are told, also
+                # of what nobody foresaw, or they would wait for ever.
+                known = error if isinstance(error, LedgerError) else LedgerWriteError(f"ledger {self.path}: {error!r}")
                 with self._wake:
-                    self._broken = outcome = error
+                    self._broken = outcome = known
                     batch += self._queue
                     self._queue.clear()
             _settle(batch, outcome)

@@ -296,3 +296,15 @@ def test_full_disk_stops_writing_and_keeps_what_was_before(path: Path, monkeypat
     with Ledger(path) as ledger:
         assert sorted(ledger.get_many(map(key_of, range(200)))) == [key_of(n) for n in kept]
         ledger.put(key_of(500), Reply("there is room again"), source=SOURCE).result(10)
+
+
+def test_what_nobody_foresaw_is_told_and_not_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def surprise(*_: Any) -> None:
+        raise ValueError("surprise")
+
+    with Ledger(path) as ledger:
+        monkeypatch.setattr(ledger, "_commit", surprise)
+        with pytest.raises(LedgerWriteError, match="surprise"):
+            ledger.put(key_of(1), Reply("a"), source=SOURCE).result(10)
+        with pytest.raises(LedgerWriteError, match="surprise"):
+            ledger.put(key_of(2), Reply("b"), source=SOURCE)
