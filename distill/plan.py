@@ -408,6 +408,9 @@ class _Tally:
     def _remarks(self) -> Iterator[str]:
         if getattr(self.teacher, "lane", "") is None and not getattr(self.teacher, "lane_is_given", True):
             yield "which lane its server has is found out when it is first asked; this is counted as for lane: json"
+        scored = (getattr(self.teacher, "lane", None) or "").startswith(("logprobs:next", "logprobs:prompt"))
+        if scored and self.to_send and not self.measured:
+            yield "its lane reads several prompts a row, alike but for their last tokens: tokens are told too low"
         if self._tree is not None:
             yield "its labels are asked level by level; only the first question about each row is counted"
 

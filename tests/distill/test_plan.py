@@ -150,6 +150,10 @@ def test_a_plan_says_that_the_lane_is_not_known_and_knows_it_after_a_run(shop, c
     plan = planned(cli)
     assert (plan["lane"], plan["remarks"], plan["to_send"]) == ("logprobs:next", [], 0)
     assert len(server.requests) == asked
+    # Another question: nothing tells yet how many tokens the lane reads for it.
+    guideline = shop / "guideline.md"
+    guideline.write_text(guideline.read_text() + "\n- **Z9 New.** One clause more.\n")
+    assert "tokens are told too low" in planned(cli)["remarks"][0]
 
 
 def test_a_plan_with_a_probe_asks_on_the_lane_that_it_finds(shop, cli, recipe, make_lane_server):
