@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
@@ -14,18 +14,16 @@ _BATCHES_SORTED_TOGETHER = 8
 
 
 class Examples(Dataset[Example]):
-    """Examples with their targets.
+    """Examples with the numbers that go with them.
 
     Args:
         examples: As the network read them.
-        targets: ``[N, K]``.
-        weights: ``[N]``.
+        columns: From :meth:`distill.students.objective.Objective.columns`, ``[N, ...]`` each.
     """
 
-    def __init__(self, examples: Sequence[Example], targets: np.ndarray, weights: np.ndarray) -> None:
+    def __init__(self, examples: Sequence[Example], columns: Mapping[str, np.ndarray]) -> None:
         self.examples = examples
-        self._targets = targets.astype(np.float32)
-        self._weights = weights.astype(np.float32)
+        self.columns = columns
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -33,8 +31,9 @@ class Examples(Dataset[Example]):
     def __getitem__(self, index: int | tuple[int, float]) -> Example:
         """One example; ``(index, factor)`` multiplies its weight by the factor."""
         number, factor = index if isinstance(index, tuple) else (index, 1.0)
-        target, weight = self._targets[number], self._weights[number] * factor
-        return {"example": self.examples[number], "target": target, "weight": weight}
+        numbers = {name: values[number] for name, values in self.columns.items()}
+        numbers["weight"] = numbers["weight"] * np.float32(factor)
+        return {"example": self.examples[number], **numbers}
 
 
 class LengthGroupedBatches(Sampler[list[tuple[int, float]]]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import polars as pl
 from distill.labeling.errors import StudentError
 from distill.students.config import DcnConfig
 from distill.students.features import dense_names, hash_rows, slot_names
-from distill.students.network import Example
+from distill.students.network import Example, Output
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -91,10 +91,9 @@ class DcnNetwork:
         dense = np.stack([example["dense"] for example in examples])
         return {"ids": torch.from_numpy(ids), "mask": torch.from_numpy(mask), "dense": torch.from_numpy(dense)}
 
-    def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    def forward(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Output:
         """Scores a batch."""
-        result: Tensor = model(**batch)
-        return result
+        return Output(model(**batch))
 
     def prepare(self, examples: Sequence[Example]) -> None:
         """Standardises the numbers by the training rows' mean and deviation."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from distill.labeling.errors import DataError, StudentError
 from distill.labeling.packaged_folder import packaged_folder
 from distill.students.config import EncoderConfig
 from distill.students.match_tokens import MatchTokens
-from distill.students.network import Example
+from distill.students.network import Example, Output
 from distill.students.text import PairTemplate
 
 if TYPE_CHECKING:
@@ -135,10 +135,9 @@ class EncoderNetwork:
         """Pads to the longest example."""
         return dict(self._tokenizer.pad(list(examples), padding=True, return_tensors="pt"))
 
-    def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    def forward(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Output:
         """Scores a batch."""
-        result: Tensor = model(**batch).logits
-        return result
+        return Output(model(**batch).logits)
 
     def prepare(self, examples: Sequence[Example]) -> None:
         """Nothing to learn from the examples but by gradient."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import polars as pl
 
@@ -13,6 +14,20 @@ if TYPE_CHECKING:
 
 Example = dict[str, Any]
 """One row as a network reads it, before it is laid out in a batch with others."""
+
+
+class Output(NamedTuple):
+    """What a network says of a batch.
+
+    Attributes:
+        logits: ``[B, K]`` scores of the labels.
+        pooled: ``[B, D]``, the state that the scores are read from; None where a kind of student has none.
+        extra: Scores of further heads, by name.
+    """
+
+    logits: Tensor
+    pooled: Tensor | None = None
+    extra: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Network(Protocol):
@@ -38,8 +53,8 @@ class Network(Protocol):
         """Lays examples out as the model's keyword arguments, padded to the longest."""
         ...
 
-    def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Scores a batch, ``[B, K]``; ``model`` is :attr:`model`, or that in a distributed wrapper."""
+    def forward(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Output:
+        """Scores a batch; ``model`` is :attr:`model`, or that in a distributed wrapper."""
         ...
 
     def prepare(self, examples: Sequence[Example]) -> None:

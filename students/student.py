@@ -223,7 +223,7 @@ class Student:
                     part = order[start : start + batch_size]
                     batch = self._network.collate([examples[number] for number in part])
                     batch = {name: tensor.to(self._device) for name, tensor in batch.items()}
-                    scores[part] = self._network.logits(self._network.model, batch).float().cpu().numpy()
+                    scores[part] = self._network.forward(self._network.model, batch).logits.float().cpu().numpy()
         return scores
 
     def _predict_chunk(self, table: pl.DataFrame, batch_size: int, precision: str, threads: int | None) -> pl.DataFrame:

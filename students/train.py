@@ -15,13 +15,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
 from distill.labeling.errors import DistillError
 from distill.students.config import DcnConfig, EncoderConfig, StudentConfig
 from distill.students.job import FitProgress, Job, JobResult
 from distill.students.network import Network
+from distill.students.objective import Objective, objective_for
 from distill.students.surroundings import environment_kept, quiet, seeded, threads_set
 from distill.students.training_set import smooth, weigh_by_confidence
 
@@ -77,8 +77,9 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
     config = job.config
     network = new_network(config, labels=job.labels, inputs=job.inputs)
     rows = job.rows()
-    train_examples = _examples(network, rows.train, config)
-    validation = None if rows.validation.is_empty() else _examples(network, rows.validation, config)
+    objective = objective_for(config)
+    train_examples = _examples(network, rows.train, config, objective)
+    validation = None if rows.validation.is_empty() else _examples(network, rows.validation, config, objective)
     network.prepare(train_examples.examples)
     bf16 = computes_in_bf16(network, "fp32" if isinstance(config, DcnConfig) else config.precision)
     steps = config.epochs * -(-len(train_examples) // config.batch_size)
@@ -90,7 +91,13 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
     if on_progress is not None:
         callbacks.append(Reporter(on_progress, rows=len(train_examples), epochs=config.epochs))
     trainer = DistributionTrainer(
-        network, config=config, arguments=arguments, train=train_examples, validation=validation, callbacks=callbacks
+        network,
+        config=config,
+        objective=objective,
+        arguments=arguments,
+        train=train_examples,
+        validation=validation,
+        callbacks=callbacks,
     )
     trainer.train()
     network.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).cpu()
@@ -107,14 +114,12 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
     return result
 
 
-def _examples(network: Network, table: pl.DataFrame, config: StudentConfig) -> Examples:
+def _examples(network: Network, table: pl.DataFrame, config: StudentConfig, objective: Objective) -> Examples:
     from distill.students.batches import Examples
 
     table = smooth(table, share=config.label_smoothing)
     table = weigh_by_confidence(table) if config.confidence_weight else table
-    return Examples(
-        network.read(table), targets=np.array(table["target"].to_list()), weights=table["weight"].to_numpy()
-    )
+    return Examples(objective.read(network, table), objective.columns(table))
 
 
 def main(arguments: list[str] | None = None) -> int:

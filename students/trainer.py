@@ -26,8 +26,8 @@ from distill.labeling.errors import StudentError
 from distill.students.batches import Examples, LengthGroupedBatches
 from distill.students.config import StudentConfig
 from distill.students.job import EpochRecord, FitProgress
-from distill.students.losses import loss_of
 from distill.students.network import Example, Network
+from distill.students.objective import Objective
 
 _REPORTS_A_TRAINING = 100
 _VALIDATION = "eval_validation_loss"
@@ -84,6 +84,7 @@ class DistributionTrainer(Trainer):
     Args:
         network: What to train.
         config: How.
+        objective: What is minimised.
         arguments: From :func:`training_arguments`.
         train: Examples with targets.
         validation: Held-out examples; None or empty for none.
@@ -95,6 +96,7 @@ class DistributionTrainer(Trainer):
         network: Network,
         *,
         config: StudentConfig,
+        objective: Objective,
         arguments: TrainingArguments,
         train: Examples,
         validation: Examples | None,
@@ -102,6 +104,7 @@ class DistributionTrainer(Trainer):
     ) -> None:
         self._network = network
         self._config = config
+        self._objective = objective
         self._train = train
         self.batches = LengthGroupedBatches(
             [network.size(example) for example in train.examples],
@@ -117,7 +120,7 @@ class DistributionTrainer(Trainer):
             eval_dataset=validation,
             data_collator=self._collate,
             compute_metrics=_validation_loss,
-            callbacks=[_EpochCounter(self.batches), *callbacks],
+            callbacks=[_EpochCounter(self.batches, objective), *callbacks],
         )
         self.remove_callback(PrinterCallback)
 
@@ -156,16 +159,16 @@ class DistributionTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The loss of the recipe; normalised by rows, as :mod:`distill.students.losses` declares."""
-        batch = {name: value for name, value in inputs.items() if name not in ("target", "weight")}
-        logits = self._network.logits(model, batch)
-        loss = loss_of(self._config.loss, logits, inputs["target"], weight=inputs["weight"])
+        """The loss of the objective; normalised by rows, as :mod:`distill.students.losses` declares."""
+        columns = {name: inputs[name] for name in self._train.columns}
+        batch = {name: value for name, value in inputs.items() if name not in columns}
+        loss, logits = self._objective.loss(self._network, model, batch, columns)
         return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
 
     def _collate(self, items: Sequence[Example]) -> dict[str, Tensor]:
         batch = self._network.collate([item["example"] for item in items])
-        batch["target"] = torch.from_numpy(np.stack([item["target"] for item in items]))
-        batch["weight"] = torch.tensor([float(item["weight"]) for item in items])
+        for name in self._train.columns:
+            batch[name] = torch.from_numpy(np.stack([item[name] for item in items]))
         return batch
 
 
@@ -180,13 +183,14 @@ def _validation_loss(prediction: EvalPrediction) -> dict[str, float]:
 
 
 class _EpochCounter(TrainerCallback):
-    """Tells the sampler which epoch's order to draw."""
+    """Tells the sampler and the objective which epoch it is."""
 
-    def __init__(self, batches: LengthGroupedBatches) -> None:
+    def __init__(self, batches: LengthGroupedBatches, objective: Objective) -> None:
         self._batches = batches
+        self._objective = objective
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._batches.epoch = round(state.epoch or 0.0)
+        self._batches.epoch = self._objective.epoch = round(state.epoch or 0.0)
 
 
 class BestEpoch(TrainerCallback):

@@ -11,7 +11,16 @@ import polars as pl
 
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
+from distill.labeling.traces import UNFIT
 from distill.students.config import HUMAN, LABELS
+
+_KNOWN: dict[str, pl.DataType] = {
+    "confidence": pl.Float64(),
+    "n_eff": pl.Float64(),
+    "trace": pl.String(),
+    "clauses": pl.List(pl.String()),
+}
+"""What is known of a target beside the target."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +28,11 @@ class TrainingSet:
     """Rows to learn from and rows to stop by.
 
     Both tables have ``row_id`` str, ``group`` str, the task's input columns (str), ``target`` List[f64] in the order
-    of the task's labels and summing to one, ``weight`` f64 with mean 1 over both tables together, and ``source`` str:
-    the entry of ``train_on`` that gave the target. In the order of the rows that they came from.
+    of the task's labels and summing to one, ``weight`` f64 with mean 1 over both tables together, ``source`` str: the
+    entry of ``train_on`` that gave the target, and what is known of the target: ``confidence`` f64 (the merged label's;
+    the highest of ``target`` where a teacher gave it; 1 for people), ``n_eff`` f64 (1 for a teacher, null for people),
+    ``trace`` str and ``clauses`` List[str] of the vote behind it (null without one). In the order of the rows that they
+    came from.
 
     Attributes:
         train: Rows to learn from.
@@ -83,7 +95,8 @@ def training_set(
     ]
     chosen = pl.concat(targets).sort("rank").unique("row_id", keep="first", maintain_order=True).drop("rank")
     joined = usable.join(chosen, on="row_id", how="inner").sort("position")
-    joined = joined.select("row_id", "group", *task.inputs, "target", "weight", "source").filter(pl.col("weight") > 0)
+    joined = joined.select("row_id", "group", *task.inputs, "target", "weight", "source", *_KNOWN)
+    joined = joined.filter(pl.col("weight") > 0)
     if joined.is_empty():
         raise StudentError(_nothing_left(sources, rows))
     joined = joined.with_columns(pl.col("weight") / pl.col("weight").mean())
@@ -115,20 +128,25 @@ def one_hot(label: pl.Expr, *, labels: Sequence[str]) -> pl.Expr:
 def _targets(
     source: str, rows: pl.DataFrame, *, labels: pl.DataFrame | None, votes: pl.DataFrame | None, task: Task
 ) -> pl.DataFrame:
-    """``row_id`` and ``target`` of the rows that a source has something to say of."""
+    """``row_id``, ``target`` and what is known of it, for the rows that a source has something to say of."""
     if source == HUMAN:
         gold = rows.filter((pl.col("split") == "train") & pl.col("gold").is_not_null())
         _refuse_strangers(gold["gold"], source=source, task=task)
-        return gold.select("row_id", target=one_hot(pl.col("gold"), labels=task.labels))
+        return _with_known(gold.select("row_id", target=one_hot(pl.col("gold"), labels=task.labels), confidence=1.0))
     if source == LABELS:
         if labels is None:
             raise StudentError("train_on: 'labels' needs merged labels, got none; run the aggregate stage first")
         _refuse_strangers(labels["label"], source=source, task=task)
-        found = labels.filter(pl.col("probs").is_not_null()).select("row_id", target=pl.col("probs"))
+        found = labels.filter(pl.col("probs").is_not_null()).with_columns(target=pl.col("probs"))
     else:
         found = _votes_of(source, votes, task)
     _refuse_misshapen(found, source=source, task=task)
-    return found.join(rows.select("row_id"), on="row_id", how="semi")
+    return _with_known(found).join(rows.select("row_id"), on="row_id", how="semi")
+
+
+def _with_known(found: pl.DataFrame) -> pl.DataFrame:
+    known = [pl.col(name) if name in found.columns else pl.lit(None).alias(name) for name in _KNOWN]
+    return found.with_columns(known).select("row_id", "target", *(pl.col(name).cast(_KNOWN[name]) for name in _KNOWN))
 
 
 def _votes_of(teacher: str, votes: pl.DataFrame | None, task: Task) -> pl.DataFrame:
@@ -141,8 +159,25 @@ def _votes_of(teacher: str, votes: pl.DataFrame | None, task: Task) -> pl.DataFr
     probs = pl.coalesce("probs", one_hot(pl.col("label"), labels=task.labels))
     size = len(task.labels)
     means = [pl.col("probs").list.get(i, null_on_oob=True).mean().alias(str(i)) for i in range(size)]
-    per_row = labeled.with_columns(probs=probs).group_by("row_id", maintain_order=True).agg(means)
-    return per_row.select("row_id", target=pl.concat_list([pl.col(str(i)) for i in range(size)]))
+    labeled = labeled.with_columns(probs=probs, trace=_fit_trace(labeled), clauses=_clauses(labeled))
+    first = [pl.col(name).drop_nulls().first() for name in ("trace", "clauses")]
+    per_row = labeled.group_by("row_id", maintain_order=True).agg(*means, *first)
+    per_row = per_row.with_columns(target=pl.concat_list([pl.col(str(i)) for i in range(size)]))
+    return per_row.with_columns(confidence=pl.col("target").list.max(), n_eff=1.0)
+
+
+def _fit_trace(votes: pl.DataFrame) -> pl.Expr:
+    """The traces that may stand beside a label."""
+    if "trace" not in votes.columns:
+        return pl.lit(None, dtype=pl.String)
+    if "trace_problems" not in votes.columns:
+        return pl.col("trace")
+    unfit = pl.col("trace_problems").list.eval(pl.element().is_in(list(UNFIT))).list.any()
+    return pl.when(~unfit.fill_null(False)).then(pl.col("trace"))
+
+
+def _clauses(votes: pl.DataFrame) -> pl.Expr:
+    return pl.col("clauses") if "clauses" in votes.columns else pl.lit(None, dtype=pl.List(pl.String))
 
 
 def _refuse_strangers(labels: pl.Series, *, source: str, task: Task) -> None:

@@ -54,7 +54,13 @@ def test_like_lengths_share_a_batch() -> None:
 
 
 def test_a_factor_multiplies_the_weight() -> None:
-    examples = Examples([{"x": 1}, {"x": 2}], np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0.5, 2.0]))
+    examples = Examples(
+        [{"x": 1}, {"x": 2}],
+        {
+            "target": np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32),
+            "weight": np.array([0.5, 2.0], dtype=np.float32),
+        },
+    )
     assert examples[1]["weight"] == 2.0
     assert examples[(1, 0.25)]["weight"] == 0.5
     assert examples[(0, 0.0)]["example"] == {"x": 1}

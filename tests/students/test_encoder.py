@@ -65,7 +65,7 @@ def test_length_is_bounded_by_the_positions_of_the_base(tiny_base: Path) -> None
     network = _network(tiny_base, max_length=512)
     (example,) = network.read(_row("lamp", "lamp " * 500))
     assert network.size(example) == 96
-    network.logits(network.model, network.collate([example]))
+    network.forward(network.model, network.collate([example]))
 
 
 def test_a_listing_cannot_write_special_tokens(tiny_base: Path) -> None:
@@ -94,8 +94,8 @@ def test_padding_changes_no_score(tiny_base: Path) -> None:
     network.model.eval()
     short, long = network.read(pl.concat([_row("lamp", "rug"), _row("red lamp", "large red lamp set", "acme")]))
     with torch.inference_mode():
-        alone = network.logits(network.model, network.collate([short]))
-        padded = network.logits(network.model, network.collate([short, long]))[:1]
+        alone = network.forward(network.model, network.collate([short])).logits
+        padded = network.forward(network.model, network.collate([short, long])).logits[:1]
     assert torch.allclose(alone, padded, atol=1e-5)
 
 

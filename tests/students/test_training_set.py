@@ -8,6 +8,8 @@ from distill.labeling.task import Task
 from distill.labeling.vote import Vote, votes_frame
 from distill.students.training_set import smooth, training_set, weigh_by_confidence
 
+_KNOWN = ["confidence", "n_eff", "trace", "clauses"]
+
 
 def _labels(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select("row_id", label=pl.lit("substitute"), probs=pl.lit([0.2, 0.7, 0.1], dtype=pl.List(pl.Float64)))
@@ -22,7 +24,7 @@ def test_human_is_the_gold_of_split_train_only(rows: pl.DataFrame, task: Task) -
     gold = rows.filter(pl.col("split") == "train")
     assert found["row_id"].to_list() == gold["row_id"].to_list()
     assert found["target"].to_list() == [[float(name == label) for label in task.labels] for name in gold["gold"]]
-    assert found.columns == ["row_id", "group", "query", "title", "brand", "target", "weight", "source"]
+    assert found.columns == ["row_id", "group", "query", "title", "brand", "target", "weight", "source", *_KNOWN]
     assert set(found["source"]) == {"human"}
 
 
