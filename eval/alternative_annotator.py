@@ -1,9 +1,9 @@
 r"""May the LLM stand in for an annotator? The alternative annotator test.
 
 Calderon, Reichart and Dror, "The Alternative Annotator Test for LLM-as-a-Judge" (ACL 2025,
-https://arxiv.org/abs/2501.10970). Each annotator *j* is left out in turn; on each row that *j* judged, the candidate and
-*j* are both scored by how they agree with the other annotators of that row. With :math:`W^f` the row indicator that the
-candidate scores at least as well as *j*, and :math:`W^h` that *j* scores at least as well as the candidate,
+https://arxiv.org/abs/2501.10970). Each annotator *j* is left out in turn; on each row that *j* judged, the candidate
+and *j* are both scored by how they agree with the other annotators of that row. With :math:`W^f` the row indicator that
+the candidate scores at least as well as *j*, and :math:`W^h` that *j* scores at least as well as the candidate,
 
 .. math:: \rho^f_j = \overline{W^f}, \quad \rho^h_j = \overline{W^h}, \quad
     H_0: \rho^f_j \le \rho^h_j - \varepsilon
@@ -145,9 +145,8 @@ def _sheet(votes: pl.DataFrame, names: list[str], task: Task, groups: pl.DataFra
     said = collapse_votes(votes).filter(pl.col("teacher").is_in(names))
     silent = sorted(set(names) - set(said["teacher"].unique()))
     if silent:
-        raise DataError(
-            f"alternative annotator test: no votes of {silent}; there are {sorted(votes['teacher'].unique())}"
-        )
+        known = sorted(votes["teacher"].unique())
+        raise DataError(f"alternative annotator test: no votes of {silent}; there are {known}")
     said = said.select("row_id", "teacher").with_columns(code=pl.Series(label_indices(said["label"], task, "votes")))
     wide = said.pivot("teacher", index="row_id", values="code", maintain_order=True)
     if groups is not None:

@@ -6,8 +6,8 @@ judges agree; Gwet's AC1 and AC2 do not. A report that shows one should show two
 
 Everything follows from how often each label was given to each row, so that judges may differ from row to row:
 
-* :math:`n_{rl}`, judges that gave row *r* the label *l*; :math:`n_r` in all. Rows with fewer than two judges say nothing
-  of agreement and count, where a definition says so, in the labels' frequencies only.
+* :math:`n_{rl}`, judges that gave row *r* the label *l*; :math:`n_r` in all. Rows with fewer than two judges say
+  nothing of agreement and count, where a definition says so, in the labels' frequencies only.
 * :math:`w_{kl}`, how much of an agreement the labels *k* and *l* are: 1 on the diagonal. Identity for names;
   for grades, ``linear`` :math:`1 - |k - l| / (L - 1)` or ``quadratic`` :math:`1 - (k - l)^2 / (L - 1)^2`.
 
