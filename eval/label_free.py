@@ -1,0 +1,258 @@
+r"""What can be said of teachers and students without any label by a person, and what cannot.
+
+Nothing here is an accuracy. Without truth a panel can be **ranked** and a student can be **tracked**; how good either
+is stays unknown, because judges that err together agree. Measured on panels of LLM judges with known truth, agreement
+between families ranks teachers at a Kendall tau of 0.73 and reads 9 to 15 points above their accuracy. Each result
+carries that warning in ``note``; :mod:`distill.eval.prediction_powered` turns a few labels into an accuracy.
+
+* :func:`rank_teachers`: how often a teacher agrees with what the *other* families say.
+* :func:`confidence_estimate` (CBPE): how often a student expects to be right. It holds where the student is calibrated
+  on rows like these.
+* :func:`threshold_estimate` (ATC; Garg et al. 2022, https://arxiv.org/abs/2201.04234): the share of rows above the
+  confidence that as many labeled rows passed as were right.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from distill.eval.config import EvalConfig
+from distill.eval.intervals import Estimate, Resamples, Size, estimate, ratio_estimates, undefined
+from distill.eval.metrics import Floats, Ints
+from distill.eval.scored import collapse_votes, label_indices
+from distill.labeling.task import Task
+
+RANKS_NOT_GRADES = "ranks teachers, does not grade them: agreement reads above accuracy where families err together"
+
+
+class RankedTeacher(BaseModel):
+    """One teacher, by how far the other families side with it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    teacher: str
+    family: str
+    rows: int = Field(description="rows on which another family had a clear say")
+    agreement: Estimate = Field(description="share of them with the label that the other families gave most")
+    kappa: Estimate = Field(description="the same beyond what both sides' label frequencies give by chance")
+    rank: int = Field(description="from 1, by kappa, so that a teacher that gives one label to all ranks low")
+
+
+class ConfidenceEstimate(BaseModel):
+    """What a student's own confidence says of how often it is right, and whether that may be believed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    expected: Estimate = Field(description="mean probability of the predicted label; an expectation, no accuracy")
+    gap: Estimate | None = Field(
+        None, description="on labeled rows: mean confidence less share right; the estimate's bias, if it carries over"
+    )
+    shift: float | None = Field(
+        None, description="how far the two sets' confidences differ: Kolmogorov-Smirnov distance, 0 to 1"
+    )
+    believable: bool | None = Field(
+        None, description="whether the gap's interval holds zero and the shift is small; None without labeled rows"
+    )
+    note: str
+
+
+def rank_teachers(
+    votes: pl.DataFrame, rows: pl.DataFrame, *, task: Task, config: EvalConfig | None = None, seed: int = 0
+) -> list[RankedTeacher]:
+    """Ranks teachers by their agreement with the other families.
+
+    A row counts for a teacher where the other families, one share each, have one commonest label. Teachers are ranked
+    by kappa: one that says the same of everything agrees often by chance.
+
+    Args:
+        votes: ``row_id``, ``teacher``, ``label``, ``family``; those whose ``outcome`` is not ``labeled`` are left out.
+        rows: ``row_id`` and ``group``.
+        task: The labels.
+        config: Resamples and level.
+        seed: Of the resamples.
+
+    Returns:
+        Best first. Empty where there are fewer than two families: nothing but themselves to compare with.
+
+    Raises:
+        DataError: A label is outside the set.
+    """
+    config = config or EvalConfig()
+    said = collapse_votes(votes)
+    if "family" not in said.columns:
+        said = said.with_columns(family=pl.col("teacher"))
+    said = said.with_columns(pl.col("family").fill_null(pl.col("teacher")))
+    said = said.join(rows.select("row_id", "group"), on="row_id", how="inner")
+    if said["family"].n_unique() < 2:
+        return []
+    said = said.with_columns(code=pl.Series(label_indices(said["label"], task, "votes")))
+    panel = _Panel.of(said, labels=len(task.labels))
+    found = [
+        _ranked(panel, said.filter(pl.col("teacher") == name), config, seed)
+        for name in said["teacher"].unique(maintain_order=True)
+    ]
+    found.sort(key=lambda one: (-(one.kappa.value if one.kappa.value is not None else -2.0), one.teacher))
+    return [one.model_copy(update={"rank": place}) for place, one in enumerate(found, start=1)]
+
+
+def confidence_estimate(
+    predictions: pl.DataFrame,
+    rows: pl.DataFrame,
+    *,
+    task: Task,
+    labeled: tuple[pl.DataFrame, pl.DataFrame] | None = None,
+    config: EvalConfig | None = None,
+    seed: int = 0,
+) -> ConfidenceEstimate:
+    r"""How often a student expects to be right: :math:`\frac{1}{N} \sum_i \max_k p_{ik}` (CBPE).
+
+    It equals the accuracy where the probabilities are calibrated on these very rows. With labeled rows of another split
+    both halves of that are checked: whether confidence and share right meet there, and whether confidences here are
+    distributed as there.
+
+    Args:
+        predictions: ``row_id`` and ``probs``.
+        rows: ``row_id`` and ``group``; no gold is read.
+        task: The labels.
+        labeled: Predictions and rows with ``gold`` of another split, to check on.
+        config: Resamples and level.
+        seed: Of the resamples.
+    """
+    config = config or EvalConfig()
+    here = predictions.join(rows.select("row_id", "group"), on="row_id", how="inner")
+    sure = _confidence(here)
+    expected = _mean_estimate(sure, here["group"].to_numpy(), config, seed)
+    if labeled is None:
+        return ConfidenceEstimate(
+            expected=expected, note="unchecked: no labeled rows to see whether it is calibrated on"
+        )
+    checked = labeled[0].join(labeled[1].select("row_id", "group", "gold"), on="row_id", how="inner")
+    checked = checked.filter(pl.col("gold").is_not_null())
+    if checked.is_empty():
+        return ConfidenceEstimate(
+            expected=expected, note="unchecked: no labeled rows to see whether it is calibrated on"
+        )
+    right = (checked["label"] == checked["gold"]).to_numpy().astype(float)
+    there = _confidence(checked)
+    gap = _mean_estimate(there - right, checked["group"].to_numpy(), config, seed)
+    shift = _distance(sure, there)
+    limit = 1.36 * np.sqrt((len(sure) + len(there)) / (len(sure) * len(there)))
+    calibrated = gap.low is not None and gap.high is not None and gap.low <= 0.0 <= gap.high
+    return ConfidenceEstimate(
+        expected=expected,
+        gap=gap,
+        shift=shift,
+        believable=calibrated and shift <= limit,
+        note=_said(calibrated, shift <= limit, gap),
+    )
+
+
+def threshold_estimate(confidence: Floats, *, labeled_confidence: Floats, labeled_right: Floats) -> float:
+    """Average thresholded confidence (Garg et al. 2022): an expectation of the accuracy on other rows.
+
+    The threshold is the confidence that as large a share of the labeled rows passes as was labeled right; the estimate
+    is the share of the other rows that pass it. Better than the mean confidence where a student is off by a monotone
+    map of its probabilities, no better where rows shift in kind.
+
+    Args:
+        confidence: ``[N]``, of the rows that nobody labeled.
+        labeled_confidence: ``[M]``.
+        labeled_right: ``[M]``, 1 where the label is right.
+    """
+    if not len(confidence) or not len(labeled_confidence):
+        return float("nan")
+    ranked = np.sort(labeled_confidence)[::-1]
+    passing = round(float(labeled_right.mean()) * len(ranked))
+    if passing == 0:
+        return 0.0
+    threshold = ranked[passing - 1]
+    return float((confidence >= threshold).mean())
+
+
+class _Panel(NamedTuple):
+    """Shares of every family by row ``[F, R, L]``, and where each row and family is found."""
+
+    shares: Floats
+    row: dict[str, int]
+    family: dict[str, int]
+
+    @classmethod
+    def of(cls, said: pl.DataFrame, *, labels: int) -> _Panel:
+        row = {name: place for place, name in enumerate(said["row_id"].unique(maintain_order=True))}
+        family = {name: place for place, name in enumerate(said["family"].unique(maintain_order=True))}
+        shares = np.zeros((len(family), len(row), labels))
+        at = (_places(said["family"], family), _places(said["row_id"], row), said["code"].to_numpy())
+        np.add.at(shares, at, 1.0)
+        total = shares.sum(axis=2, keepdims=True)
+        return cls(np.divide(shares, total, out=shares, where=total > 0), row, family)
+
+
+def _ranked(panel: _Panel, own: pl.DataFrame, config: EvalConfig, seed: int) -> RankedTeacher:
+    family = str(own["family"][0])
+    others = panel.shares.sum(axis=0) - panel.shares[panel.family[family]]
+    others = others[_places(own["row_id"], panel.row)]
+    most = np.sort(others, axis=1)[:, ::-1]
+    clear = most[:, 0] - most[:, 1] > 1e-9 if others.shape[1] > 1 else most[:, 0] > 0
+    said, theirs = own["code"].to_numpy()[clear], others.argmax(axis=1)[clear]
+    group = own["group"].to_numpy()[clear]
+    agreement, kappa = _agreement(said, theirs, group, labels=others.shape[1], config=config, seed=seed)
+    return RankedTeacher(
+        teacher=str(own["teacher"][0]), family=family, rows=len(said), agreement=agreement, kappa=kappa, rank=0
+    )
+
+
+def _agreement(
+    one: Ints, other: Ints, group: np.ndarray, *, labels: int, config: EvalConfig, seed: int
+) -> tuple[Estimate, Estimate]:
+    from distill.eval.agreement import cohen_kappa
+
+    if not len(one):
+        nothing = undefined("no row on which other families have a clear say", level=config.level)
+        return nothing, nothing
+    resamples = Resamples.of(group, count=config.bootstrap, seed=seed)
+    cells = np.zeros((len(one), labels * labels))
+    cells[np.arange(len(one)), one * labels + other] = 1.0
+    same = (one == other).astype(float)[:, None]
+    agreement = ratio_estimates(same, np.ones_like(same), resamples, level=config.level)[0]
+    draws = cohen_kappa(resamples.sums(cells).reshape(-1, labels, labels))
+    value = float(cohen_kappa(cells.sum(axis=0).reshape(labels, labels)))
+    kappa = estimate(value, draws, Size(len(one), resamples.groups), level=config.level)
+    return agreement.model_copy(update={"note": RANKS_NOT_GRADES}), kappa
+
+
+def _places(column: pl.Series, place: dict[str, int]) -> Ints:
+    return column.replace_strict(place, return_dtype=pl.Int64).to_numpy()
+
+
+def _confidence(predictions: pl.DataFrame) -> Floats:
+    return predictions["probs"].list.max().to_numpy().astype(float)
+
+
+def _mean_estimate(values: Floats, group: np.ndarray, config: EvalConfig, seed: int) -> Estimate:
+    if not len(values):
+        return undefined("no rows", level=config.level)
+    resamples = Resamples.of(group, count=config.bootstrap, seed=seed)
+    sums = resamples.sums(np.column_stack([values, np.ones(len(values))]))
+    return estimate(
+        float(values.mean()), sums[:, 0] / sums[:, 1], Size(len(values), resamples.groups), level=config.level
+    )
+
+
+def _distance(one: Floats, other: Floats) -> float:
+    """Kolmogorov-Smirnov: the largest difference of the two cumulative shares."""
+    every = np.sort(np.concatenate([one, other]))
+    shares = [np.searchsorted(np.sort(part), every, side="right") / len(part) for part in (one, other)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+def _said(calibrated: bool, alike: bool, gap: Estimate) -> str:
+    if calibrated and alike:
+        return "confidence met the share right on the labeled rows, and confidences here are distributed as there"
+    if not calibrated:
+        side = "above" if (gap.value or 0.0) > 0 else "below"
+        return f"do not believe it: on the labeled rows confidence lay {side} the share right"
+    return "do not believe it: confidences here are distributed otherwise than on the labeled rows"
