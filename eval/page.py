@@ -23,20 +23,21 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def render_page(template: str, **values: Any) -> str:
+def render_page(template: str, *, script: str = "tables.js", **values: Any) -> str:
     """Renders a template of this package to a whole page.
 
     Args:
         template: File under ``templates/``.
+        script: The one script that the page runs, a file under ``templates/`` too.
         **values: What it shows.
     """
-    style, script = _asset("style.css"), _asset("tables.js")
+    style, code = _asset("style.css"), _asset(script)
     policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(code)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
     page = _environment().get_template(template)
-    return page.render(style=style, script=script, policy=policy, **values)
+    return page.render(style=style, script=code, policy=policy, **values)
 
 
 def write_whole(path: Path, text: str) -> Path:
