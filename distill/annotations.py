@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from distill.labeling.errors import DataError
+from distill.labeling.errors import DataError, UsageError
 from distill.labeling.guideline import Guideline
 from distill.labeling.task import Task
 
@@ -25,6 +25,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 """Column names that are understood without being told, by what they hold; the first that is there is taken."""
 
 
+_PARTS = ("row_id", "judge", "label", "group", "input")
 _KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -48,18 +49,42 @@ class AnnotationColumns:
     group: str | None = None
     inputs: tuple[str, ...] = ()
 
+    @classmethod
+    def parse(cls, given: Sequence[str]) -> AnnotationColumns:
+        """Columns from ``part=column`` each; ``judge`` may come several times, a column an annotator then.
+
+        Raises:
+            UsageError: A part is unknown, or not written so.
+        """
+        found: dict[str, list[str]] = {}
+        for pair in given:
+            part, equals, column = (word.strip() for word in pair.partition("="))
+            if not equals or not column or part not in _PARTS:
+                raise UsageError(f"--column {pair}: write it as part=column; parts are {', '.join(_PARTS)}")
+            found.setdefault(part, []).append(column)
+        judges = found.pop("judge", [])
+        single = {part: columns[-1] for part, columns in found.items() if part != "input"}
+        return cls(
+            **single,
+            judge=judges[0] if len(judges) == 1 else None,
+            judges=tuple(judges) if len(judges) > 1 else (),
+            inputs=tuple(found.get("input", ())),
+        )
+
 
 @dataclass(frozen=True)
 class Annotations:
     """A table of annotations as the rest of distill sees it.
 
     Attributes:
+        name: Of the file.
         votes: ``row_id``, ``teacher``, ``family``, ``label``, ``outcome``, ``trace``, ``clauses``.
         rows: ``row_id``, ``group``, ``gold`` and the inputs.
         task: Labels, inputs and guideline.
         notes: What was assumed, for the reader.
     """
 
+    name: str
     votes: pl.DataFrame
     rows: pl.DataFrame
     task: Task
@@ -70,8 +95,7 @@ def read_annotations(
     path: Path,
     *,
     columns: AnnotationColumns | None = None,
-    labels: Sequence[str] = (),
-    ordered: bool | None = None,
+    labels: str | None = None,
     guideline: Path | None = None,
 ) -> Annotations:
     """Reads annotations.
@@ -79,8 +103,8 @@ def read_annotations(
     Args:
         path: csv, tsv, jsonl or parquet. A line a judgment, or a line a row with a column an annotator.
         columns: Which column holds what; names such as ``annotator``, ``label``, ``query`` are known.
-        labels: The label set, best first. Where not given: numbers from high to low, names as they come.
-        ordered: Whether labels are grades; true for numbers where not given.
+        labels: The label set: ``a, b, c`` for names, ``a > b > c`` for grades, best first. Where not given: numbers are
+            grades, high to low, and names stand as they come.
         guideline: Its clauses are accounted for where annotators cite them.
 
     Raises:
@@ -105,17 +129,17 @@ def read_annotations(
     if inputs and group in inputs:
         inputs = (group, *(name for name in inputs if name != group))
     rows = _rows(table, row_id=row_id, group=group, inputs=inputs, gold=parts["gold"])
-    found, numbers = _labels(votes["label"], labels, path, notes)
+    found, grades = _labels(votes["label"], labels, path, notes)
     if strangers := sorted(set(rows["gold"].drop_nulls()) - set(found)):
         notes.append(f"gold labels that no judge gave were left out: {', '.join(strangers[:5])}")
         rows = rows.with_columns(gold=pl.when(pl.col("gold").is_in(found)).then(pl.col("gold")))
     task = Task(
         labels=found,
         inputs=inputs or ("row_id",),
-        ordered=numbers if ordered is None else ordered,
+        ordered=grades,
         guideline=Guideline.load(guideline) if guideline else None,
     )
-    return Annotations(votes, rows, task, notes)
+    return Annotations(path.stem, votes, rows, task, notes)
 
 
 class _Finder:
@@ -141,7 +165,7 @@ class _Finder:
         if found is None:
             raise DataError(
                 f"{self._path}: which column is the {what}? None of {', '.join(_NAMES[what])} is among {self._names}; "
-                f"name it with --{what.replace('_', '-')}, or name each annotator's column with --judge-column"
+                f"name it with --column {what}=COLUMN, or each annotator's column, as judge=COLUMN several times"
             )
         return found
 
@@ -213,14 +237,15 @@ def _rows(table: pl.DataFrame, *, row_id: str, group: str, inputs: Sequence[str]
     return rows.unique("row_id", keep="first", maintain_order=True)
 
 
-def _labels(given: pl.Series, labels: Sequence[str], path: Path, notes: list[str]) -> tuple[tuple[str, ...], bool]:
-    """The label set, and whether it is made of numbers."""
+def _labels(given: pl.Series, labels: str | None, path: Path, notes: list[str]) -> tuple[tuple[str, ...], bool]:
+    """The label set, and whether labels are grades."""
     found = given.unique(maintain_order=True).to_list()
-    if labels:
-        strangers = sorted(set(found) - set(labels))
-        if strangers:
+    if labels is not None:
+        grades = ">" in labels
+        named = tuple(name.strip() for name in labels.split(">" if grades else ",") if name.strip())
+        if strangers := sorted(set(found) - set(named)):
             raise DataError(f"{path}: labels outside --labels: {strangers[:5]}; add them or correct the file")
-        return tuple(labels), False
+        return named, grades
     if len(found) < 2:
         raise DataError(f"{path}: {len(found)} different labels; two judges who always agree leave nothing to review")
     try:

@@ -172,15 +172,49 @@ _stage_command("eval", "Measure students, teachers and labels, as far as the lad
 _stage_command("report", "Write the run report and the guideline review.")
 
 
-@app.command(epilog="Example: distill review runs/quickstart --out review.html")
+@app.command(
+    epilog="Examples: distill review runs/quickstart;  distill review annotations.csv --guideline guideline.md "
+    "--labels 'exact > substitute > irrelevant';  distill review ratings.csv --column judge=rater_1 "
+    "--column judge=rater_2 --column group=query"
+)
 def review(
-    source: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
-    out: Annotated[Path | None, typer.Option(help="the HTML file; review.html in the run folder")] = None,
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|FILE", help="a run folder, or annotations as csv, tsv, jsonl or parquet")
+    ],
+    out: Annotated[Path | None, typer.Option(help="the HTML file; review.html in the run folder, or here")] = None,
+    decisions: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="what people decided on the page: counts as gold")
+    ] = None,
+    guideline: Annotated[Path | None, typer.Option(help="of a FILE: its clauses are accounted for")] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="A,B|A>B", help="of a FILE: the labels; with > they are grades, best first")
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="PART=COLUMN",
+            help="of a FILE: which column is row_id, judge, label, group; "
+            "several judge=COLUMN where each annotator has a column",
+        ),
+    ] = None,
 ) -> None:
-    """Write the guideline review of a run: where judges disagree, and which clause is to blame."""
-    from distill.runs import Run
+    """Write the guideline review: where judges disagree, which clause is to blame, what a person should decide."""
+    if source.is_dir():
+        from distill.runs import Run
 
-    for path in Run(source).write_review(out):
+        written = Run(source).write_review(out, decisions=decisions or ())
+    else:
+        from distill.annotations import AnnotationColumns, read_annotations
+        from distill.review_files import review_annotations
+
+        table = read_annotations(
+            source, columns=AnnotationColumns.parse(columns or ()), labels=labels, guideline=guideline
+        )
+        for note in table.notes:
+            print(f"{source}: {note}", file=sys.stderr)
+        written = review_annotations(table, out or Path(f"{source.stem}_review.html"), decisions=decisions or ())
+    for path in written:
         print(path)
 
 

@@ -10,12 +10,11 @@ import polars as pl
 
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import Ladder
-from distill.eval.review import review
-from distill.eval.review_report import write_review_report
 from distill.eval.run_facts import RunReport
 from distill.eval.run_report import write_run_report
 from distill.labeling.errors import DataError
 from distill.measurement import rows_with_truth
+from distill.review_files import ReviewSettings, write_review_files
 from distill.session import Ended, Session
 from distill.teachers.config import functions_among
 
@@ -32,13 +31,10 @@ def write_run_reports(session: Session) -> Ended:
     written = []
     if votes is not None:
         try:
-            found = review(votes, rows, task=task, labels=labels, config=recipe.eval, seed=recipe.seed)
+            settings = ReviewSettings(labels, folder.report.name, (), recipe.eval, recipe.report, recipe.seed)
+            written += write_review_files(folder.review, votes, rows, name=recipe.name, task=task, settings=settings)
         except DataError as error:
             session.progress.warn(f"no guideline review: {error}")
-        else:
-            written += write_review_report(
-                folder.review, found, name=recipe.name, config=recipe.report, report_href=folder.report.name
-            )
     _, with_truth = rows_with_truth(rows, labels, recipe)
     evaluations = json.loads(folder.evaluations.read_text(encoding="utf-8"))
     report = RunReport(

@@ -157,19 +157,22 @@ class Run:
             self.votes, self.rows, task=self._task(recipe), labels=labels, config=recipe.eval, seed=recipe.seed
         )
 
-    def write_review(self, out: Path | None = None) -> list[Path]:
-        """Writes the guideline review as HTML, with the same numbers as Markdown and JSON beside it.
+    def write_review(self, out: Path | None = None, *, decisions: Sequence[Path] = ()) -> list[Path]:
+        """Writes the guideline review: HTML, Markdown and JSON, the page to decide on, the table of contested rows.
 
         Args:
-            out: The HTML file; ``review.html`` in the run folder where none is given.
+            out: The HTML file; ``review.html`` in the run folder where none is given. The others stand beside it.
+            decisions: Files that people saved on the page; what they decided counts as gold.
 
         Raises:
-            DataError: No row was labeled by two judges.
+            DataError: No row was labeled by two judges, or a file holds no decisions.
         """
-        from distill.eval.review_report import write_review_report
+        from distill.review_files import ReviewSettings, write_review_files
 
-        recipe = self.recipe
-        return write_review_report(out or self.folder.review, self.review(), name=recipe.name, config=recipe.report)
+        recipe, labels = self.recipe, self.labels if self.folder.labels.exists() else None
+        settings = ReviewSettings(labels, None, tuple(decisions), recipe.eval, recipe.report, recipe.seed)
+        path, task = out or self.folder.review, self._task(recipe)
+        return write_review_files(path, self.votes, self.rows, name=recipe.name, task=task, settings=settings)
 
     def to_dict(self) -> dict[str, Any]:
         """What a program wants to know of the run."""

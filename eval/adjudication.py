@@ -16,7 +16,6 @@ import polars as pl
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from distill.eval.diagnosis import diagnose
 from distill.eval.page import markdown_cell, render_page, write_whole
 from distill.eval.review import Review, Said
 from distill.eval.wording import printable
@@ -29,7 +28,7 @@ _WORTH = {
     "gold_error": 1.0,
     "guideline": 0.9,
     "missing_information": 0.6,
-    "family_bias": 0.5,
+    "leaning": 0.5,
     "unclear": 0.5,
     "slip": 0.3,
 }
@@ -85,9 +84,7 @@ class _Saved(BaseModel):
     decisions: list[Decision]
 
 
-def cases_to_decide(
-    review: Review, votes: pl.DataFrame, rows: pl.DataFrame, *, task: Task, most: int = 500
-) -> list[Case]:
+def cases_to_decide(review: Review, *, most: int = 500) -> list[Case]:
     """Contested rows in the order in which a person's decision is worth most.
 
     Worth is how telling the disagreement is (how many judges stand against each other, and how sure the less sure of
@@ -96,18 +93,13 @@ def cases_to_decide(
 
     Args:
         review: From :func:`distill.eval.review.review`; its telling rows are the candidates.
-        votes: The votes it was made of.
-        rows: The rows.
-        task: What was asked.
         most: Cases to return.
     """
-    found = {line["row_id"]: line for line in diagnose(votes, rows, task=task).iter_rows(named=True)}
     seen: dict[str, int] = {}
     cases = []
     for row in review.telling:
-        line = found.get(row.row_id, {"cause": "unclear", "evidence": "", "score": 0.5})
         repeats = seen[row.group] = seen.get(row.group, -1) + 1
-        worth = row.weight * _WORTH[line["cause"]] * (0.5 + 0.5 * line["score"]) * 0.9**repeats
+        worth = row.weight * _WORTH[row.likely] * 0.9**repeats
         cases.append(
             Case(
                 row_id=row.row_id,
@@ -115,8 +107,8 @@ def cases_to_decide(
                 inputs=row.inputs,
                 said=row.said,
                 gold=row.gold,
-                cause=line["cause"],
-                evidence=line["evidence"],
+                cause=row.likely,
+                evidence=row.evidence,
                 worth=round(worth, 4),
             )
         )

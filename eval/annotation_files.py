@@ -49,9 +49,9 @@ def write_annotation_file(path: Path, rows: pl.DataFrame, *, task: Task, form: A
     table = rows.select(columns).with_columns(pl.col(name).cast(pl.String).fill_null("") for name in task.inputs)
     path.parent.mkdir(parents=True, exist_ok=True)
     if form == "csv":
-        texts = ["row_id", *task.inputs]
-        safe = table.with_columns(pl.col(name).cast(pl.String).map_elements(_safe, pl.String) for name in texts)
-        safe.with_columns(pl.lit("").alias(_ANSWER), annotator=pl.lit(""), note=pl.lit("")).write_csv(path)
+        spreadsheet_safe(table).with_columns(
+            pl.lit("").alias(_ANSWER), annotator=pl.lit(""), note=pl.lit("")
+        ).write_csv(path)
         return [path]
     records = [
         _task(row, task) if form == "label_studio" else _record(row, task) for row in table.iter_rows(named=True)
@@ -112,8 +112,14 @@ def label_studio_config(task: Task) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(_RUNS) else text
+def spreadsheet_safe(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with an apostrophe before every text that a spreadsheet would run."""
+    texts = [name for name, kind in table.schema.items() if kind == pl.String]
+    runs = {name: pl.any_horizontal(pl.col(name).str.starts_with(mark) for mark in _RUNS) for name in texts}
+    return table.with_columns(
+        pl.when(runs[name]).then(pl.concat_str(pl.lit("'"), pl.col(name))).otherwise(pl.col(name)).alias(name)
+        for name in texts
+    )
 
 
 def _plain(text: str) -> str:

@@ -12,7 +12,7 @@ cause               evidence
 gold_error          all voices agree with each other, are sure, and gold says something else
 slip                one judge stands alone, and hardly ever gives this label where the others give theirs; its own
                     repeats differ
-family_bias         one voice stands alone, and often gives this label where the others give theirs
+leaning             one voice stands alone, and often gives this label where the others give theirs
 guideline           both sides cite the same clause, or clauses that collide; voices split evenly
 missing_information judges say in their reasons that the listing does not tell; fields of the listing are empty
 =================== ================================================================================================
@@ -33,7 +33,7 @@ import polars as pl
 from distill.eval.scored import collapse_votes
 from distill.labeling.task import Task
 
-RowCause = Literal["gold_error", "slip", "family_bias", "guideline", "missing_information", "unclear"]
+RowCause = Literal["gold_error", "slip", "leaning", "guideline", "missing_information", "unclear"]
 ROW_CAUSES: tuple[RowCause, ...] = get_args(RowCause)
 
 DIAGNOSIS_SCHEMA: dict[str, pl.DataType] = {
@@ -113,7 +113,7 @@ def _line(row: _Row, leanings: _Leanings, repeats: Mapping[tuple[str, str], int]
     found: dict[str, _Found] = {
         "gold_error": _gold_error(row),
         "slip": _slip(row, leanings, repeats),
-        "family_bias": _family_bias(row, leanings),
+        "leaning": _leaning(row, leanings),
         "guideline": _guideline(row),
         "missing_information": _missing(row),
     }
@@ -162,7 +162,7 @@ def _slip(row: _Row, leanings: _Leanings, repeats: Mapping[tuple[str, str], int]
     return _Found(score, told, name)
 
 
-def _family_bias(row: _Row, leanings: _Leanings) -> _Found:
+def _leaning(row: _Row, leanings: _Leanings) -> _Found:
     alone = _stands_alone(row.voices)
     if alone is None:
         return _NOTHING

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distill.eval.advice import Advice, advise
 from distill.eval.agreement import PairAgreement, judge_agreement
+from distill.eval.chance_corrected import Reliability, panel_reliability
 from distill.eval.clauses import (
     Cause,
     ClauseAccount,
@@ -23,6 +24,7 @@ from distill.eval.clauses import (
     pair_units,
 )
 from distill.eval.config import EvalConfig
+from distill.eval.diagnosis import cause_counts, diagnose
 from distill.eval.intervals import Estimate, ratio_estimates, undefined
 from distill.eval.scored import collapse_votes, label_indices
 from distill.labeling.errors import DataError
@@ -88,6 +90,8 @@ class TellingRow(_Frozen):
     gold: str | None
     cause: int | None = Field(description="position of the cause in the review's list that its disagreement went to")
     weight: float = Field(description="how telling: disagreeing pairs of judges, each by how sure both are")
+    likely: str = Field("unclear", description="what is likely behind it, see distill.eval.diagnosis")
+    evidence: str = Field("", description="why that is thought")
 
 
 class Review(_Frozen):
@@ -104,6 +108,8 @@ class Review(_Frozen):
     conflicts: int = Field(description="of those, how many disagree")
     citable: int = Field(description="of those, how many are between judges who both cite clauses")
     agreement: Estimate = Field(description="share of units that agree")
+    reliability: Reliability = Field(description="agreement of all judges together, beyond chance")
+    likely: dict[str, int] = Field(description="contested rows by what is likely behind them")
     judges: list[Judge]
     pairs: list[PairAgreement]
     boundaries: list[Boundary]
@@ -155,6 +161,7 @@ def review(
     accounts = account_clauses(units, said, clauses)
     causes = find_causes(units, accounts)
     uncovered_ids, uncovered = _uncovered(said, config, seed)
+    diagnosed = diagnose(votes, rows, task=task)
     apart = units.frame.filter(pl.Series(units.conflict))["row_id"].n_unique()
     one = np.ones((len(units.conflict), 1))
     found = Review(
@@ -171,6 +178,8 @@ def review(
         agreement=ratio_estimates((~units.conflict)[:, None].astype(float), one, units.resamples, level=config.level)[
             0
         ],
+        reliability=panel_reliability(votes, rows, task=task, config=config, seed=seed),
+        likely=cause_counts(diagnosed),
         judges=_judges(said, units),
         pairs=judge_agreement(votes, rows, task=task, config=config, seed=seed),
         boundaries=_boundaries(units),
@@ -181,7 +190,7 @@ def review(
         never_cited=[account.id for account in accounts if not account.citations],
         uncovered=uncovered,
         uncovered_row_ids=uncovered_ids,
-        telling=_telling(_Sides(said, units, causes), rows, task=task, labels=labels),
+        telling=_telling(_Sides(said, units, causes, diagnosed), rows, task=task, labels=labels),
         advice=[],
     )
     return found.model_copy(update={"advice": advise(found)})
@@ -272,6 +281,7 @@ class _Sides:
     said: pl.DataFrame
     units: Units
     causes: list[Cause]
+    diagnosed: pl.DataFrame
 
 
 def _telling(sides: _Sides, rows: pl.DataFrame, *, task: Task, labels: pl.DataFrame | None) -> list[TellingRow]:
@@ -300,6 +310,7 @@ def _telling(sides: _Sides, rows: pl.DataFrame, *, task: Task, labels: pl.DataFr
             cause_of.setdefault(row_id, index)
     merged = dict(labels.select("row_id", "label").iter_rows()) if labels is not None else {}
     chosen = [row_id for row_id, _ in sorted(weight.items(), key=lambda item: (-item[1], item[0]))[:MOST_ROWS]]
+    likely = {row_id: rest for row_id, *rest in sides.diagnosed.select("row_id", "cause", "evidence").iter_rows()}
     wanted = rows.filter(pl.col("row_id").is_in(chosen))
     by_id = {row["row_id"]: row for row in wanted.iter_rows(named=True)}
     return [
@@ -312,6 +323,8 @@ def _telling(sides: _Sides, rows: pl.DataFrame, *, task: Task, labels: pl.DataFr
             gold=by_id[row_id].get("gold"),
             cause=cause_of.get(row_id),
             weight=round(weight[row_id], 4),
+            likely=likely.get(row_id, ["unclear", ""])[0],
+            evidence=likely.get(row_id, ["unclear", ""])[1],
         )
         for row_id in chosen
     ]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from markupsafe import Markup
 
 from distill.eval.advice import Advice
 from distill.eval.config import ReportConfig
+from distill.eval.intervals import Estimate
 from distill.eval.page import markdown_cell, markdown_table, render_page, write_whole
 from distill.eval.plots import Whisker, dot_whisker
 from distill.eval.review import Boundary, Review, TellingRow
@@ -17,6 +20,17 @@ from distill.eval.run_words import Tile
 from distill.eval.wording import count, interval, plural, share
 
 _WIDE_PX, _NARROW_PX = 920, 340
+LIKELY_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "gold_error": "all judges agree, and the gold label says something else: look at the gold label first",
+        "slip": "one judge stands alone and hardly ever does so: a slip, settled by asking again",
+        "leaning": "one judge or family stands alone and often does so: a leaning, settled with that judge",
+        "guideline": "judges who follow the guideline still differ: a clause to settle",
+        "missing_information": "judges say that the listing does not tell: say what to do then",
+        "unclear": "nothing speaks clearly for one of these",
+    }
+)
+"""What each cause of :mod:`distill.eval.diagnosis` means, for the reader."""
 _EXAMPLES_BY_ADVICE = 2
 
 
@@ -42,10 +56,17 @@ class _Words:
     picks: dict[str, tuple[str, list[tuple[str, str]]]]
     borders: dict[str, list[str]]
     gold_known: bool
+    likely: list[tuple[str, str, int]]
 
 
 def write_review_report(
-    path: Path, review: Review, *, name: str, config: ReportConfig | None = None, report_href: str | None = None
+    path: Path,
+    review: Review,
+    *,
+    name: str,
+    config: ReportConfig | None = None,
+    report_href: str | None = None,
+    adjudicate_href: str | None = None,
 ) -> list[Path]:
     """Writes a guideline review.
 
@@ -55,6 +76,7 @@ def write_review_report(
         name: Of the run or the set of votes.
         config: How many rows, and how long a cell may be.
         report_href: Address of the run report, relative to this one; None without one.
+        adjudicate_href: Likewise of the page on which a person decides.
 
     Returns:
         The three files.
@@ -69,7 +91,9 @@ def write_review_report(
         steps=_steps(review),
         rows=review.telling[: config.examples],
         plots={"causes": _cause_plot(review), "borders": _border_plot(review)},
+        reliability=_reliability(review),
         report_href=report_href,
+        adjudicate_href=adjudicate_href,
         text_length=config.text_length,
         stem=path.stem,
     )
@@ -109,9 +133,22 @@ def review_markdown(review: Review, *, name: str) -> str:
         parts += ["## Clauses", markdown_table(columns, lines)]
     lines = [[f"{b.left} or {b.right}", b.conflicts, share(b.share)] for b in review.boundaries]
     parts += ["## Borders between labels", markdown_table(["border", "disagreements", "share"], lines)]
+    lines = [[name.replace("_", " "), number, LIKELY_WORDS[name]] for name, number in review.likely.items()]
+    parts += ["## What is likely behind the rows", markdown_table(["likely", "rows", "what it means"], lines)]
+    lines = [[name, interval(value, "kappa")] for name, value in _reliability(review)]
+    parts += ["## All judges together", markdown_table(["coefficient", "value"], lines)]
     lines = [[f"{p.first} – {p.second}", p.rows, share(p.agreement), interval(p.kappa, "kappa")] for p in review.pairs]
     parts += ["## Judges", markdown_table(["pair", "rows", "same label", "kappa"], lines)]
     return "\n\n".join(parts) + "\n"
+
+
+def _reliability(review: Review) -> list[tuple[str, Estimate]]:
+    found = review.reliability
+    return [
+        ("Krippendorff’s alpha" + (" (ordinal)" if found.ordered else ""), found.alpha),
+        ("Fleiss’ kappa" + (" (weighted)" if found.ordered else ""), found.kappa),
+        ("Gwet’s AC2" if found.ordered else "Gwet’s AC1", found.ac),
+    ]
 
 
 def cause_name(clauses: tuple[str, ...]) -> str:
@@ -132,6 +169,7 @@ def _put_in_words(review: Review, config: ReportConfig) -> _Words:
         picks=_picks(review, config),
         borders={f"{border.left}|{border.right}": _leans(border) for border in review.boundaries},
         gold_known=any(row.gold for row in review.telling),
+        likely=[(cause, LIKELY_WORDS[cause], count) for cause, count in review.likely.items()],
     )
 
 
@@ -216,6 +254,8 @@ def _picks(review: Review, config: ReportConfig) -> dict[str, tuple[str, list[tu
     if options:
         picks["cause"] = ("any cause", options)
     labels = sorted({voice.label for row in rows for voice in row.said}, key=review.labels.index)
+    likely = Counter(row.likely for row in rows)
+    picks["likely"] = ("anything behind it", [(name, name.replace("_", " ")) for name in review.likely if likely[name]])
     picks["labels"] = ("any label", [(label, label) for label in labels])
     return picks
 

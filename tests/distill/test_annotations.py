@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from distill.annotations import AnnotationColumns, read_annotations
+from distill.cli import app
 from distill.eval.review import review
-from distill.labeling.errors import DataError
+from distill.labeling.errors import DataError, UsageError
 
 LONG = """id,query,title,annotator,label,clauses,comment,gold
 1,usb kabel,Anker cable,kim,exact,"E1; E2",fits,exact
@@ -53,11 +56,11 @@ def test_a_column_an_annotator(tmp_path):
 def test_labels_in_the_order_given(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(LONG)
-    found = read_annotations(path, labels=["exact", "substitute", "complement", "irrelevant"], ordered=True)
+    found = read_annotations(path, labels="exact > substitute > complement > irrelevant")
     assert found.task.labels[2] == "complement"
     assert found.task.ordered
     with pytest.raises(DataError, match=r"labels outside --labels: \['irrelevant', 'substitute'\]"):
-        read_annotations(path, labels=["exact", "complement"])
+        read_annotations(path, labels="exact, complement")
 
 
 @pytest.mark.parametrize(
@@ -79,3 +82,30 @@ def test_what_cannot_be_found_is_asked_for(tmp_path, text, columns, said):
 def test_other_files_are_refused():
     with pytest.raises(DataError, match="convert the annotations"):
         read_annotations(Path("a.xlsx"))
+
+
+def test_columns_are_named_as_on_the_command_line():
+    one = AnnotationColumns.parse(["judge=who", "label=grade", "group=q", "input=q", "input=title"])
+    assert (one.judge, one.judges, one.label, one.inputs) == ("who", (), "grade", ("q", "title"))
+    assert AnnotationColumns.parse(["judge=a", "judge = b"]).judges == ("a", "b")
+    with pytest.raises(UsageError, match="--column rater=a: write it as part=column"):
+        AnnotationColumns.parse(["rater=a"])
+
+
+def test_reviewed_decided_and_reviewed_again_from_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("judged.csv").write_text(LONG)
+    Path("guideline.md").write_text("- **E1 Kind.** The same kind.\n- **S1 Off.** One thing fails.\n")
+    command = ["review", "judged.csv", "--guideline", "guideline.md", "--labels", "exact>substitute>irrelevant"]
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 0, first.output
+    assert [name for name in first.stdout.split() if not Path(name).is_file()] == []
+    decided = {"row_id": "1", "label": "substitute", "clauses": ["S1"], "note": "too short"}
+    saved = {"format": "distill-decisions", "version": 1, "name": "judged", "decisions": [decided]}
+    Path("decided.json").write_text(json.dumps(saved))
+    second = CliRunner().invoke(app, [*command, "--decisions", "decided.json"])
+    assert second.exit_code == 0, second.output
+    assert "judged_review_examples.md" in second.stdout
+    assert "is **substitute**: too short" in Path("judged_review_examples.md").read_text()
+    told = json.loads(Path("judged_review.json").read_text())
+    assert [row["gold"] for row in told["telling"]] == ["substitute"]

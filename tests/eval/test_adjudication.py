@@ -95,7 +95,7 @@ def test_decisions_become_examples_under_their_clauses(quickstart_rows, quicksta
 def test_the_quickstarts_cases_put_what_reaches_far_first(quickstart_rows, quickstart_votes, quickstart_task):
     config = EvalConfig(bootstrap=100)
     found = review(quickstart_votes, quickstart_rows, task=quickstart_task, config=config)
-    cases = cases_to_decide(found, quickstart_votes, quickstart_rows, task=quickstart_task, most=100)
+    cases = cases_to_decide(found, most=100)
     assert len(cases) == 100
     assert [case.worth for case in cases] == sorted((case.worth for case in cases), reverse=True)
     first = [case.cause for case in cases[:30]]

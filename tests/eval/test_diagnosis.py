@@ -49,7 +49,7 @@ def test_a_family_that_often_does_so_leans(task):
         votes += [_vote(f"r{row:02d}", name, own, family="lenient") for name in ("c", "d")]
     found = _diagnosed(task, votes)
     assert len(found) == 10
-    assert {line["cause"] for line in found.values()} == {"family_bias"}
+    assert {line["cause"] for line in found.values()} == {"leaning"}
     assert found["r00"]["odd_one"] == "lenient"
     assert "33% of 30" in found["r00"]["evidence"]
 

@@ -1,0 +1,112 @@
+"""Writes everything that comes of a guideline review: the report, the page to decide on, the table of contested
+rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from distill.annotations import Annotations
+from distill.eval.adjudication import (
+    cases_to_decide,
+    guideline_examples,
+    read_decisions,
+    with_decisions,
+    write_adjudication_page,
+)
+from distill.eval.annotation_files import spreadsheet_safe
+from distill.eval.config import EvalConfig, ReportConfig
+from distill.eval.diagnosis import diagnose
+from distill.eval.page import write_whole
+from distill.eval.review import review
+from distill.eval.review_report import write_review_report
+from distill.labeling.task import Task
+
+
+@dataclass(frozen=True)
+class ReviewSettings:
+    """How a review is made.
+
+    Attributes:
+        labels: Merged labels, shown beside the rows; None without.
+        report_href: Address of the run report, relative to the review; None without one.
+        decisions: Files that people saved on the page; what they decided counts as gold, and becomes examples.
+        eval: Resamples and level of the intervals.
+        report: How many rows are shown, and how long a cell may be.
+        seed: Of the resamples.
+    """
+
+    labels: pl.DataFrame | None = None
+    report_href: str | None = None
+    decisions: tuple[Path, ...] = ()
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    seed: int = 0
+
+
+def write_review_files(
+    path: Path,
+    votes: pl.DataFrame,
+    rows: pl.DataFrame,
+    *,
+    name: str,
+    task: Task,
+    settings: ReviewSettings,
+) -> list[Path]:
+    """Reviews votes and writes what comes of it.
+
+    Args:
+        path: The HTML file of the review. Beside it come the same numbers as Markdown and JSON,
+            ``<stem>_decide.html`` (the page on which a person decides) and ``<stem>_contested.csv`` (every contested
+            row with what is likely behind it, to be sorted in a spreadsheet).
+        votes: The votes table.
+        rows: The rows table.
+        name: Of the run, or of the set of votes.
+        task: What was asked.
+        settings: The rest.
+
+    Raises:
+        DataError: No row was labeled by two judges.
+    """
+    decided = read_decisions(settings.decisions, task=task) if settings.decisions else None
+    rows = rows if decided is None else with_decisions(rows, decided)
+    found = review(votes, rows, task=task, labels=settings.labels, config=settings.eval, seed=settings.seed)
+    decide = path.with_name(f"{path.stem}_decide.html")
+    written = write_review_report(
+        path,
+        found,
+        name=name,
+        config=settings.report,
+        report_href=settings.report_href,
+        adjudicate_href=decide.name if found.telling else None,
+    )
+    if found.telling:
+        written.append(
+            write_adjudication_page(decide, cases_to_decide(found), name=name, task=task, review_href=path.name)
+        )
+    contested = path.with_name(f"{path.stem}_contested.csv")
+    query = rows.select("row_id", pl.col(task.inputs[0]).cast(pl.String).alias("query"))
+    table = diagnose(votes, rows, task=task).join(query, on="row_id", how="left", maintain_order="left")
+    written.append(write_whole(contested, spreadsheet_safe(table).write_csv()))
+    if decided is not None and task.guideline is not None:
+        examples = guideline_examples(decided, rows, task=task, guideline=task.guideline)
+        written.append(write_whole(path.with_name(f"{path.stem}_examples.md"), examples))
+    return written
+
+
+def review_annotations(table: Annotations, out: Path, *, decisions: Sequence[Path] = ()) -> list[Path]:
+    """Reviews a table of annotations, as people keep them.
+
+    Args:
+        table: From :func:`distill.annotations.read_annotations`.
+        out: The HTML file; the others stand beside it.
+        decisions: Files that people saved on the page.
+
+    Raises:
+        DataError: No row was labeled by two judges, or a file holds no decisions.
+    """
+    settings = ReviewSettings(decisions=tuple(decisions))
+    return write_review_files(out, table.votes, table.rows, name=table.name, task=table.task, settings=settings)
