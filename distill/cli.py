@@ -189,6 +189,9 @@ def review(
     labels: Annotated[
         str | None, typer.Option(metavar="A,B|A>B", help="of a FILE: the labels; with > they are grades, best first")
     ] = None,
+    edits: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="of a RUN: edits to try, a YAML list of clause, text, why")
+    ] = None,
     columns: Annotated[
         list[str] | None,
         typer.Option(
@@ -203,7 +206,7 @@ def review(
     if source.is_dir():
         from distill.runs import Run
 
-        written = Run(source).write_review(out, decisions=decisions or ())
+        written = Run(source).write_review(out, decisions=decisions or (), edits=edits)
     else:
         from distill.annotations import AnnotationColumns, read_annotations
         from distill.review_files import review_annotations

@@ -31,7 +31,7 @@ def write_run_reports(session: Session) -> Ended:
     written = []
     if votes is not None:
         try:
-            settings = ReviewSettings(labels, folder.report.name, (), recipe.eval, recipe.report, recipe.seed)
+            settings = ReviewSettings(labels, folder.report.name, (), None, recipe.eval, recipe.report, recipe.seed)
             written += write_review_files(folder.review, votes, rows, name=recipe.name, task=task, settings=settings)
         except DataError as error:
             session.progress.warn(f"no guideline review: {error}")

@@ -20,6 +20,7 @@ from distill.eval.adjudication import (
 from distill.eval.annotation_files import spreadsheet_safe
 from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.diagnosis import diagnose
+from distill.eval.edit_trial import Tried, write_trials
 from distill.eval.page import write_whole
 from distill.eval.review import review
 from distill.eval.review_report import write_review_report
@@ -34,6 +35,7 @@ class ReviewSettings:
         labels: Merged labels, shown beside the rows; None without.
         report_href: Address of the run report, relative to the review; None without one.
         decisions: Files that people saved on the page; what they decided counts as gold, and becomes examples.
+        tried: Edits that were tried; None without.
         eval: Resamples and level of the intervals.
         report: How many rows are shown, and how long a cell may be.
         seed: Of the resamples.
@@ -42,6 +44,7 @@ class ReviewSettings:
     labels: pl.DataFrame | None = None
     report_href: str | None = None
     decisions: tuple[Path, ...] = ()
+    tried: Tried | None = None
     eval: EvalConfig = field(default_factory=EvalConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     seed: int = 0
@@ -61,7 +64,9 @@ def write_review_files(
     Args:
         path: The HTML file of the review. Beside it come the same numbers as Markdown and JSON,
             ``<stem>_decide.html`` (the page on which a person decides) and ``<stem>_contested.csv`` (every contested
-            row with what is likely behind it, to be sorted in a spreadsheet).
+            row with what is likely behind it, to be sorted in a spreadsheet). With decisions also
+            ``<stem>_examples.md`` (what was decided, as examples under the clauses that decide it), and with edits
+            ``<stem>_edits.json`` and ``.md``.
         votes: The votes table.
         rows: The rows table.
         name: Of the run, or of the set of votes.
@@ -82,7 +87,10 @@ def write_review_files(
         config=settings.report,
         report_href=settings.report_href,
         adjudicate_href=decide.name if found.telling else None,
+        tried=settings.tried,
     )
+    if settings.tried is not None:
+        written += write_trials(settings.tried, path.with_name(f"{path.stem}_edits.json"))
     if found.telling:
         written.append(
             write_adjudication_page(decide, cases_to_decide(found), name=name, task=task, review_href=path.name)

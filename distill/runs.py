@@ -157,12 +157,15 @@ class Run:
             self.votes, self.rows, task=self._task(recipe), labels=labels, config=recipe.eval, seed=recipe.seed
         )
 
-    def write_review(self, out: Path | None = None, *, decisions: Sequence[Path] = ()) -> list[Path]:
+    def write_review(
+        self, out: Path | None = None, *, decisions: Sequence[Path] = (), edits: Path | None = None
+    ) -> list[Path]:
         """Writes the guideline review: HTML, Markdown and JSON, the page to decide on, the table of contested rows.
 
         Args:
             out: The HTML file; ``review.html`` in the run folder where none is given. The others stand beside it.
             decisions: Files that people saved on the page; what they decided counts as gold.
+            edits: Edits of clauses to try first: the run's teachers are asked again, see :mod:`distill.try_edits`.
 
         Raises:
             DataError: No row was labeled by two judges, or a file holds no decisions.
@@ -170,8 +173,13 @@ class Run:
         from distill.review_files import ReviewSettings, write_review_files
 
         recipe, labels = self.recipe, self.labels if self.folder.labels.exists() else None
-        settings = ReviewSettings(labels, None, tuple(decisions), recipe.eval, recipe.report, recipe.seed)
         path, task = out or self.folder.review, self._task(recipe)
+        tried = None
+        if edits is not None:
+            from distill.try_edits import read_edits, try_edits
+
+            tried = try_edits(self, read_edits(edits))
+        settings = ReviewSettings(labels, None, tuple(decisions), tried, recipe.eval, recipe.report, recipe.seed)
         return write_review_files(path, self.votes, self.rows, name=recipe.name, task=task, settings=settings)
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from distill.eval.advice import Advice
 from distill.eval.config import ReportConfig
+from distill.eval.edit_trial import Tried
 from distill.eval.intervals import Estimate
 from distill.eval.page import markdown_cell, markdown_table, render_page, write_whole
 from distill.eval.plots import Whisker, dot_whisker
@@ -67,6 +68,7 @@ def write_review_report(
     config: ReportConfig | None = None,
     report_href: str | None = None,
     adjudicate_href: str | None = None,
+    tried: Tried | None = None,
 ) -> list[Path]:
     """Writes a guideline review.
 
@@ -77,6 +79,7 @@ def write_review_report(
         config: How many rows, and how long a cell may be.
         report_href: Address of the run report, relative to this one; None without one.
         adjudicate_href: Likewise of the page on which a person decides.
+        tried: Edits that were tried; None without.
 
     Returns:
         The three files.
@@ -94,6 +97,7 @@ def write_review_report(
         reliability=_reliability(review),
         report_href=report_href,
         adjudicate_href=adjudicate_href,
+        tried=tried,
         text_length=config.text_length,
         stem=path.stem,
     )

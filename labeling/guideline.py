@@ -87,6 +87,37 @@ class Guideline:
         version = found["version"] if found else hashlib.sha256(text.encode()).hexdigest()[:8]
         return cls(text=text, version=version, clauses=clauses)
 
+    def with_clause(self, clause_id: str, text: str) -> Guideline:
+        """The guideline with one clause's text replaced: its number and title stay, and every other character does.
+
+        The version stays too, since judges read it and any changed character asks them anew; the hash tells them apart.
+
+        Args:
+            clause_id: Number of the clause.
+            text: The new rule, as one paragraph.
+
+        Raises:
+            DataError: There is no such clause, or the text would not be read back as that clause.
+        """
+        clause = self.by_id.get(clause_id)
+        if clause is None:
+            raise DataError(f"guideline: no clause {clause_id!r}; there are {', '.join(self.by_id)}")
+        lines = self.text.split("\n")
+        first, end = clause.line - 1, clause.line
+        while end < len(lines) and lines[end].startswith("  ") and lines[end].strip():
+            end += 1
+        head = _CLAUSE.match(lines[first])
+        assert head is not None, "a clause's line is one"
+        words = " ".join(text.split())
+        if not words:
+            raise DataError(f"guideline: clause {clause_id}: the new text is empty; write the rule")
+        lines[first:end] = [lines[first][: head.start("text")] + words]
+        changed = Guideline.parse("\n".join(lines))
+        read_back = changed.by_id.get(clause_id)
+        if read_back is None or read_back.text != words or len(changed.clauses) != len(self.clauses):
+            raise DataError(f"guideline: clause {clause_id}: the new text is not read back as it is: {words[:80]!r}")
+        return changed
+
     @classmethod
     def load(cls, path: Path) -> Guideline:
         """Reads a Markdown file in UTF-8.
