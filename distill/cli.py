@@ -173,8 +173,8 @@ _stage_command("report", "Write the run report and the guideline review.")
 
 
 @app.command(
-    epilog="Examples: distill review runs/quickstart;  distill review annotations.csv --guideline guideline.md "
-    "--labels 'exact > substitute > irrelevant';  distill review ratings.csv --column judge=rater_1 "
+    epilog="Example: distill review runs/quickstart. Or: distill review annotations.csv --guideline guideline.md "
+    "--labels 'exact > substitute > irrelevant'. Or: distill review ratings.csv --column judge=rater_1 "
     "--column judge=rater_2 --column group=query"
 )
 def review(
