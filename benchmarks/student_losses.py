@@ -3,9 +3,9 @@
     DISTILL_DATA=… python benchmarks/student_losses.py run --cache runs/student_losses.jsonl
     DISTILL_DATA=… python benchmarks/student_losses.py table --cache runs/student_losses.jsonl
 
-Students are trained on recorded labels of real LLMs, whose mistakes are not drawn at random, and measured against people
-on queries that none of them saw. ``run`` trains what the cache does not hold yet, one student at a time, seed by seed;
-``table`` writes ``results/student_losses.md``. Two sets:
+Students are trained on recorded labels of real LLMs, whose mistakes are not drawn at random, and measured against
+people on queries that none of them saw. ``run`` trains what the cache does not hold yet, one student at a time, seed by
+seed; ``table`` writes ``results/student_losses.md``. Two sets:
 
 * ``crowdflower``: query and product; one LLM's grades of four with its stated confidence (right about 2 times in 3).
 * ``judges``: pairs of offers, the same product or not; one judge on every pair, a second on half, a third on a quarter,
@@ -251,9 +251,10 @@ def write_table(cache: Path) -> None:
     print(_RESULTS.read_text(encoding="utf-8"))
 
 
-_PREAMBLE = f"""Each line differs from `{_REFERENCE}` in one thing. AUC and accuracy (over all labels) are means over the seeds, on
-queries that no student saw, truth by people; a difference is paired, by seed and by row, with its 95% interval over
-queries ({_BOOTSTRAP:,} resamples of groups, the seeds held). CPU seconds of a training are beside `{_REFERENCE}`'s, as a ratio.
+_PREAMBLE = f"""Each line differs from `{_REFERENCE}` in one thing. AUC and accuracy (over all labels) are means over
+the seeds, on queries that no student saw, truth by people; a difference is paired, by seed and by row, with its 95%
+interval over queries ({_BOOTSTRAP:,} resamples of groups, the seeds held), bold where that leaves 0 out. CPU seconds
+of a training are a ratio to `{_REFERENCE}`'s.
 """
 
 
@@ -267,8 +268,8 @@ def _section(name: str, data: Data, student: str, runs: list[dict[str, Any]]) ->
     right = _teacher(data, test)
     lines = [
         f"## {name}, {student}\n",
-        f"{data.told}; {runs[0]['rows']:,} rows to learn from, {test.height:,} test rows in {resamples.groups} queries. "
-        f"The labels themselves are right on {right:.3f} of the test rows.\n",
+        f"{data.told}; {runs[0]['rows']:,} rows to learn from, {test.height:,} test rows in {resamples.groups} "
+        f"groups. The labels themselves are right on {right:.3f} of the test rows.\n",
         "| loss | seeds | AUC | difference | accuracy | difference | CPU s |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]

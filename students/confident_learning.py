@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from distill.labeling.errors import StudentError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
 _BUCKETS = 2**18
 
@@ -108,23 +112,26 @@ def label_issues(given: np.ndarray, probs: np.ndarray, *, most: float) -> np.nda
     return issues
 
 
-def _features(table: pl.DataFrame, inputs: Sequence[str]):  # type: ignore[no-untyped-def]
-    """The DCN's hashed features as 0 or 1 and its numbers, sparse ``[N, buckets + dense]``."""
-    from scipy.sparse import csr_matrix, hstack  # type: ignore[import-untyped]
+def _features(table: pl.DataFrame, inputs: Sequence[str]) -> csr_matrix:
+    """The DCN's hashed features, each row's of length one, and its numbers: sparse ``[N, found buckets + dense]``."""
+    from scipy.sparse import csr_matrix, hstack
 
     from distill.students.features import hash_rows
 
     hashed = hash_rows(table, inputs=inputs, buckets=_BUCKETS)
     ids = [np.unique(np.concatenate(slots)) for slots in hashed.slots]
-    starts = np.concatenate([[0], np.cumsum([len(part) for part in ids])])
-    found = csr_matrix((np.ones(starts[-1]), np.concatenate(ids), starts), shape=(table.height, _BUCKETS))
-    lengths = np.sqrt(np.maximum(found.sum(axis=1), 1.0))
-    return hstack([found.multiply(1.0 / lengths), csr_matrix(hashed.dense.astype(np.float64))], format="csr")
+    lengths = np.array([len(part) for part in ids])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    # Only buckets that occur: the solver's time goes by columns, and most of them are empty.
+    found, columns = np.unique(np.concatenate(ids), return_inverse=True)
+    values = np.repeat(1.0 / np.sqrt(np.maximum(lengths, 1)), lengths)
+    sparse = csr_matrix((values, columns, starts), shape=(table.height, len(found)))
+    return hstack([sparse, csr_matrix(hashed.dense.astype(np.float64))], format="csr")
 
 
-def _fitted(features, target: np.ndarray, weight: np.ndarray, judged) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _fitted(features: csr_matrix, target: np.ndarray, weight: np.ndarray, judged: csr_matrix) -> np.ndarray:
     from scipy.sparse import vstack
-    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+    from sklearn.linear_model import LogisticRegression
 
     present = np.flatnonzero((target * weight[:, None]).sum(axis=0) > 0)
     probs = np.zeros((judged.shape[0], target.shape[1]))

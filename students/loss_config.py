@@ -207,24 +207,3 @@ class Pruning(BaseModel):
     type: Literal["confident_learning"] = Field("confident_learning", description="how rows are found")
     folds: int = Field(5, ge=2, description="parts, cut by group; each is judged by a model of the others")
     most: float = Field(0.3, gt=0.0, lt=1.0, description="share of the weak rows that may go, at most")
-
-
-def task_problem(loss: AnyLoss, *, head: str, ordered: bool, positive: bool) -> str | None:
-    """Why a loss or head does not fit a task, or None.
-
-    Args:
-        loss: The loss.
-        head: The student's head.
-        ordered: Whether the task's labels are grades.
-        positive: Whether the task names a positive label.
-    """
-    if isinstance(loss, Rps | Emd) and not ordered:
-        return f"loss {loss.type} measures distances between grades, got labels without order; set task.ordered: true"
-    if isinstance(loss, MarginMse | Listwise) and not (ordered or positive):
-        return (
-            f"loss {loss.type} orders the rows of a query by grade, got labels without order or positive label; "
-            "set task.ordered: true or task.positive"
-        )
-    if head == "ordered" and not ordered:
-        return "head ordered has one score for all labels, got labels without order; set task.ordered: true"
-    return None

@@ -126,11 +126,6 @@ class ForwardCorrectionRule(LossRule):
             raise StudentError(
                 "forward_correction: no confusion matrices; fit_student estimates them, or give loss.matrices"
             )
-        for source, matrix in config.matrices.items():
-            if len(matrix) != labels:
-                raise StudentError(
-                    f"forward_correction: matrices.{source}: {len(matrix)} lines for {labels} labels; give one a label"
-                )
         self._sources = {source: number for number, source in enumerate(config.matrices)}
         self._confusions = torch.tensor([*config.matrices.values(), np.eye(labels).tolist()], dtype=torch.float32)
 
@@ -190,8 +185,13 @@ def loss_rule(config: AnyLoss, *, task: Task) -> LossRule:
         case Gce():
             return RowRule(partial(noise_losses.generalised_cross_entropy_rows, q=config.q), robust=True)
         case Sce():
-            settings = {"alpha": config.alpha, "beta": config.beta, "log_zero": config.log_zero}
-            return RowRule(partial(noise_losses.symmetric_cross_entropy_rows, **settings), robust=True)
+            symmetric = partial(
+                noise_losses.symmetric_cross_entropy_rows,
+                alpha=config.alpha,
+                beta=config.beta,
+                log_zero=config.log_zero,
+            )
+            return RowRule(symmetric, robust=True)
     return RowRule(_row_loss(config))
 
 

@@ -11,7 +11,8 @@ from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.confident_learning import label_issues, out_of_fold_probs
 from distill.students.config import HUMAN, StudentConfig
-from distill.students.loss_config import ForwardCorrection, Pruning, task_problem
+from distill.students.loss_config import ForwardCorrection, Pruning
+from distill.students.task_fit import student_problems
 from distill.students.training_set import TrainingSet
 
 PRUNED_FILE = "pruned.parquet"
@@ -39,9 +40,9 @@ def prepare_weak_labels(config: StudentConfig, training: TrainingSet, *, task: T
     Raises:
         StudentError: The loss or head does not fit the task, or there is nothing to estimate from.
     """
-    problem = task_problem(config.loss, head=config.head, ordered=task.ordered, positive=task.positive is not None)
-    if problem is not None:
-        raise StudentError(problem)
+    problems = [f"{key}: {text}" for key, text in student_problems(config, task)]
+    if problems:
+        raise StudentError("; ".join(problems))
     pruned = None
     if config.prune is not None:
         training, pruned = prune(training, config.prune, task=task, seed=seed)
