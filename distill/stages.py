@@ -411,7 +411,7 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
             _votes_digest(folder.votes) if from_teachers else None,
             config.model_dump(mode="json"),
             path_digest(Path(base) / "config.json") if base and (Path(base) / "config.json").is_file() else None,
-            [task.labels, task.inputs, task.positive],
+            [task.labels, task.inputs, task.positive, task.ordered],
             session.recipe.seed,
         ],
         outputs=[folder.student(name)],

@@ -98,18 +98,18 @@ class EarlyLearningRule(LossRule):
         # As in the authors' code: a certain prediction would make 1 - <p, m> zero.
         probs = logits.detach().float().softmax(dim=-1).clamp(1e-4, 1.0 - 1e-4)
         probs = probs / probs.sum(dim=-1, keepdim=True)
-        if self._memory is None:
-            self._memory = torch.zeros(self._size, logits.shape[-1])
+        memory = torch.zeros(self._size, logits.shape[-1]) if self._memory is None else self._memory
+        self._memory = memory = memory.to(logits.device)
         kept = self._config.momentum
         real = columns["weight"] > 0
-        for row, predicted in gathered(columns["row"][real].cpu(), probs[real].cpu()):
-            self._memory[row] = kept * self._memory[row] + (1.0 - kept) * predicted
-        remembered = self._memory[columns["row"].cpu()].to(logits.device)
+        for row, predicted in gathered(columns["row"][real], probs[real]):
+            memory[row] = kept * memory[row] + (1.0 - kept) * predicted
+        remembered = memory[columns["row"]]
         return noise_losses.early_learning_rows(logits, columns["target"], remembered, strength=self._config.strength)
 
     def state_dict(self) -> dict[str, Any]:
         """The memory."""
-        return {} if self._memory is None else {"memory": self._memory.clone()}
+        return {} if self._memory is None else {"memory": self._memory.cpu().clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The memory."""
@@ -215,17 +215,17 @@ def _row_loss(config: AnyLoss) -> losses.RowLoss:
 
 
 def gathered(*parts: Tensor) -> list[tuple[Tensor, ...]]:
-    """The CPU tensors of every process, in their order; only its own where there is one process.
+    """The tensors of every process, in their order; only its own where there is one process.
 
-    Every process must call it as often as the others; parts may differ in size.
+    Every process must call it as often as the others; parts may differ in length.
     """
     from torch import distributed
 
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
         return [parts]
     found: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(found, parts)
-    return found
+    distributed.all_gather_object(found, tuple(part.cpu() for part in parts))
+    return [tuple(part.to(own.device) for part, own in zip(other, parts, strict=True)) for other in found]
 
 
 def small_loss_kept(row_losses: Tensor, weak: Tensor, *, drop: float) -> Tensor:
@@ -243,9 +243,8 @@ def small_loss_kept(row_losses: Tensor, weak: Tensor, *, drop: float) -> Tensor:
         ``[B]`` float, 1 for a row that stays.
     """
     own = row_losses.detach().float()
-    ranked = torch.cat([part for (part,) in gathered(own[weak].cpu())]).sort().values
+    ranked = torch.cat([part for (part,) in gathered(own[weak])]).sort().values
     left_out = int(drop * len(ranked))
     if left_out == 0:
         return torch.ones_like(own)
-    border = ranked[len(ranked) - left_out - 1] if left_out < len(ranked) else ranked[0]
-    return (~weak | (own <= border.to(own.device))).float()
+    return (~weak | (own <= ranked[-left_out - 1])).float()
