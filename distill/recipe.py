@@ -20,6 +20,7 @@ from distill.recipe_problems import describe_problems, suggest
 from distill.recipe_teachers import teacher_names, teacher_problems
 from distill.secrets import secret_problems, without_secrets
 from distill.students.config import StudentConfig
+from distill.students.task_fit import student_problems
 from distill.teachers.config import TeacherConfig
 from distill.yaml_source import Location, YamlSource
 
@@ -234,6 +235,7 @@ def _cross_checks(recipe: Recipe) -> list[tuple[Location, str]]:
                 problems.append((("students", name, "train_on"), text))
             elif source == "labels" and not recipe.teachers:
                 problems.append((("students", name, "train_on"), "there are no teachers whose votes become labels"))
+        problems += [(("students", name, key), text) for key, text in student_problems(student, recipe.task)]
     problems += cascade_problems(recipe.labeling, recipe.teachers, positive=has_positive(recipe.task))
     if recipe.task and recipe.data:
         gold_values = set((recipe.data.gold_map or {}).values())

@@ -397,7 +397,11 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
             on_progress=lambda state: _show_training(session, name, state),
         )
         facts = {"parameters": fitted.parameters, "train_s": round(fitted.seconds, 3), "rows": training.counts}
-        return Ended(f"{fitted.parameters:,} parameters on {len(training.train):,} rows", facts=facts)
+        said = f"{fitted.parameters:,} parameters on {fitted.rows:,} rows"
+        if config.prune is not None:
+            facts["pruned"] = fitted.pruned
+            said += f", {fitted.pruned:,} left out as mislabeled"
+        return Ended(said, facts=facts)
 
     session.stage(
         f"train:{name}",
@@ -407,7 +411,7 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
             _votes_digest(folder.votes) if from_teachers else None,
             config.model_dump(mode="json"),
             path_digest(Path(base) / "config.json") if base and (Path(base) / "config.json").is_file() else None,
-            [task.labels, task.inputs, task.positive],
+            [task.labels, task.inputs, task.positive, task.ordered],
             session.recipe.seed,
         ],
         outputs=[folder.student(name)],

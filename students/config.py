@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from distill.students.loss_config import LossConfig, Pruning, SoftCe
+
 HUMAN = "human"
 """In ``train_on``: gold labels of split ``train``."""
 LABELS = "labels"
 """In ``train_on``: the merged labels of every split but ``test``."""
 
-LossName = Literal["soft_ce", "hard_ce"]
+Head = Literal["nominal", "ordered"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -26,12 +28,24 @@ class _TrainingConfig(BaseModel):
         description="where targets come from: human (gold of split train), labels (the merged labels of every split "
         "but test), or the name of a teacher; of several, the first that has a target for a row gives it",
     )
-    loss: LossName = Field("soft_ce", description="soft_ce learns the distribution, hard_ce only its top label")
+    loss: LossConfig = Field(SoftCe(), description="what is minimised: a loss's name, or a mapping with its settings")
+    head: Head = Field(
+        "nominal", description="nominal gives every label a score of its own, ordered one score for all grades"
+    )
+    human_weight: float = Field(
+        1.0, gt=0.0, description="how many times as hard as others a row pulls whose target is people's"
+    )
     label_smoothing: float = Field(
         0.0, ge=0.0, lt=1.0, description="share of every target that is spread evenly over the labels"
     )
     confidence_weight: bool = Field(
         False, description="weigh every row by the confidence of its target as well as by its own weight"
+    )
+    n_eff_weight: bool = Field(
+        False, description="weigh every row by the effective votes behind its target; people's like the best of them"
+    )
+    prune: Pruning | None = Field(
+        None, description="leave rows out before training whose label others like them contradict; {} for the defaults"
     )
     weight_decay: float = Field(0.01, ge=0.0, description="decoupled (AdamW) decay of every matrix")
     warmup: float = Field(0.1, ge=0.0, lt=1.0, description="share of all steps in which the learning rate rises")

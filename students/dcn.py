@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from distill.students.ordered_head import OrderedHead
+
 
 class CrossLayer(nn.Module):
     """One full-rank cross layer: ``x_{l+1} = x_0 * (W x_l + b) + x_l``, ``*`` by element.
@@ -38,6 +40,7 @@ class DeepCrossNetwork(nn.Module):
         cross_layers: Cross layers.
         hidden: Widths of the deep part.
         dropout: Share of the deep part's units dropped in training.
+        ordered: Whether the labels share one score, see :class:`distill.students.ordered_head.OrderedHead`.
     """
 
     def __init__(  # noqa: PLR0913 (the shape of a network is this many numbers)
@@ -51,6 +54,7 @@ class DeepCrossNetwork(nn.Module):
         cross_layers: int,
         hidden: Sequence[int],
         dropout: float,
+        ordered: bool = False,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(buckets, embedding_dim)
@@ -65,7 +69,8 @@ class DeepCrossNetwork(nn.Module):
         for size_in, size_out in zip([width, *hidden], hidden, strict=False):
             layers += [nn.Linear(size_in, size_out), nn.ReLU(), nn.Dropout(dropout)]
         self.deep = nn.Sequential(*layers)
-        self.head = nn.Linear(width + (hidden[-1] if hidden else width), labels)
+        state = width + (hidden[-1] if hidden else width)
+        self.head = OrderedHead(state, labels) if ordered else nn.Linear(state, labels)
 
     def standardise(self, dense: Tensor) -> None:
         """Sets the mean and scale of the numbers from the training rows, ``[N, dense]``.

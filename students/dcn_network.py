@@ -48,6 +48,7 @@ class DcnNetwork:
             cross_layers=config.cross_layers,
             hidden=config.hidden,
             dropout=config.dropout,
+            ordered=config.head == "ordered",
         )
 
     @classmethod

@@ -62,6 +62,8 @@ class EncoderNetwork:
         """
         from transformers import AutoConfig, AutoTokenizer
 
+        from distill.students.ordered_head import put_ordered_head
+
         source = base_folder(config.base)
         try:
             model_config = AutoConfig.from_pretrained(source)
@@ -74,6 +76,8 @@ class EncoderNetwork:
         model_config.problem_type = "single_label_classification"
         _set_dropout(model_config, config.dropout)
         model = _load_model(source, name=config.base, config=model_config)
+        if config.head == "ordered":
+            put_ordered_head(model, outside=model.base_model_prefix)
         limit = getattr(model_config, "max_position_embeddings", None) or config.max_length
         template, length = PairTemplate(tuple(inputs)), min(config.max_length, limit)
         matching = MatchTokens(inputs, tokenizer) if config.match_tokens and len(inputs) > 1 else None
@@ -147,8 +151,10 @@ class EncoderNetwork:
         return "pooler" in name or not name.startswith(f"{self.model.base_model_prefix}.")
 
     def save(self, folder: Path) -> None:
-        """Writes what ``AutoModelForSequenceClassification`` and ``AutoTokenizer`` load."""
-        self.model.save_pretrained(folder)  # type: ignore[operator]
+        """Writes what ``AutoModelForSequenceClassification`` and ``AutoTokenizer`` load, an ordered head too."""
+        from distill.students.ordered_head import plain_state
+
+        self.model.save_pretrained(folder, state_dict=plain_state(self.model))  # type: ignore[operator]
         self._tokenizer.save_pretrained(folder)
 
     def _cut(self, text: str, limit: int) -> str:

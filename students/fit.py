@@ -28,6 +28,7 @@ from distill.students.job import EpochRecord, FitProgress, Job, JobResult
 from distill.students.student import Calibration, Student, StudentInfo, load_student
 from distill.students.train import ERROR_FILE, PROGRESS_MARK, train
 from distill.students.training_set import TrainingSet, one_hot
+from distill.students.weak_labels import PRUNED_FILE, prepare_weak_labels
 
 _FEWEST_ROWS_TO_CALIBRATE = 20
 _REPORTED_STDERR = 2000
@@ -47,6 +48,7 @@ class FitResult:
         precision: ``fp32`` or ``bf16``, as it was trained.
         calibration: How its probabilities were set right.
         history: One record an epoch.
+        pruned: Rows that ``prune`` left out; they are in ``pruned.parquet`` of the folder.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class FitResult:
     precision: str
     calibration: Calibration
     history: tuple[EpochRecord, ...]
+    pruned: int = 0
 
 
 def fit_student(
@@ -92,14 +95,18 @@ def fit_student(
     if training.train.is_empty():
         raise StudentError("training: no rows to learn from; see train_on and validation in the student's section")
     out.parent.mkdir(parents=True, exist_ok=True)
+    config, training, pruned = prepare_weak_labels(config, training, task=task, seed=seed)
     with _job_folder(out) as folder:
         job = Job(folder, config, labels=task.labels, inputs=task.inputs, seed=seed)
+        job = replace(job, positive=task.positive, ordered=task.ordered)
         job.write(training)
         result = train(job, on_progress=on_progress) if config.devices == 1 else _torchrun(job, on_progress)
         info = _info(job, task=task, training=training, result=result)
         info.write(job.student_folder)
         info = replace(info, calibration=_calibrate(load_student(job.student_folder), calibration, training, task))
         info.write(job.student_folder)
+        if pruned is not None:
+            pruned.write_parquet(job.student_folder / PRUNED_FILE)
         if out.exists():
             shutil.rmtree(out)
         job.student_folder.replace(out)
@@ -113,6 +120,7 @@ def fit_student(
         precision=result.precision,
         calibration=info.calibration,
         history=result.history,
+        pruned=0 if pruned is None else pruned.height,
     )
 
 

@@ -11,6 +11,7 @@ import polars as pl
 from pydantic import TypeAdapter
 
 from distill.labeling.errors import StudentError
+from distill.labeling.task import Task
 from distill.students.config import StudentConfig
 from distill.students.training_set import TrainingSet
 
@@ -80,6 +81,8 @@ class Job:
         labels: The task's labels, in order.
         inputs: Input columns, the query first.
         seed: Seed of the head, the order and the dropout.
+        positive: The task's positive label, where it has one.
+        ordered: Whether the labels are grades.
     """
 
     folder: Path
@@ -87,6 +90,13 @@ class Job:
     labels: tuple[str, ...]
     inputs: tuple[str, ...]
     seed: int
+    positive: str | None = None
+    ordered: bool = False
+
+    @property
+    def task(self) -> Task:
+        """What the training needs of the task: labels, inputs, positive label and order."""
+        return Task(labels=self.labels, inputs=self.inputs, positive=self.positive, ordered=self.ordered)
 
     @property
     def student_folder(self) -> Path:
@@ -103,6 +113,8 @@ class Job:
             "labels": self.labels,
             "inputs": self.inputs,
             "seed": self.seed,
+            "positive": self.positive,
+            "ordered": self.ordered,
         }
         (self.folder / "job.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
 
@@ -118,7 +130,15 @@ class Job:
         except (OSError, ValueError) as error:
             raise StudentError(f"{folder}: no training job ({error}); give the folder of a job.json") from error
         config = _CONFIG.validate_python(spec["config"])
-        return cls(folder, config, tuple(spec["labels"]), tuple(spec["inputs"]), spec["seed"])
+        return cls(
+            folder,
+            config,
+            tuple(spec["labels"]),
+            tuple(spec["inputs"]),
+            spec["seed"],
+            positive=spec.get("positive"),
+            ordered=spec.get("ordered", False),
+        )
 
     def rows(self) -> TrainingSet:
         """Reads the rows back."""

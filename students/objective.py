@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from distill.students.losses import loss_of
+from distill.labeling.task import Task
+from distill.students.config import HUMAN
+from distill.students.losses import mean_over_rows, soft_cross_entropy_rows
 from distill.students.network import Example, Network
 
 if TYPE_CHECKING:
@@ -39,9 +41,11 @@ class Objective(ABC):
 
     Attributes:
         epoch: Of the training, from 0; set by the Trainer before each.
+        rows_together: Rows of a group that batches keep together, by a column ``group``; 1 for any order.
     """
 
     epoch: int = 0
+    rows_together: int = 1
 
     def read(self, network: Network, table: pl.DataFrame) -> Sequence[Example]:
         """Examples of a table of :class:`distill.students.training_set.TrainingSet`, as the network collates them."""
@@ -76,21 +80,63 @@ class Objective(ABC):
 
 
 class LabelObjective(Objective):
-    """The loss that the recipe names, between the network's scores and the rows' target distributions."""
+    """The loss that the recipe names, between the network's scores and the rows' target distributions.
 
-    def __init__(self, config: StudentConfig) -> None:
-        self._config = config
+    Rows of source ``human`` are learned by soft cross-entropy where the loss is one that expects wrong labels, and are
+    never left out by ``small_loss``. Outside training every loss is soft cross-entropy, and nothing is remembered.
+
+    Args:
+        config: The student's section.
+        task: For losses that need the labels' number or order.
+
+    Raises:
+        StudentError: The loss lacks what it needs.
+    """
+
+    def __init__(self, config: StudentConfig, *, task: Task) -> None:
+        from distill.students.loss_rules import loss_rule
+
+        self._rule = loss_rule(config.loss, task=task)
+        self._small_loss = config.loss.small_loss
+        self._spares_humans = self._rule.robust or self._small_loss is not None
+        self.rows_together = self._rule.rows_together
 
     def columns(self, table: pl.DataFrame) -> dict[str, np.ndarray]:
-        """``target`` and ``weight``."""
-        return target_columns(table)
+        """``target`` and ``weight``, and what the loss needs: ``human``, ``row``, ``source`` or ``group``."""
+        found = target_columns(table) | self._rule.columns(table)
+        if self._spares_humans:
+            found["human"] = (table["source"] == HUMAN).to_numpy()
+        return found
 
     def loss(
         self, network: Network, model: nn.Module, batch: Mapping[str, Tensor], columns: Mapping[str, Tensor]
     ) -> StepLoss:
         """See :mod:`distill.students.losses`."""
         logits = network.forward(model, batch).logits
-        return StepLoss(loss_of(self._config.loss, logits, columns["target"], weight=columns["weight"]), logits)
+        return StepLoss(self.cost(logits, columns, training=model.training), logits)
+
+    def cost(self, logits: Tensor, columns: Mapping[str, Tensor], *, training: bool) -> Tensor:
+        """The loss of logits that are there already, for objectives that add to it; as :meth:`loss`."""
+        weight = columns["weight"]
+        if not training:
+            return mean_over_rows(soft_cross_entropy_rows(logits, columns["target"]), weight)
+        rows = self._rule.rows(logits, columns)
+        if self._rule.robust:
+            rows = rows.where(~columns["human"], soft_cross_entropy_rows(logits, columns["target"]))
+        if self._small_loss is not None:
+            from distill.students.loss_rules import small_loss_kept
+
+            drop = self._small_loss.drop * min(self.epoch / self._small_loss.ramp_epochs, 1.0)
+            weight = weight * small_loss_kept(rows, ~columns["human"] & (weight > 0), drop=drop)
+        return mean_over_rows(rows, weight)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the loss remembers of the rows, if it is one that does."""
+        return self._rule.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes the memory up."""
+        self._rule.load_state_dict(state)
 
 
 def target_columns(table: pl.DataFrame) -> dict[str, np.ndarray]:
@@ -99,6 +145,10 @@ def target_columns(table: pl.DataFrame) -> dict[str, np.ndarray]:
     return {"target": target, "weight": table["weight"].to_numpy().astype(np.float32)}
 
 
-def objective_for(config: StudentConfig) -> Objective:
-    """The objective of a student's section."""
-    return LabelObjective(config)
+def objective_for(config: StudentConfig, *, task: Task) -> Objective:
+    """The objective of a student's section.
+
+    Raises:
+        StudentError: The loss lacks what it needs.
+    """
+    return LabelObjective(config, task=task)

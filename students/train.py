@@ -23,7 +23,7 @@ from distill.students.job import FitProgress, Job, JobResult
 from distill.students.network import Network
 from distill.students.objective import Objective, objective_for
 from distill.students.surroundings import environment_kept, quiet, seeded, threads_set
-from distill.students.training_set import smooth, weigh_by_confidence
+from distill.students.training_set import smooth, weigh
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -77,7 +77,7 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
     config = job.config
     network = new_network(config, labels=job.labels, inputs=job.inputs)
     rows = job.rows()
-    objective = objective_for(config)
+    objective = objective_for(config, task=job.task)
     train_examples = _examples(network, rows.train, config, objective)
     validation = None if rows.validation.is_empty() else _examples(network, rows.validation, config, objective)
     network.prepare(train_examples.examples)
@@ -118,7 +118,9 @@ def _examples(network: Network, table: pl.DataFrame, config: StudentConfig, obje
     from distill.students.batches import Examples
 
     table = smooth(table, share=config.label_smoothing)
-    table = weigh_by_confidence(table) if config.confidence_weight else table
+    table = weigh(
+        table, confidence=config.confidence_weight, n_eff=config.n_eff_weight, human_weight=config.human_weight
+    )
     return Examples(objective.read(network, table), objective.columns(table))
 
 

@@ -25,6 +25,7 @@ from transformers import (
 from distill.labeling.errors import StudentError
 from distill.students.batches import Examples, LengthGroupedBatches
 from distill.students.config import StudentConfig
+from distill.students.grouped_batches import GroupedBatches
 from distill.students.job import EpochRecord, FitProgress
 from distill.students.network import Example, Network
 from distill.students.objective import Objective
@@ -106,13 +107,17 @@ class DistributionTrainer(Trainer):
         self._config = config
         self._objective = objective
         self._train = train
-        self.batches = LengthGroupedBatches(
-            [network.size(example) for example in train.examples],
-            batch_size=config.batch_size,
-            seed=arguments.seed,
-            processes=arguments.world_size,
-            process=arguments.process_index,
-        )
+        shape = {
+            "batch_size": config.batch_size,
+            "seed": arguments.seed,
+            "processes": arguments.world_size,
+            "process": arguments.process_index,
+        }
+        self.batches: LengthGroupedBatches | GroupedBatches
+        if objective.rows_together > 1:
+            self.batches = GroupedBatches(train.columns["group"], rows_together=objective.rows_together, **shape)
+        else:
+            self.batches = LengthGroupedBatches([network.size(example) for example in train.examples], **shape)
         super().__init__(
             model=network.model,
             args=arguments,
@@ -185,7 +190,7 @@ def _validation_loss(prediction: EvalPrediction) -> dict[str, float]:
 class _EpochCounter(TrainerCallback):
     """Tells the sampler and the objective which epoch it is."""
 
-    def __init__(self, batches: LengthGroupedBatches, objective: Objective) -> None:
+    def __init__(self, batches: LengthGroupedBatches | GroupedBatches, objective: Objective) -> None:
         self._batches = batches
         self._objective = objective
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import polars as pl
 
 from distill.labeling.errors import StudentError
@@ -21,6 +22,13 @@ _KNOWN: dict[str, pl.DataType] = {
     "clauses": pl.List(pl.String()),
 }
 """What is known of a target beside the target."""
+_PAIRED: dict[str, pl.DataType] = {
+    "row_id": pl.String(),
+    "source": pl.String(),
+    "gold": pl.String(),
+    "target": pl.List(pl.Float64()),
+    "weight": pl.Float64(),
+}
 
 
 @dataclass(frozen=True)
@@ -37,10 +45,14 @@ class TrainingSet:
     Attributes:
         train: Rows to learn from.
         validation: Rows of other groups, held out; empty where no share was asked for.
+        paired: Rows of ``train``'s groups of which people and a source of ``train_on`` both said something, whichever
+            gave the target: ``row_id``, ``source``, ``gold`` str (split ``train`` only), ``target`` List[f64] (the
+            source's), ``weight``. What the source confuses is learned from it.
     """
 
     train: pl.DataFrame
     validation: pl.DataFrame
+    paired: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_PAIRED))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -70,7 +82,7 @@ def training_set(
     ========== ============================================ =======================================================
 
     ``human`` never takes the gold of split ``audit``, which is kept for calibrating and auditing. The weight is the
-    row's own (how often it occurs), scaled to mean 1; :func:`weigh_by_confidence` brings confidence in.
+    row's own (how often it occurs), scaled to mean 1; :func:`weigh` brings confidence in.
 
     Args:
         rows: The rows table.
@@ -101,17 +113,50 @@ def training_set(
         raise StudentError(_nothing_left(sources, rows))
     joined = joined.with_columns(pl.col("weight") / pl.col("weight").mean())
     held_out = _held_out(joined["group"], share=validation_share, seed=seed)
-    return TrainingSet(train=joined.filter(~held_out), validation=joined.filter(held_out))
+    train, validation = joined.filter(~held_out), joined.filter(held_out)
+    gold = usable.filter(pl.col("gold").is_in(list(task.labels)) & (pl.col("split") == "train"))
+    gold = gold.filter(~pl.col("group").is_in(validation["group"].implode()))
+    paired = pl.concat(targets).filter(pl.col("source") != HUMAN).join(gold, on="row_id", how="inner")
+    return TrainingSet(train, validation, paired.select(pl.col(name).cast(kind) for name, kind in _PAIRED.items()))
 
 
-def weigh_by_confidence(table: pl.DataFrame) -> pl.DataFrame:
-    """Multiplies each weight by the target's highest probability, and scales the weights back to mean 1.
+def weigh(
+    table: pl.DataFrame, *, confidence: bool = False, n_eff: bool = False, human_weight: float = 1.0
+) -> pl.DataFrame:
+    """Brings into the weights how far each target is to be trusted, and scales them back to mean 1.
 
-    A soft target already pulls less the flatter it is, so this matters for ``hard_ce``, which forgets the
-    distribution otherwise.
+    Args:
+        table: As in :class:`TrainingSet`.
+        confidence: Multiply by ``confidence``; by the target's highest probability where none is known. A soft target
+            already pulls less the flatter it is, so this matters most for losses that forget the distribution, and for
+            merged labels, whose confidence counts votes that err together once.
+        n_eff: Multiply by ``n_eff``, since the variance of a mean of votes goes with its inverse; rows of people and
+            others without one by the greatest in the table.
+        human_weight: Multiplies the rows of source ``human``.
     """
-    weight = pl.col("weight") * pl.col("target").list.max()
-    return table.with_columns(weight=weight / weight.mean())
+    weight = pl.col("weight")
+    if confidence:
+        weight = weight * pl.coalesce("confidence", pl.col("target").list.max())
+    if n_eff:
+        weight = weight * pl.coalesce("n_eff", pl.col("n_eff").max(), pl.lit(1.0))
+    if human_weight != 1.0:
+        weight = weight * pl.when(pl.col("source") == HUMAN).then(human_weight).otherwise(1.0)
+    return table.with_columns(weight=weight / weight.mean()) if confidence or n_eff or human_weight != 1.0 else table
+
+
+def grades(task: Task) -> np.ndarray:
+    """Grade of each label, ``[K]``: 1 for the best down to 0 for the worst in even steps.
+
+    Of labels without order the positive one has 1 and the others 0.
+
+    Raises:
+        StudentError: The labels have neither order nor a positive one.
+    """
+    if task.ordered:
+        return np.linspace(1.0, 0.0, len(task.labels))
+    if task.positive_index is None:
+        raise StudentError(f"task: the labels {list(task.labels)} have no grades; set task.ordered or task.positive")
+    return np.eye(len(task.labels))[task.positive_index]
 
 
 def smooth(table: pl.DataFrame, *, share: float) -> pl.DataFrame:

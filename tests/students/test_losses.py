@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from distill.students.losses import hard_cross_entropy, loss_of, soft_cross_entropy
+from distill.students.losses import hard_cross_entropy, soft_cross_entropy
 
 
 def _reference(logits: list[list[float]], target: list[list[float]], weight: list[float]) -> float:
@@ -56,12 +56,6 @@ def test_hard_cross_entropy_is_torch_cross_entropy_to_the_top_label() -> None:
     found = hard_cross_entropy(torch.tensor(LOGITS), torch.tensor(TARGET))
     expected = torch.nn.functional.cross_entropy(torch.tensor(LOGITS), torch.tensor([0, 1, 1]))
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
-
-
-def test_names_choose_the_loss() -> None:
-    logits, target = torch.tensor(LOGITS), torch.tensor(TARGET)
-    assert float(loss_of("soft_ce", logits, target)) == float(soft_cross_entropy(logits, target))
-    assert float(loss_of("hard_ce", logits, target)) == float(hard_cross_entropy(logits, target))
 
 
 def test_gradient_is_that_of_the_divergence() -> None:

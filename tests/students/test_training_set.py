@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.labeling.vote import Vote, votes_frame
-from distill.students.training_set import smooth, training_set, weigh_by_confidence
+from distill.students.training_set import smooth, training_set, weigh
 
 _KNOWN = ["confidence", "n_eff", "trace", "clauses"]
 
@@ -106,7 +106,7 @@ def test_confidence_weights(rows: pl.DataFrame, task: Task) -> None:
         Vote("0-0", "quick", "f", "labeled", label="exact", probs=[0.8, 0.1, 0.1], probs_source="verbal"),
         Vote("0-1", "quick", "f", "labeled", label="exact", probs=[0.4, 0.3, 0.3], probs_source="verbal"),
     )
-    found = weigh_by_confidence(training_set(rows, train_on="quick", labels=None, votes=votes, task=task).train)
+    found = weigh(training_set(rows, train_on="quick", labels=None, votes=votes, task=task).train, confidence=True)
     # 0.8 and 0.4, over their mean 0.6.
     assert found["weight"].to_list() == pytest.approx([4 / 3, 2 / 3])
 
