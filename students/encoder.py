@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,8 +109,10 @@ class EncoderNetwork:
     def reading(self) -> list[object]:
         """All that the examples of a row follow from, beside the row: what kept examples are found by."""
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
-        tokenizer = backend.to_str() if backend is not None else repr(sorted(self._tokenizer.get_vocab().items()))
-        digest = hashlib.blake2b(tokenizer.encode(), digest_size=16).hexdigest()
+        said = json.loads(backend.to_str()) if backend is not None else self._tokenizer.get_vocab()
+        # Set anew by every call, so that they say nothing of this tokenizer.
+        said = {name: value for name, value in said.items() if name not in ("truncation", "padding")}
+        digest = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
         names = sorted(self._tokenizer.model_input_names)
         return ["encoder", digest, names, self._template.inputs, self._max_length, self._match_tokens is not None]
 

@@ -18,6 +18,7 @@ from distill.students.checkpoints import newest_checkpoint, read_ours, seal, wri
 from distill.students.config import DcnConfig, EncoderConfig, StudentConfig
 from distill.students.fit import FitResult, fit_student
 from distill.students.student import load_student
+from distill.students.trainer import DistributionTrainer
 from distill.students.training_set import TrainingSet, training_set
 
 # Trains what the arguments say, and kills itself with SIGKILL before the given step.
@@ -104,9 +105,20 @@ def test_a_killed_training_ends_like_one_that_was_not(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "rows.parquet", "whole"]
 
 
-def test_another_recipe_never_goes_on_from_a_checkpoint(rows: pl.DataFrame, task: Task, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_checkpoint_and_another_recipe_does_not_take_it_up(
+    rows: pl.DataFrame, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = _config("dcn", tmp_path)
-    _killed(config, rows, task, out=tmp_path / "s", dies_at=14)
+    step = DistributionTrainer.training_step
+
+    def interrupted(self: Any, *args: Any, **options: Any) -> Any:
+        if self.state.global_step == 14:
+            raise KeyboardInterrupt
+        return step(self, *args, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(DistributionTrainer, "training_step", interrupted)
+        fit_student(config, _set(rows, task), task=task, out=tmp_path / "s", seed=3)
     assert newest_checkpoint(tmp_path / ".s.job" / "checkpoints") is not None
     changed = config.model_copy(update={"lr": 1e-2})
     assert fit_student(changed, _set(rows, task), task=task, out=tmp_path / "s", seed=3).resumed_at == 0
