@@ -18,10 +18,10 @@ _KNOWN = frozenset({"bert", "roberta", "xlm-roberta", "camembert"})
 
 
 def read_first_token_only(model: nn.Module) -> bool:
-    """Makes the last layer give the state of the first token alone, ``[B, 1, D]``.
+    """Makes the last layer give the state of the first token alone, ``[B, 1, D]``, whenever the classifier is called.
 
-    Parameters, their names and what is saved stay as they are. Attention weights and the last hidden state of the other
-    tokens are no longer to be had from this model, so a head that reads them must not be given it.
+    Parameters, their names and what is saved stay as they are. Whoever calls ``model.base_model`` gets every token's
+    state, as before. A head put on the classifier must read the first token only.
 
     Args:
         model: A sequence classifier of transformers.
@@ -34,25 +34,36 @@ def read_first_token_only(model: nn.Module) -> bool:
         return False
     encoder: Any = model.base_model
     layer = encoder.encoder.layer[-1]
-    layer.forward = MethodType(_first_token_of_layer, layer)
+    layer.first_token_only = False
+    layer.forward = MethodType(_forward_of_layer, layer)
+
+    def switch(on: bool) -> None:
+        layer.first_token_only = on
+
+    # Hooks, since a forward of our own would hide the classifier's parameters from the Trainer and from exporters.
+    model.register_forward_pre_hook(lambda *_: switch(True))
+    model.register_forward_hook(lambda *_: switch(False), always_call=True)
     return True
 
 
-def _first_token_of_layer(
-    layer: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **options: Any
+def _forward_of_layer(
+    layer: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, *more: Any, **options: Any
 ) -> Tensor:
     """The layer's forward pass, as transformers' ``BertLayer``, with one query a row."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
     from transformers.models.bert.modeling_bert import eager_attention_forward
 
     attention = layer.attention.self
-    if attention.config._attn_implementation not in ("eager", "sdpa"):
-        return type(layer).forward(layer, hidden_states, attention_mask, *_, **options)
+    # Gradient checkpointing calls the layer again in the backward pass, when the classifier is not running.
+    whole = not layer.first_token_only or (layer.gradient_checkpointing and layer.training)
+    if whole or attention.config._attn_implementation not in ("eager", "sdpa"):
+        return type(layer).forward(layer, hidden_states, attention_mask, *more, **options)
     first = hidden_states[:, :1]
-    heads = (len(hidden_states), -1, attention.num_attention_heads, attention.attention_head_size)
-    query = attention.query(first).view(heads).transpose(1, 2)
-    key = attention.key(hidden_states).view(heads).transpose(1, 2)
-    value = attention.value(hidden_states).view(heads).transpose(1, 2)
+    # Sizes are taken from shapes, not by len(): an exporter that traces the model would fix the size of a batch.
+    of_one, of_all = ((*states.shape[:-1], -1, attention.attention_head_size) for states in (first, hidden_states))
+    query = attention.query(first).view(of_one).transpose(1, 2)
+    key = attention.key(hidden_states).view(of_all).transpose(1, 2)
+    value = attention.value(hidden_states).view(of_all).transpose(1, 2)
     if attention_mask is not None:
         attention_mask = attention_mask[..., :1, :]
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention_forward)

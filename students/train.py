@@ -108,7 +108,7 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
         trainer.train()
     else:
         trainer.resume(checkpoint)
-    network.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).cpu()
+    network.model = trainer.trained_model()
     if vocabulary is not None:
         vocabulary.restore()
     result = JobResult(

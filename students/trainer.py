@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from distill.students.reporter import VALIDATION_LOSS
 from distill.students.vocabulary_cut import VocabularyCut
 
 _REPORTS_A_TRAINING = 100
+_SHARDS = ("fsdp", "deepspeed")
 
 
 def training_arguments(
@@ -62,6 +64,7 @@ def training_arguments(
         **config.trainer,
     }
     _require_reports(settings["report_to"])
+    _require_shards(config)
     try:
         arguments = TrainingArguments(
             output_dir=str(folder),
@@ -91,6 +94,13 @@ def training_arguments(
         # One process with several visible GPUs would be wrapped in DataParallel, which is slower than one of them.
         arguments._n_gpu = 1
     return arguments
+
+
+def _require_shards(config: StudentConfig) -> None:
+    asked = [name for name in _SHARDS if config.trainer.get(name)]
+    if asked and not torch.cuda.is_available():
+        # accelerate passes over both on CPUs without a word.
+        raise StudentError(f"trainer.{asked[0]}: shards a model over GPUs, and there is none here; leave it out")
 
 
 def _require_reports(report_to: str) -> None:
@@ -148,6 +158,10 @@ class DistributionTrainer(Trainer):
         self._best = best
         self._vocabulary = material.vocabulary
         self.batches = material.batches
+        sharded = any(self._config.trainer.get(name) for name in _SHARDS)
+        self._whole_model = deepcopy(network.model) if sharded else None
+        if sharded:
+            best.weights_of = self._gathered
         super().__init__(
             model=network.model,
             args=arguments,
@@ -220,6 +234,23 @@ class DistributionTrainer(Trainer):
         self._objective.load_state_dict(objective)
         self.train(resume_from_checkpoint=str(checkpoint))
 
+    def trained_model(self) -> nn.Module:
+        """The model of the best epoch, on the CPU and out of every wrapper; where it was sharded, in the first process.
+
+        Raises:
+            RuntimeError: The gathered weights are not whole.
+        """
+        if self._whole_model is None:
+            return cast("nn.Module", self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).cpu())
+        weights = self._best.weights or self._gathered(self.model_wrapped)
+        if self.is_world_process_zero():
+            self._whole_model.load_state_dict(weights)
+        return self._whole_model
+
+    def _gathered(self, model: nn.Module) -> dict[str, Tensor]:
+        """Weights put together from the processes' shards; in the first process, the others have none."""
+        return dict(self.accelerator.get_state_dict(self.model_wrapped))
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
@@ -285,14 +316,17 @@ class BestEpoch(TrainerCallback):
     Attributes:
         history: One record for every whole epoch.
         best_epoch: From 1; 0 before the first.
+        weights: Of the best epoch, on the CPU; None without validation rows.
+        weights_of: Copies a model's weights to the CPU.
     """
 
     def __init__(self, *, patience: int | None) -> None:
         self.history: list[EpochRecord] = []
         self.best_epoch = 0
+        self.weights: dict[str, Tensor] | None = None
+        self.weights_of: Callable[[nn.Module], dict[str, Tensor]] = _weights_of
         self._patience = patience
         self._best_loss = math.inf
-        self._best_weights: dict[str, Tensor] | None = None
         self._loss_sum = 0.0
         self._loss_steps = 0
         self._logged_step = 0
@@ -301,14 +335,14 @@ class BestEpoch(TrainerCallback):
         """All that it knows, for a checkpoint."""
         return {
             "history": [tuple(asdict(record).values()) for record in self.history],
-            "best": (self.best_epoch, self._best_loss, self._best_weights),
+            "best": (self.best_epoch, self._best_loss, self.weights),
             "running": (self._loss_sum, self._loss_steps, self._logged_step),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up what :meth:`state_dict` gave."""
         self.history = [EpochRecord(*record) for record in state["history"]]
-        self.best_epoch, self._best_loss, self._best_weights = state["best"]
+        self.best_epoch, self._best_loss, self.weights = state["best"]
         self._loss_sum, self._loss_steps, self._logged_step = state["running"]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -336,7 +370,7 @@ class BestEpoch(TrainerCallback):
         mean = self._loss_sum / self._loss_steps if self._loss_steps else math.nan
         self.history.append(EpochRecord(len(self.history) + 1, mean, None))
         self._loss_sum, self._loss_steps = 0.0, 0
-        self.best_epoch = len(self.history) if self._best_weights is None else self.best_epoch
+        self.best_epoch = len(self.history) if self.weights is None else self.best_epoch
 
     def on_evaluate(
         self,
@@ -353,7 +387,7 @@ class BestEpoch(TrainerCallback):
         self.history[-1] = EpochRecord(record.epoch, record.loss, loss)
         if loss < self._best_loss:
             self._best_loss, self.best_epoch = loss, record.epoch
-            self._best_weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+            self.weights = self.weights_of(model)
         elif self._patience is not None and record.epoch - self.best_epoch >= self._patience:
             control.should_training_stop = True
 
@@ -361,5 +395,9 @@ class BestEpoch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
         """Puts the best epoch's weights back."""
-        if self._best_weights is not None:
-            model.load_state_dict(self._best_weights)
+        if self.weights is not None and self.weights_of is _weights_of:
+            model.load_state_dict(self.weights)
+
+
+def _weights_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}

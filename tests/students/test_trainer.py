@@ -174,6 +174,13 @@ def test_a_value_that_the_trainer_refuses_is_told(rows: pl.DataFrame, task: Task
         _fit(DcnConfig(train_on=("human",), trainer={"optim": "nonsense"}), rows, task, tmp_path / "s")
 
 
+def test_shards_need_gpus(rows: pl.DataFrame, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config = DcnConfig(train_on=("human",), trainer={"fsdp": "full_shard"})
+    with pytest.raises(StudentError, match=r"trainer\.fsdp: shards a model over GPUs, and there is none here"):
+        _fit(config, rows, task, tmp_path / "s")
+
+
 def test_every_setting_is_known_to_transformers() -> None:
     from dataclasses import fields
 
@@ -236,16 +243,32 @@ def test_the_last_layer_of_one_token_scores_the_same(kind: str, attention: str) 
             logits.logsumexp(-1).sum().backward()
             scores.append(logits)
     assert torch.allclose(scores[0], scores[1], atol=1e-6)
-    assert cut.base_model(**_batch()).last_hidden_state.shape == (2, 1, 32)
+    seen = []
+    cut.base_model.encoder.layer[-1].register_forward_hook(lambda *given: seen.append(given[-1].shape))
+    cut(**_batch())
+    cut.base_model(**_batch())
+    assert seen == [(2, 1, 32), (2, 5, 32)]
     for (name, one), (_, two) in zip(plain.named_parameters(), cut.named_parameters(), strict=True):
         assert one.grad is not None and two.grad is not None, name
         assert torch.allclose(one.grad, two.grad, atol=1e-6), name
 
 
 def test_an_unknown_architecture_is_left_alone() -> None:
-    model = _classifier("electra", "eager")
-    assert not read_first_token_only(model)
-    assert model.base_model(**_batch()).last_hidden_state.shape == (2, 5, 32)
+    assert not read_first_token_only(_classifier("electra", "eager"))
+    assert not read_first_token_only(torch.nn.Linear(2, 2))
+
+
+def test_gradient_checkpointing_gives_the_same_gradients() -> None:
+    with torch.random.fork_rng():
+        plain, cut = _classifier("bert", "eager"), _classifier("bert", "eager")
+    assert read_first_token_only(cut)
+    cut.gradient_checkpointing_enable()
+    for model in (plain, cut):
+        model.train()
+        model(**_batch()).logits.logsumexp(-1).sum().backward()
+    for one, two in zip(plain.parameters(), cut.parameters(), strict=True):
+        assert one.grad is not None and two.grad is not None
+        assert torch.allclose(one.grad, two.grad, atol=1e-6)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
