@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from distill.students.loss_config import LossConfig, Pruning, SoftCe
+from distill.students.trainer_options import check_trainer_options
 
 HUMAN = "human"
 """In ``train_on``: gold labels of split ``train``."""
@@ -15,6 +16,21 @@ LABELS = "labels"
 
 Head = Literal["nominal", "ordered"]
 Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Checkpoint(BaseModel):
+    """How often a training is saved, so that the same command goes on where a killed one stopped."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    every_s: float | None = Field(None, gt=0.0, description="save when so many seconds have passed since the last time")
+    every_steps: int | None = Field(None, ge=1, description="save after every so many steps")
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Checkpoint:
+        if (self.every_s is None) == (self.every_steps is None):
+            raise ValueError("checkpoint needs every_s or every_steps, one of them; or set checkpoint: null for none")
+        return self
 
 
 class _TrainingConfig(BaseModel):
@@ -58,6 +74,21 @@ class _TrainingConfig(BaseModel):
     threads: int | None = Field(
         None, ge=1, description="CPU threads of the whole training; as many as torch would take where not given"
     )
+
+    checkpoint: Checkpoint | None = Field(
+        Checkpoint(every_s=300.0),
+        description="how often to save the training; one that was killed goes on from there, to the same weights",
+    )
+    trainer: dict[str, Any] = Field(
+        {},
+        description="settings handed to Hugging Face's TrainingArguments: fsdp, gradient_accumulation_steps, optim, …",
+    )
+
+    @field_validator("trainer")
+    @classmethod
+    def _known_to_the_trainer(cls, value: dict[str, Any]) -> dict[str, Any]:
+        check_trainer_options(value)
+        return value
 
     @field_validator("train_on", mode="before")
     @classmethod
@@ -105,6 +136,11 @@ class EncoderConfig(_TrainingConfig):
     epochs: int = Field(3, ge=1, description="passes over the training rows")
     lr: float = Field(3e-5, gt=0.0, description="highest learning rate")
     batch_size: int = Field(32, ge=1, description="rows a step, over all devices")
+    batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="as many rows of like length a step as fill so many tokens; batch_size counts for nothing then",
+    )
     max_length: int = Field(128, ge=16, description="tokens of a pair; the listing is cut first, the query never")
     match_tokens: bool = Field(
         True, description="put tokens before the listing that tell where in it the query's words were found"
@@ -116,7 +152,17 @@ class EncoderConfig(_TrainingConfig):
         1.0, gt=0.0, description="the new head learns at so many times lr; more than 1 where there are few steps"
     )
     precision: Precision = Field("auto", description="auto takes bf16 where the processor or GPU computes in it")
-    devices: int = Field(1, ge=1, description="processes (GPUs, where there are any); more than one starts torchrun")
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1, description="processes (GPUs, where there are any); more than one starts torchrun; auto takes every GPU"
+    )
+
+    @model_validator(mode="after")
+    def _batches_hold_a_row(self) -> EncoderConfig:
+        if self.batch_tokens is not None and self.batch_tokens < self.max_length:
+            raise ValueError(
+                f"batch_tokens: {self.batch_tokens} does not hold a row of max_length {self.max_length}; raise it"
+            )
+        return self
 
 
 StudentConfig = Annotated[DcnConfig | EncoderConfig, Field(discriminator="type")]

@@ -69,6 +69,11 @@ class DcnNetwork:
             raise StudentError(f"{folder}: no DCN can be loaded ({error}); train the student again") from error
         return network
 
+    @property
+    def reading(self) -> list[object]:
+        """All that the examples of a row follow from, beside the row: what kept examples are found by."""
+        return ["dcn", self._inputs, self._config.buckets]
+
     def read(self, rows: pl.DataFrame) -> list[Example]:
         """Hashes the text features of each row."""
         hashed = hash_rows(rows, inputs=self._inputs, buckets=self._config.buckets)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ import polars as pl
 from distill.labeling.errors import DataError, StudentError
 from distill.labeling.packaged_folder import packaged_folder
 from distill.students.config import EncoderConfig
+from distill.students.first_token import read_first_token_only
 from distill.students.match_tokens import MatchTokens
 from distill.students.network import Example, Output
 from distill.students.text import PairTemplate
@@ -35,6 +38,7 @@ class EncoderNetwork:
     """
 
     bf16_speeds_up = True
+    vocabulary_can_be_cut = True
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class EncoderNetwork:
         max_length: int,
         match_tokens: MatchTokens | None = None,
     ) -> None:
+        read_first_token_only(model)
         self.model: nn.Module = model
         self._tokenizer = tokenizer
         self._template = template
@@ -103,6 +108,17 @@ class EncoderNetwork:
         model = _load_model(str(folder), name=str(folder))
         matching = MatchTokens(template.inputs, tokenizer) if match_tokens else None
         return cls(model, tokenizer, template=template, max_length=max_length, match_tokens=matching)
+
+    @property
+    def reading(self) -> list[object]:
+        """All that the examples of a row follow from, beside the row: what kept examples are found by."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        said = json.loads(backend.to_str()) if backend is not None else self._tokenizer.get_vocab()
+        # Set anew by every call, so that they say nothing of this tokenizer.
+        said = {name: value for name, value in said.items() if name not in ("truncation", "padding")}
+        digest = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
+        names = sorted(self._tokenizer.model_input_names)
+        return ["encoder", digest, names, self._template.inputs, self._max_length, self._match_tokens is not None]
 
     def read(self, rows: pl.DataFrame) -> list[Example]:
         """Tokenises; the listing is cut first, and the query only where it alone is longer than ``max_length``.

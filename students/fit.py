@@ -49,6 +49,7 @@ class FitResult:
         calibration: How its probabilities were set right.
         history: One record an epoch.
         pruned: Rows that ``prune`` left out; they are in ``pruned.parquet`` of the folder.
+        resumed_at: Step of the checkpoint that the training went on from; 0 where it began anew.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class FitResult:
     calibration: Calibration
     history: tuple[EpochRecord, ...]
     pruned: int = 0
+    resumed_at: int = 0
 
 
 def fit_student(
@@ -76,7 +78,11 @@ def fit_student(
     """Trains, calibrates and saves a student.
 
     The same arguments give the same bytes of weights on the same machine with the same number of threads. The folder
-    appears whole or not at all; one that is there is replaced.
+    appears whole or not at all; one that is there is replaced. A training that was killed goes on from its last
+    checkpoint when it is called with the same arguments again, and ends with the same bytes.
+
+    Beside ``out`` lie ``.NAME.job`` while it trains, and ``NAME.tensorboard`` where TensorBoard is asked for. Where
+    ``$DISTILL_STORE`` names a folder, tokenised rows are kept there for other trainings, else in the job.
 
     Args:
         config: What to train.
@@ -96,11 +102,20 @@ def fit_student(
         raise StudentError("training: no rows to learn from; see train_on and validation in the student's section")
     out.parent.mkdir(parents=True, exist_ok=True)
     config, training, pruned = prepare_weak_labels(config, training, task=task, seed=seed)
-    with _job_folder(out) as folder:
-        job = Job(folder, config, labels=task.labels, inputs=task.inputs, seed=seed)
-        job = replace(job, positive=task.positive, ordered=task.ordered)
-        job.write(training)
-        result = train(job, on_progress=on_progress) if config.devices == 1 else _torchrun(job, on_progress)
+    store = os.environ.get("DISTILL_STORE")
+    job = Job(
+        out.with_name(f".{out.name}.job"),
+        config,
+        labels=task.labels,
+        inputs=task.inputs,
+        seed=seed,
+        positive=task.positive,
+        ordered=task.ordered,
+        logs=out.with_name(f"{out.name}.tensorboard"),
+        store=Path(store) if store else None,
+    )
+    with _begun(job, training):
+        result = train(job, on_progress=on_progress) if processes_of(config) == 1 else _torchrun(job, on_progress)
         info = _info(job, task=task, training=training, result=result)
         info.write(job.student_folder)
         info = replace(info, calibration=_calibrate(load_student(job.student_folder), calibration, training, task))
@@ -121,18 +136,44 @@ def fit_student(
         calibration=info.calibration,
         history=result.history,
         pruned=0 if pruned is None else pruned.height,
+        resumed_at=result.resumed_at,
     )
 
 
 @contextmanager
-def _job_folder(out: Path) -> Iterator[Path]:
-    """A folder beside ``out``, so that moving the student there is one rename; gone afterwards."""
-    folder = out.with_name(f".{out.name}.job")
-    shutil.rmtree(folder, ignore_errors=True)
+def _begun(job: Job, training: TrainingSet) -> Iterator[None]:
+    """The job's folder, beside the student so that moving that there is one rename; gone when the training is over.
+
+    A folder that a killed process left is taken up where it holds this very job, and replaced where it does not. One
+    that is interrupted from the keyboard stays if there is a checkpoint in it.
+    """
+    fingerprint = job.fingerprint(training, processes=processes_of(job.config))
+    if job.is_under_way(fingerprint):
+        shutil.rmtree(job.student_folder, ignore_errors=True)
+    else:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        if job.logs is not None:
+            shutil.rmtree(job.logs, ignore_errors=True)
+        job.write(training, fingerprint=fingerprint)
     try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        yield
+    except KeyboardInterrupt:
+        if not any(job.checkpoints.glob("checkpoint-*")):
+            shutil.rmtree(job.folder, ignore_errors=True)
+        raise
+    except BaseException:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        raise
+    shutil.rmtree(job.folder, ignore_errors=True)
+
+
+def processes_of(config: StudentConfig) -> int:
+    """How many processes train: what ``devices`` says, and for ``auto`` as many as there are GPUs, or one."""
+    if config.devices != "auto":
+        return config.devices
+    import torch
+
+    return max(1, torch.cuda.device_count())
 
 
 def _info(job: Job, *, task: Task, training: TrainingSet, result: JobResult) -> StudentInfo:
@@ -172,9 +213,10 @@ def _torchrun(job: Job, on_progress: Callable[[FitProgress], None] | None) -> Jo
     """Trains in as many processes as the job has devices, on this machine."""
     import torch
 
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={job.config.devices}"]
+    processes = processes_of(job.config)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     command += ["-m", "distill.students.train", str(job.folder.resolve())]
-    threads = max(1, (job.config.threads or torch.get_num_threads()) // job.config.devices)
+    threads = max(1, (job.config.threads or torch.get_num_threads()) // processes)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     with TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
@@ -207,6 +249,6 @@ def _why(job: Job, status: int, errors: IO[str]) -> str:
         return message.read_text(encoding="utf-8")
     errors.seek(0)
     return (
-        f"training: torchrun with {job.config.devices} processes ended with status {status}; "
+        f"training: torchrun with {processes_of(job.config)} processes ended with status {status}; "
         f"set devices: 1 to see where it fails; last words: {errors.read()[-_REPORTED_STDERR:].strip()}"
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,10 @@ from distill.labeling.task import Task
 from distill.students.config import StudentConfig
 from distill.students.training_set import TrainingSet
 
+TRAIN, VALIDATION = "train", "validation"
+_HASHED_ROWS = 65_536
+_CHANGES_NO_WEIGHT = {"checkpoint"}
+"""Settings of a student that a resumed training may have otherwise."""
 _CONFIG: TypeAdapter[StudentConfig] = TypeAdapter(StudentConfig)
 
 
@@ -62,6 +69,7 @@ class JobResult:
         best_epoch: Epoch whose weights were kept, from 1.
         precision: ``fp32`` or ``bf16``, as it was trained.
         history: One record an epoch.
+        resumed_at: Step of the checkpoint that the training went on from; 0 where it began anew.
     """
 
     parameters: int
@@ -69,11 +77,14 @@ class JobResult:
     best_epoch: int
     precision: str
     history: tuple[EpochRecord, ...]
+    resumed_at: int = 0
 
 
 @dataclass(frozen=True)
 class Job:
     """A folder with ``job.json``, ``train.parquet``, ``validation.parquet``; then ``student/`` and ``result.json``.
+
+    While it trains, ``checkpoints/`` and ``examples/`` (the tokenised rows) are in it too.
 
     Attributes:
         folder: Where it lies.
@@ -83,6 +94,8 @@ class Job:
         seed: Seed of the head, the order and the dropout.
         positive: The task's positive label, where it has one.
         ordered: Whether the labels are grades.
+        logs: Where TensorBoard's logs go.
+        store: Where tokenised rows are kept for other trainings; None for inside the job folder.
     """
 
     folder: Path
@@ -92,6 +105,8 @@ class Job:
     seed: int
     positive: str | None = None
     ordered: bool = False
+    logs: Path | None = None
+    store: Path | None = None
 
     @property
     def task(self) -> Task:
@@ -99,12 +114,34 @@ class Job:
         return Task(labels=self.labels, inputs=self.inputs, positive=self.positive, ordered=self.ordered)
 
     @property
+    def checkpoints(self) -> Path:
+        """Where the Trainer saves the training."""
+        return self.folder / "checkpoints"
+
+    @property
     def student_folder(self) -> Path:
         """Where the trained network is written."""
         return self.folder / "student"
 
-    def write(self, training: TrainingSet) -> None:
-        """Writes the job's inputs."""
+    def fingerprint(self, training: TrainingSet, *, processes: int) -> str:
+        """Digest of all that the weights follow from: a checkpoint of another fingerprint is never gone on from.
+
+        Args:
+            training: The rows.
+            processes: In how many processes they are trained on.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        packages = [f"{name} {version(name)}" for name in ("distill", "torch", "transformers", "accelerate")]
+        settings = self.config.model_dump(mode="json", exclude=_CHANGES_NO_WEIGHT)
+        base = _base_digest(getattr(self.config, "base", None))
+        said = [settings, base, self.labels, self.inputs, self.seed, processes, packages]
+        digest.update(json.dumps(said, sort_keys=True).encode())
+        for table in (training.train, training.validation):
+            digest.update(table_digest(table).encode())
+        return digest.hexdigest()
+
+    def write(self, training: TrainingSet, *, fingerprint: str = "") -> None:
+        """Writes the job's inputs, ``job.json`` last."""
         self.folder.mkdir(parents=True)
         training.train.write_parquet(self.folder / "train.parquet")
         training.validation.write_parquet(self.folder / "validation.parquet")
@@ -115,6 +152,9 @@ class Job:
             "seed": self.seed,
             "positive": self.positive,
             "ordered": self.ordered,
+            "logs": None if self.logs is None else str(self.logs.resolve()),
+            "store": None if self.store is None else str(self.store.resolve()),
+            "fingerprint": fingerprint,
         }
         (self.folder / "job.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
 
@@ -130,6 +170,7 @@ class Job:
         except (OSError, ValueError) as error:
             raise StudentError(f"{folder}: no training job ({error}); give the folder of a job.json") from error
         config = _CONFIG.validate_python(spec["config"])
+        logs, store = (None if spec.get(name) is None else Path(spec[name]) for name in ("logs", "store"))
         return cls(
             folder,
             config,
@@ -138,10 +179,32 @@ class Job:
             spec["seed"],
             positive=spec.get("positive"),
             ordered=spec.get("ordered", False),
+            logs=logs,
+            store=store,
         )
 
+    def is_under_way(self, fingerprint: str) -> bool:
+        """Whether the folder holds this job, begun and not ended."""
+        try:
+            found = json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return bool(fingerprint) and found.get("fingerprint") == fingerprint
+
+    def scan(self, part: str) -> pl.LazyFrame:
+        """The rows of ``train`` or ``validation``, not yet in memory."""
+        return pl.scan_parquet(self.folder / f"{part}.parquet")
+
+    def stretches(self, part: str, *, rows: int) -> Iterator[pl.DataFrame]:
+        """The rows of ``train`` or ``validation``, at most so many at a time."""
+        import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+        with pq.ParquetFile(self.folder / f"{part}.parquet") as reader:
+            for batch in reader.iter_batches(batch_size=rows):
+                yield pl.DataFrame(pl.from_arrow(batch))
+
     def rows(self) -> TrainingSet:
-        """Reads the rows back."""
+        """All rows, in memory; see :meth:`scan` and :meth:`stretches` for a million of them."""
         return TrainingSet(
             pl.read_parquet(self.folder / "train.parquet"), pl.read_parquet(self.folder / "validation.parquet")
         )
@@ -155,3 +218,20 @@ class Job:
         found: dict[str, Any] = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
         found["history"] = tuple(EpochRecord(**record) for record in found["history"])
         return JobResult(**found)
+
+
+def table_digest(table: pl.DataFrame) -> str:
+    """Digest of a table's columns, types and values."""
+    digest = hashlib.blake2b(repr(table.schema).encode(), digest_size=16)
+    for start in range(0, table.height, _HASHED_ROWS):
+        digest.update(table[start : start + _HASHED_ROWS].hash_rows(seed=0).to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _base_digest(base: str | None) -> list[Any]:
+    """Names, sizes and times of the base's files, where it is a folder."""
+    folder = Path(base) if base else None
+    if folder is None or not folder.is_dir():
+        return [base]
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]

@@ -42,13 +42,19 @@ class Objective(ABC):
     Attributes:
         epoch: Of the training, from 0; set by the Trainer before each.
         rows_together: Rows of a group that batches keep together, by a column ``group``; 1 for any order.
+        columns_need_texts: Whether :meth:`columns` looks at the inputs or the trace; where not, they are left out of
+            its table, so that the texts of a million rows are never in memory.
     """
 
     epoch: int = 0
     rows_together: int = 1
+    columns_need_texts: bool = True
 
     def read(self, network: Network, table: pl.DataFrame) -> Sequence[Example]:
-        """Examples of a table of :class:`distill.students.training_set.TrainingSet`, as the network collates them."""
+        """Examples of a table of :class:`distill.students.training_set.TrainingSet`, as the network collates them.
+
+        It is called with one stretch of the rows after the other, and gives one example a row, whatever the others are.
+        """
         return network.read(table)
 
     @abstractmethod
@@ -92,6 +98,8 @@ class LabelObjective(Objective):
     Raises:
         StudentError: The loss lacks what it needs.
     """
+
+    columns_need_texts = False
 
     def __init__(self, config: StudentConfig, *, task: Task) -> None:
         from distill.students.loss_rules import loss_rule
@@ -141,7 +149,8 @@ class LabelObjective(Objective):
 
 def target_columns(table: pl.DataFrame) -> dict[str, np.ndarray]:
     """``target`` ``[N, K]`` and ``weight`` ``[N]`` of a table, both float32."""
-    target = np.array(table["target"].to_list(), dtype=np.float32)
+    labels = len(table["target"][0]) if table.height else 0
+    target = table["target"].explode().to_numpy().reshape(table.height, labels).astype(np.float32)
     return {"target": target, "weight": table["weight"].to_numpy().astype(np.float32)}
 
 

@@ -7,20 +7,22 @@ where more than one device is asked for.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import polars as pl
+import numpy as np
 
 from distill.labeling.errors import DistillError
 from distill.students.config import DcnConfig, EncoderConfig, StudentConfig
-from distill.students.job import FitProgress, Job, JobResult
-from distill.students.network import Network
+from distill.students.example_store import CHUNK_ROWS, ExampleStore, reading_key, shared_store
+from distill.students.job import TRAIN, VALIDATION, FitProgress, Job, JobResult, table_digest
+from distill.students.network import Example, Network
 from distill.students.objective import Objective, objective_for
 from distill.students.surroundings import environment_kept, quiet, seeded, threads_set
 from distill.students.training_set import smooth, weigh
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from distill.students.batches import Examples
+    from distill.students.vocabulary_cut import VocabularyCut
 
 PROGRESS_MARK = "@progress "
 """Starts a line of standard output that carries a :class:`FitProgress` as JSON."""
@@ -72,41 +75,52 @@ def computes_in_bf16(network: Network, precision: str) -> bool:
 
 
 def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobResult:
-    from distill.students.trainer import BestEpoch, DistributionTrainer, Reporter, training_arguments
+    from distill.students.checkpoints import CheckpointClock, newest_checkpoint, step_of
+    from distill.students.reporter import Reporter
+    from distill.students.trainer import BestEpoch, DistributionTrainer, Material, batches_of, training_arguments
 
     config = job.config
     network = new_network(config, labels=job.labels, inputs=job.inputs)
-    rows = job.rows()
     objective = objective_for(config, task=job.task)
-    train_examples = _examples(network, rows.train, config, objective)
-    validation = None if rows.validation.is_empty() else _examples(network, rows.validation, config, objective)
+    train_examples = read_examples(job, TRAIN, network=network, objective=objective)
+    validation = read_examples(job, VALIDATION, network=network, objective=objective)
     network.prepare(train_examples.examples)
+    vocabulary = _cut_vocabulary(network, objective, train_examples, validation)
     bf16 = computes_in_bf16(network, "fp32" if isinstance(config, DcnConfig) else config.precision)
-    steps = config.epochs * -(-len(train_examples) // config.batch_size)
+    world = {"processes": int(os.environ.get("WORLD_SIZE", "1")), "process": int(os.environ.get("RANK", "0"))}
+    together = objective.rows_together
+    groups = train_examples.columns["group"] if together > 1 else None
+    sizes = sizes_of(network, train_examples.examples)
+    batches = batches_of(sizes, config=config, seed=job.seed, groups=groups, rows_together=together, **world)
+    steps = config.epochs * -(-len(batches) // config.trainer.get("gradient_accumulation_steps", 1))
+    if job.logs is not None:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.logs)
     arguments = training_arguments(
-        config, folder=job.folder / "trainer", steps=steps, validate=validation is not None, seed=job.seed, bf16=bf16
+        config, folder=job.checkpoints, steps=steps, validate=len(validation) > 0, seed=job.seed, bf16=bf16
     )
     best = BestEpoch(patience=config.early_stopping)
-    callbacks: list[TrainerCallback] = [best]
+    callbacks: list[TrainerCallback] = []
+    if config.checkpoint is not None:
+        callbacks.append(CheckpointClock(config.checkpoint))
     if on_progress is not None:
         callbacks.append(Reporter(on_progress, rows=len(train_examples), epochs=config.epochs))
-    trainer = DistributionTrainer(
-        network,
-        config=config,
-        objective=objective,
-        arguments=arguments,
-        train=train_examples,
-        validation=validation,
-        callbacks=callbacks,
-    )
-    trainer.train()
-    network.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).cpu()
+    material = Material(config, objective, train_examples, validation, batches, vocabulary)
+    trainer = DistributionTrainer(network, material=material, arguments=arguments, best=best, callbacks=callbacks)
+    checkpoint = newest_checkpoint(job.checkpoints)
+    if checkpoint is None:
+        trainer.train()
+    else:
+        trainer.resume(checkpoint)
+    network.model = trainer.trained_model()
+    if vocabulary is not None:
+        vocabulary.restore()
     result = JobResult(
         parameters=sum(parameter.numel() for parameter in network.model.parameters()),
         steps=trainer.state.global_step,
         best_epoch=best.best_epoch,
         precision="bf16" if bf16 else "fp32",
         history=tuple(best.history),
+        resumed_at=0 if checkpoint is None else step_of(checkpoint),
     )
     if trainer.is_world_process_zero():
         network.save(job.student_folder)
@@ -114,14 +128,75 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
     return result
 
 
-def _examples(network: Network, table: pl.DataFrame, config: StudentConfig, objective: Objective) -> Examples:
+def read_examples(job: Job, part: str, *, network: Network, objective: Objective) -> Examples:
+    """The examples of ``train`` or ``validation``, tokenised once and kept on disk, with the objective's numbers.
+
+    Texts go through memory a stretch at a time. Of several processes one tokenises and the others wait.
+    """
     from distill.students.batches import Examples
 
-    table = smooth(table, share=config.label_smoothing)
-    table = weigh(
-        table, confidence=config.confidence_weight, n_eff=config.n_eff_weight, human_weight=config.human_weight
-    )
-    return Examples(objective.read(network, table), objective.columns(table))
+    config = job.config
+    texts = {*job.inputs, "trace"}
+    names = job.scan(part).collect_schema().names()
+    kept = names if objective.columns_need_texts else [name for name in names if name not in texts]
+    table = smooth(job.scan(part).select(kept).collect(), share=config.label_smoothing)
+    if table.height:
+        weights = {"confidence": config.confidence_weight, "n_eff": config.n_eff_weight}
+        table = weigh(table, **weights, human_weight=config.human_weight)
+
+    def stretches() -> Iterator[Sequence[Example]]:
+        start = 0
+        for rows in job.stretches(part, rows=CHUNK_ROWS):
+            numbers = table[start : start + rows.height].select("target", "weight")
+            yield objective.read(network, rows.with_columns(numbers))
+            start += rows.height
+
+    return Examples(_stored(job, part, network, objective, stretches), objective.columns(table))
+
+
+def _stored(
+    job: Job,
+    part: str,
+    network: Network,
+    objective: Objective,
+    stretches: Callable[[], Iterator[Sequence[Example]]],
+) -> Sequence[Example]:
+    """Examples on disk; in memory where they are of a kind that cannot be written."""
+    # An objective with a way of reading of its own may read more than the inputs: its examples serve this job alone.
+    reads_inputs_only = type(objective).read is Objective.read
+    key = reading_key(network, [part_digest(job, part)]) if reads_inputs_only and job.store is not None else None
+    try:
+        if key is not None and job.store is not None:
+            return shared_store(job.store, key, stretches(), network=network)
+        return shared_store(job.folder / "examples", part, stretches(), network=network)
+    except TypeError:
+        return [example for stretch in stretches() for example in stretch]
+
+
+def part_digest(job: Job, part: str) -> str:
+    """Digest of the inputs of ``train`` or ``validation``, a stretch of rows at a time."""
+    found = [table_digest(rows.select(job.inputs)) for rows in job.stretches(part, rows=CHUNK_ROWS)]
+    return hashlib.blake2b("".join(found).encode(), digest_size=16).hexdigest()
+
+
+def sizes_of(network: Network, examples: Sequence[Example]) -> np.ndarray:
+    """Length of every example."""
+    if isinstance(examples, ExampleStore):
+        return examples.sizes
+    return np.array([network.size(example) for example in examples], dtype=np.int32)
+
+
+def _cut_vocabulary(network: Network, objective: Objective, *parts: Examples) -> VocabularyCut | None:
+    """Cuts the embeddings where all token ids are in ``input_ids``, read by the network itself."""
+    from distill.students.vocabulary_cut import cut_vocabulary
+
+    if type(objective).read is not Objective.read or not getattr(network, "vocabulary_can_be_cut", False):
+        return None
+    stores = [part.examples for part in parts if len(part)]
+    if not all(isinstance(store, ExampleStore) for store in stores):
+        return None
+    ids = (piece for store in stores if isinstance(store, ExampleStore) for piece in store.values("input_ids"))
+    return cut_vocabulary(network.model, ids)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -227,7 +227,16 @@ def test_two_processes_train_the_model_of_one(rows: pl.DataFrame, task: Task, ti
     training = _set(rows, task, 0.25)
     found, seen = [], []
     for devices in (1, 2):
-        config = _encoder(tiny_base, epochs=3, batch_size=5, devices=devices, threads=devices, validation=0.25)
+        config = _encoder(
+            tiny_base,
+            epochs=3,
+            batch_size=5,
+            devices=devices,
+            threads=devices,
+            validation=0.25,
+            early_stopping=2,
+            trainer={"gradient_accumulation_steps": devices},
+        )
         result = fit_student(
             config, training, task=task, out=tmp_path / str(devices), seed=5, on_progress=seen.append
         )  # fmt: skip
