@@ -15,6 +15,19 @@ LossName = Literal["soft_ce", "hard_ce"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 
+class AbstainConfig(BaseModel):
+    """When a student may say that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    risk: float = Field(
+        0.05, gt=0.0, lt=1.0, description="greatest share of wrong labels among the rows that are answered"
+    )
+    confidence: float = Field(
+        0.9, gt=0.5, lt=1.0, description="how sure it is that the risk is kept to, over draws of the held-out queries"
+    )
+
+
 class _TrainingConfig(BaseModel):
     """What every trained student has."""
 
@@ -43,6 +56,11 @@ class _TrainingConfig(BaseModel):
     )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of the whole training; as many as torch would take where not given"
+    )
+    abstain: AbstainConfig | None = Field(
+        None,
+        description="mark predictions that are not sure enough, such as {risk: 0.05, confidence: 0.9}; the threshold "
+        "is found on the gold labels of split audit",
     )
 
     @field_validator("train_on", mode="before")
