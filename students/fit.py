@@ -26,6 +26,7 @@ from distill.students.abstention import Abstention, fit_abstention
 from distill.students.calibration import FEWEST_ROWS, Calibration, fit_calibration
 from distill.students.config import EncoderConfig, StudentConfig
 from distill.students.job import EpochRecord, FitProgress, Job, JobResult
+from distill.students.model_card import write_card
 from distill.students.student import Student, StudentInfo, load_student
 from distill.students.train import ERROR_FILE, PROGRESS_MARK, train
 from distill.students.training_set import TrainingSet, one_hot
@@ -102,6 +103,7 @@ def fit_student(
         info.write(job.student_folder)
         info = _set_right(load_student(job.student_folder), config, calibration, training)
         info.write(job.student_folder)
+        write_card(job.student_folder, info, name=out.name)
         if out.exists():
             shutil.rmtree(out)
         job.student_folder.replace(out)
@@ -144,6 +146,7 @@ def _info(job: Job, *, task: Task, training: TrainingSet, result: JobResult) -> 
         seed=job.seed,
         trained_on=job.config.train_on,
         rows=training.counts,
+        groups=training.group_counts,
         config=job.config.model_dump(mode="json"),
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
     )

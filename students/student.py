@@ -44,6 +44,7 @@ class StudentInfo:
         versions: Versions of what trained it.
         calibration: How its probabilities were set right.
         abstention: Which rows it answers; None where it answers all.
+        groups: Groups of the training rows by entry of ``train_on``.
         format_version: Of this file.
     """
 
@@ -62,6 +63,7 @@ class StudentInfo:
     versions: dict[str, str]
     calibration: Calibration = field(default_factory=Calibration)
     abstention: Abstention | None = None
+    groups: dict[str, int] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def write(self, folder: Path) -> None:

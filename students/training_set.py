@@ -47,6 +47,12 @@ class TrainingSet:
         """Training rows by source."""
         return {str(name): count for name, count in self.train.group_by("source").len().sort("source").iter_rows()}
 
+    @property
+    def group_counts(self) -> dict[str, int]:
+        """Groups of the training rows by source."""
+        counts = self.train.group_by("source").agg(pl.col("group").n_unique()).sort("source")
+        return {str(name): count for name, count in counts.iter_rows()}
+
 
 def training_set(
     rows: pl.DataFrame,
