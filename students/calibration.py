@@ -22,15 +22,22 @@ from typing import Any
 
 import numpy as np
 
+from distill.labeling.cascade import Judged, effective_rows, error_correlation
+
 FEWEST_ROWS = 20
 """With fewer rows nothing is fitted."""
 FEWEST_GROUPS = 5
 """With fewer groups only a temperature is fitted: what a map of many numbers is worth on others cannot be told."""
+_FEWEST_WORTH_ISOTONIC = 200.0
+"""Rows as independent ones under which no isotonic map is tried: it overfits on few (Niculescu-Mizil and Caruana 2005), and
+a cross-validation on few queries does not always see it (docs/log.md)."""
 _LOWEST, _HIGHEST = 0.05, 20.0
 _MOST_FOLDS = 10
 _BINS = 15
-_VECTOR_PRIOR_ROWS = 4.0
-"""How strongly scales and biases are drawn to 1 and 0: as a Gaussian prior of variance 1 / 4 beside the rows."""
+_VECTOR_PRECISION = 25.0
+"""How strongly log scales and biases are drawn to 0: as by a Gaussian prior of standard deviation 1 / 5.
+
+Chosen on a crowd's grades, on 7 and 15 queries at a time (docs/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -155,16 +162,20 @@ def fit_calibration(
     """
     if len(logits) < FEWEST_ROWS:
         return Calibration(method="none")
-    weights = np.ones(len(logits)) if weight is None else weight.astype(np.float64)
+    weights = np.ones(len(logits)) if weight is None else weight / weight.mean()
     target = target.astype(np.float64)
-    fits = dict(list(_FITS.items())[:2]) if keep_labels else _FITS
+    names = ("none", "temperature") if keep_labels else tuple(_FITS)
     codes = np.unique(np.asarray(group), return_inverse=True)[1]
     groups = int(codes.max()) + 1
     method, scores = "temperature", {}
     if groups >= FEWEST_GROUPS:
+        weights = weights * _worth(logits, target, codes)
+        if weights.sum() < _FEWEST_WORTH_ISOTONIC:
+            names = tuple(name for name in names if name != "isotonic")
+        fits = {name: _FITS[name] for name in names}
         scores = _held_out_scores(fits, logits, target, weight=weights, folds=_folds(codes))
         method = min(scores, key=lambda name: scores[name].log_loss)
-    fitted = fits[method](logits, target, weights)
+    fitted = _FITS[method](logits, target, weights)
     return Calibration(
         temperature=fitted.temperature,
         source=source,
@@ -253,26 +264,26 @@ def _fit_temperature(logits: np.ndarray, target: np.ndarray, weight: np.ndarray)
 
 
 def _fit_vector(logits: np.ndarray, target: np.ndarray, weight: np.ndarray) -> Calibration:
-    r"""Minimises, over :math:`a = e^\alpha` and b, with the temperature found before and mean weight 1,
+    r"""Minimises, over :math:`a = e^\alpha` and b, with the temperature found before,
 
     .. math:: \sum_i w_i CE(t_i, softmax(a z_i / T + b)) + \frac{\lambda}{2} (|\alpha|^2 + |b|^2)
 
-    Without the second part a label that occurs in no calibration row would be ruled out for ever.
+    where the weights add up to what the rows are worth as independent ones. Without the second part a label that occurs
+    in no calibration row would be ruled out for ever.
     """
     from scipy.optimize import minimize
 
     temperature = fit_temperature(logits, target, weight=weight)
     scores, labels = logits.astype(np.float64) / temperature, logits.shape[1]
-    weights = weight / weight.mean()
 
     def cost(values: np.ndarray) -> tuple[float, np.ndarray]:
         scale, bias = np.exp(values[:labels]), values[labels:]
         log_probs = _log_softmax(scores * scale + bias)
-        wrong = weights[:, None] * (np.exp(log_probs) * target.sum(axis=1, keepdims=True) - target)
+        wrong = weight[:, None] * (np.exp(log_probs) * target.sum(axis=1, keepdims=True) - target)
         gradient = np.concatenate([(wrong * scores).sum(axis=0) * scale, wrong.sum(axis=0)])
-        loss = float((weights[:, None] * -(target * log_probs)).sum())
-        penalty = _VECTOR_PRIOR_ROWS / 2 * float((values**2).sum())
-        return loss + penalty, gradient + _VECTOR_PRIOR_ROWS * values
+        loss = float((weight[:, None] * -(target * log_probs)).sum())
+        penalty = _VECTOR_PRECISION / 2 * float((values**2).sum())
+        return loss + penalty, gradient + _VECTOR_PRECISION * values
 
     found = minimize(cost, np.zeros(2 * labels), jac=True, method="L-BFGS-B").x
     return Calibration(
@@ -322,6 +333,18 @@ def _held_out_scores(
             float((weight * losses).sum() / weight.sum()), calibration_error(probs, target, weight=weight)
         )
     return scores
+
+
+def _worth(logits: np.ndarray, target: np.ndarray, codes: np.ndarray) -> float:
+    """What a row is worth beside an independent one: the rows of one query tend to be wrong together."""
+    judged = Judged(
+        sureness=np.zeros(len(codes)),
+        wrong=logits.argmax(axis=1) != target.argmax(axis=1),
+        counts=np.ones(len(codes), dtype=bool),
+        group=codes.astype(np.int64),
+    )
+    sizes = np.bincount(codes).astype(np.float64)
+    return effective_rows(sizes, error_correlation(judged)) / len(codes)
 
 
 def _folds(codes: np.ndarray) -> np.ndarray:
