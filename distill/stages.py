@@ -173,6 +173,7 @@ def measure(session: Session) -> None:
             session.recipe.eval.model_dump(mode="json"),
             session.task.positive,
             session.task.labels,
+            session.task.guideline and session.task.guideline.sha256,
             session.recipe.seed,
         ],
         outputs=[folder.evaluations, folder.ladder, *card_paths(session)],

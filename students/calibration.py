@@ -29,8 +29,8 @@ FEWEST_ROWS = 20
 FEWEST_GROUPS = 5
 """With fewer groups only a temperature is fitted: what a map of many numbers is worth on others cannot be told."""
 _FEWEST_WORTH_ISOTONIC = 200.0
-"""Rows as independent ones under which no isotonic map is tried: it overfits on few (Niculescu-Mizil and Caruana 2005), and
-a cross-validation on few queries does not always see it (docs/log.md)."""
+"""Rows as independent ones under which no isotonic map is tried: it overfits on few (Niculescu-Mizil and Caruana 2005),
+which a cross-validation over few queries does not always see (docs/log.md)."""
 _LOWEST, _HIGHEST = 0.05, 20.0
 _MOST_FOLDS = 10
 _BINS = 15

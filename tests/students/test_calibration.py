@@ -144,8 +144,9 @@ def test_groups_are_not_cut_and_choose_by_what_holds_on_others() -> None:
     by_group = fit_calibration(logits, target, group=np.repeat(np.arange(6), 40), source="x")
     by_row = fit_calibration(logits, target, group=np.arange(240), source="x")
     assert by_row.method == "isotonic"
-    assert by_group.method != "isotonic"
-    assert by_group.scores["isotonic"].log_loss > by_row.scores["isotonic"].log_loss + 0.3
+    # What 240 rows of six groups are worth is too little for curves.
+    assert set(by_group.scores) == {"none", "temperature", "vector"}
+    assert by_group.scores["vector"].log_loss > by_row.scores["vector"].log_loss + 0.1
 
 
 def test_few_rows_or_groups_get_little() -> None:
