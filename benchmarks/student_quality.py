@@ -177,6 +177,9 @@ def _first_on_labels(world: World) -> Path:
     return folder
 
 
+_MATCHED = {"train_on": ["human", "labels"], "match_people": True, "human_share": 0.5}
+
+
 def _shared_rungs() -> list[Rung]:
     return [
         Rung("dcn-human", "dcn-human", {}, "people's labels of a fifth of the queries"),
@@ -184,9 +187,18 @@ def _shared_rungs() -> list[Rung]:
         Rung(
             "dcn-both", "dcn-human", {"train_on": ["human", "labels"]}, "people's where there are any, else the LLM's"
         ),
+        Rung(
+            "dcn-matched", "dcn-human", _MATCHED, "the LLM's labels set right by people's, and the mean where both are"
+        ),
         Rung("encoder-human", "encoder-human", {}, "people's labels of a fifth of the queries"),
         Rung("encoder-llm", "encoder-llm", {}, "one LLM's labels, no human label"),
         Rung("encoder-both", "encoder-both", {}, "people's where there are any, else the LLM's"),
+        Rung(
+            "encoder-matched",
+            "encoder-both",
+            _MATCHED,
+            "the LLM's labels set right by people's, and the mean where both are",
+        ),
         Rung(
             "encoder-two-stages",
             "encoder-human",

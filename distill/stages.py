@@ -372,7 +372,7 @@ def _commonest_reason(failures: Path) -> str:
 
 def _train_one(session: Session, name: str, config: StudentConfig) -> None:
     from distill.students.fit import fit_student
-    from distill.students.training_set import training_set
+    from distill.students.people import targets_for
 
     folder, task = session.folder, session.task
     from_teachers = [source for source in config.train_on if source not in (HUMAN, LABELS)]
@@ -380,13 +380,12 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
 
     def work() -> Ended:
         rows = pl.read_parquet(folder.rows)
-        training = training_set(
+        training = targets_for(
+            config,
             rows,
-            train_on=config.train_on,
             labels=pl.read_parquet(folder.labels) if LABELS in config.train_on else None,
             votes=pl.read_parquet(folder.votes) if from_teachers else None,
             task=task,
-            validation_share=config.validation,
             seed=session.recipe.seed,
         )
         audit = rows.filter((pl.col("split") == "audit") & pl.col("gold").is_not_null())

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 HUMAN = "human"
 """In ``train_on``: gold labels of split ``train``."""
 LABELS = "labels"
-"""In ``train_on``: the merged labels of every split but ``test``."""
+"""In ``train_on``: the merged labels of every split but ``test``, and of split ``audit`` only groups without gold."""
 
 LossName = Literal["soft_ce", "hard_ce"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -37,7 +37,19 @@ class _TrainingConfig(BaseModel):
         (LABELS,),
         min_length=1,
         description="where targets come from: human (gold of split train), labels (the merged labels of every split "
-        "but test), or the name of a teacher; of several, the first that has a target for a row gives it",
+        "but test, and of audit only queries without gold), or the name of a teacher; of several, the first that has a "
+        "target for a row gives it",
+    )
+    match_people: bool = Field(
+        False,
+        description="map the merged labels first so that they fit people's labels of split train (a temperature, or a "
+        "scale and a bias for each label): for a teacher that is stricter than people, or too sure",
+    )
+    human_share: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="people's share of the target of a row that has a merged label too; 0.5 is the mean of both",
     )
     loss: LossName = Field("soft_ce", description="soft_ce learns the distribution, hard_ce only its top label")
     label_smoothing: float = Field(
@@ -74,6 +86,14 @@ class _TrainingConfig(BaseModel):
         if len(set(value)) != len(value):
             raise ValueError(f"train_on repeats a source: {list(value)}; name each once")
         return value
+
+    @model_validator(mode="after")
+    def _people_have_labels_beside_them(self) -> _TrainingConfig:
+        if self.match_people and LABELS not in self.train_on:
+            raise ValueError(f"match_people maps merged labels, train_on has {list(self.train_on)}; add labels to it")
+        if self.human_share < 1.0 and not {HUMAN, LABELS} <= set(self.train_on):
+            raise ValueError(f"human_share needs train_on: [human, labels], got {list(self.train_on)}")
+        return self
 
     @model_validator(mode="after")
     def _early_stopping_has_rows(self) -> _TrainingConfig:

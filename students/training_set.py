@@ -64,7 +64,10 @@ def training_set(
     validation_share: float = 0.0,
     seed: int = 0,
 ) -> TrainingSet:
-    """Collects the targets of every row outside split ``test``.
+    """Collects the targets of every row that no student is measured or calibrated on.
+
+    That is none of split ``test``, and none of a group of split ``audit`` that has a gold label: a student that has
+    seen a row, with whatever label, is surer of it than of a new one, and no calibration on it would hold for others.
 
     ========== ============================================ =======================================================
     source     rows                                         target
@@ -92,7 +95,7 @@ def training_set(
         StudentError: A source has no table or is unknown, a label is outside the task's, or no row is left.
     """
     sources = [train_on] if isinstance(train_on, str) else list(train_on)
-    usable = rows.filter(pl.col("split") != "test").with_row_index("position")
+    usable = _learnable(rows).with_row_index("position")
     targets = [
         _targets(source, usable, labels=labels, votes=votes, task=task).with_columns(
             source=pl.lit(source), rank=pl.lit(rank)
@@ -129,6 +132,12 @@ def smooth(table: pl.DataFrame, *, share: float) -> pl.DataFrame:
 def one_hot(label: pl.Expr, *, labels: Sequence[str]) -> pl.Expr:
     """The distribution with all mass on ``label``, as List[f64] in the order of ``labels``."""
     return pl.concat_list([(label == name).cast(pl.Float64) for name in labels])
+
+
+def _learnable(rows: pl.DataFrame) -> pl.DataFrame:
+    judged = rows.filter((pl.col("split") == "audit") & pl.col("gold").is_not_null())["group"].unique()
+    kept = (pl.col("split") == "audit") & pl.col("group").is_in(judged.implode())
+    return rows.filter((pl.col("split") != "test") & ~kept)
 
 
 def _targets(
