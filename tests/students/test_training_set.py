@@ -95,7 +95,7 @@ def test_no_group_is_on_both_sides_of_the_validation_split(
     assert not train & validation
     assert len(train | validation) == 16
     assert train and validation
-    assert abs(len(validation) - share * 20) <= 1
+    assert abs(len(validation) - share * 16) <= 1
 
 
 def test_the_validation_split_depends_on_the_seed_alone(rows: pl.DataFrame, task: Task) -> None:
