@@ -37,7 +37,7 @@ _BINS = 15
 _VECTOR_PRECISION = 25.0
 """How strongly log scales and biases are drawn to 0: as by a Gaussian prior of standard deviation 1 / 5.
 
-Chosen on a crowd's grades, on 7 and 15 queries at a time (docs/log.md)."""
+Chosen on scores of CrowdFlower's audit and test rows, 7 and 15 queries at a time (docs/log.md)."""
 
 
 @dataclass(frozen=True)
