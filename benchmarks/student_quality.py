@@ -10,9 +10,9 @@ student is trained by itself and its scores are kept in ``--cache``, so that the
 dropout.
 
 No student sees a label of a test row, and students are calibrated on the gold of split audit as a run does it. How
-strongly a vector map is held and when curves are tried was set with scores of CrowdFlower's audit and test rows of seeds 7
-and 8; ``match_people`` and ``human_share`` on queries of split train, which other seeds test. Calibration on CrowdFlower,
-and what these two bought on both sets, may therefore read a little too well.
+strongly a vector map is held and when curves are tried was set with scores of CrowdFlower's audit and test rows of
+seeds 7 and 8; ``match_people`` and ``human_share`` on queries of split train, which other seeds test. Calibration on
+CrowdFlower, and what these two bought on both sets, may therefore read a little too well.
 
 Writes ``results/student_quality.md``. Whole, it takes about five hours on two cores that do
 nothing else: an encoder on CrowdFlower takes six minutes, one on ESCI four, a dcn a quarter of a minute.
