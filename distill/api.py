@@ -189,19 +189,11 @@ def train(
     """
     from distill.students.config import StudentConfig
     from distill.students.fit import fit_student
-    from distill.students.training_set import training_set
+    from distill.students.people import targets_for
 
     config: StudentConfig = _checked(StudentConfig, student, what="student")
     asked, whole = _task(task), _table(rows, task)
-    training = training_set(
-        whole,
-        train_on=config.train_on,
-        labels=labels,
-        votes=votes,
-        task=asked,
-        validation_share=config.validation,
-        seed=seed,
-    )
+    training = targets_for(config, whole, labels=labels, votes=votes, task=asked, seed=seed)
     audit = whole.filter((pl.col("split") == "audit") & pl.col("gold").is_not_null())
     fit_student(config, training, task=asked, out=Path(out), seed=seed, calibration=audit if len(audit) else None)
     return load_student(out)

@@ -12,6 +12,7 @@ from distill.eval.evaluation import evaluate
 from distill.eval.ladder import Kind, Ladder, Rung, build_ladder
 from distill.eval.scored import TruthSource, predictions_from_votes, rows_with_merged_truth
 from distill.labeling.cascade_votes import CASCADE_CAUSE
+from distill.model_cards import write_cards
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder, write_json
 from distill.session import Ended, Session
@@ -20,7 +21,7 @@ from distill.teachers.config import functions_among
 
 
 def measure_run(session: Session) -> Ended:
-    """Writes ``evaluations.json`` and ``ladder.json``.
+    """Writes ``evaluations.json``, ``ladder.json``, and the students' model cards.
 
     Against gold where test rows have it. Where none has, against the merged labels: that is agreement with the
     teachers, it ranks students and does not grade them, and every figure says so.
@@ -29,11 +30,12 @@ def measure_run(session: Session) -> Ended:
     rows = pl.read_parquet(folder.rows)
     labels = pl.read_parquet(folder.labels) if recipe.teachers else None
     truth, rows = rows_with_truth(rows, labels, recipe)
+    votes = pl.read_parquet(folder.votes) if recipe.teachers else None
     if truth is None:
+        write_cards(session, rows, votes=votes, found={})
         write_json(folder.evaluations, {})
         write_json(folder.ladder, Ladder(rows=[], baseline=None).model_dump(mode="json"))
         return Ended("nothing to measure against: no test row has a gold label or a merged one")
-    votes = pl.read_parquet(folder.votes) if recipe.teachers else None
     rungs = []
     for name, kind, trained_on, predictions in _predictors(session, rows, labels=labels, votes=votes, truth=truth):
         found = evaluate(predictions, rows, task=task, truth_source=truth, config=recipe.eval, seed=recipe.seed)
@@ -42,6 +44,7 @@ def measure_run(session: Session) -> Ended:
         cost = _label_cost(student, votes) if student else None
         rungs.append(Rung(name, kind, trained_on, predictions, found, cost_usd=cost, **made))
         session.progress.step("measured", done=len(rungs), total=None, note=name)
+    write_cards(session, rows, votes=votes, found={rung.name: rung.evaluation for rung in rungs})
     ladder = build_ladder(rungs, rows, task=task, config=recipe.eval, seed=recipe.seed)
     write_json(folder.evaluations, {rung.name: rung.evaluation.model_dump(mode="json") for rung in rungs})
     write_json(folder.ladder, ladder.model_dump(mode="json"))

@@ -132,5 +132,8 @@ def _write_lines(table: pl.DataFrame, labels: Sequence[str], stream: IO[str]) ->
 
 def _write_csv(table: pl.DataFrame, labels: Sequence[str], stream: IO[str]) -> None:
     columns = [pl.col("probs").list.get(place).round(6).alias(f"p_{label}") for place, label in enumerate(labels)]
-    text = table.select("row_id", "label", "confidence", *columns).write_csv(include_header=stream.tell() == 0)
+    abstained = [name for name in ("abstained",) if name in table.columns]
+    text = table.select("row_id", "label", "confidence", *abstained, *columns).write_csv(
+        include_header=stream.tell() == 0
+    )
     stream.write(text)

@@ -118,8 +118,15 @@ class RunFolder:
         write_json(self.path / STAGES, stages)
 
     def describe_outputs(self, paths: Sequence[Path]) -> dict[str, tuple[int, str]]:
-        """Size and digest of files, and of all files below folders, by path inside the run folder."""
-        files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+        """Size and digest of files, and of all files below folders, by path inside the run folder.
+
+        Below a folder ``README.md`` is left out: a student's card is written again when it has been measured, and is
+        an output of that stage.
+        """
+        below = ([file for file in sorted(path.rglob("*")) if file.name != "README.md"] for path in paths)
+        files = [
+            file for path, found in zip(paths, below, strict=True) for file in (found if path.is_dir() else [path])
+        ]
         return {
             str(file.relative_to(self.path)): (file.stat().st_size, file_digest(file))
             for file in files

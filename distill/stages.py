@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from distill.labeling.label_rows import LabelingFacts
     from distill.labeling.rows import RowsSummary
     from distill.labeling.teacher import Teacher
+    from distill.students.abstention import Abstention
     from distill.students.config import StudentConfig
     from distill.students.fit import FitProgress
     from distill.students.student import Student
@@ -158,8 +159,9 @@ def train(session: Session) -> None:
 
 
 def measure(session: Session) -> None:
-    """Measures students, teachers and labels against gold, into ``evaluations.json`` and ``ladder.json``."""
+    """Measures students, teachers and labels against gold, into ``evaluations.json``, ``ladder.json`` and the cards."""
     from distill.measurement import measure_run
+    from distill.model_cards import card_paths
 
     folder = session.folder
     session.stage(
@@ -171,9 +173,10 @@ def measure(session: Session) -> None:
             session.recipe.eval.model_dump(mode="json"),
             session.task.positive,
             session.task.labels,
+            session.task.guideline and session.task.guideline.sha256,
             session.recipe.seed,
         ],
-        outputs=[folder.evaluations, folder.ladder],
+        outputs=[folder.evaluations, folder.ladder, *card_paths(session)],
         work=lambda: measure_run(session),
     )
 
@@ -369,7 +372,7 @@ def _commonest_reason(failures: Path) -> str:
 
 def _train_one(session: Session, name: str, config: StudentConfig) -> None:
     from distill.students.fit import fit_student
-    from distill.students.training_set import training_set
+    from distill.students.people import targets_for
 
     folder, task = session.folder, session.task
     from_teachers = [source for source in config.train_on if source not in (HUMAN, LABELS)]
@@ -377,13 +380,12 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
 
     def work() -> Ended:
         rows = pl.read_parquet(folder.rows)
-        training = training_set(
+        training = targets_for(
+            config,
             rows,
-            train_on=config.train_on,
             labels=pl.read_parquet(folder.labels) if LABELS in config.train_on else None,
             votes=pl.read_parquet(folder.votes) if from_teachers else None,
             task=task,
-            validation_share=config.validation,
             seed=session.recipe.seed,
         )
         audit = rows.filter((pl.col("split") == "audit") & pl.col("gold").is_not_null())
@@ -396,6 +398,8 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
             calibration=audit if len(audit) else None,
             on_progress=lambda state: _show_training(session, name, state),
         )
+        if fitted.abstention is not None and fitted.abstention.threshold is None:
+            session.progress.warn(_no_threshold(name, fitted.abstention))
         facts = {"parameters": fitted.parameters, "train_s": round(fitted.seconds, 3), "rows": training.counts}
         said = f"{fitted.parameters:,} parameters on {fitted.rows:,} rows"
         if config.prune is not None:
@@ -417,6 +421,15 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
         outputs=[folder.student(name)],
         work=work,
     )
+
+
+def _no_threshold(name: str, abstention: Abstention) -> str:
+    text = (
+        f"student {name}: abstain: on {abstention.rows:,} gold rows of {abstention.groups:,} audit groups no threshold "
+        f"was shown to keep the risk at {abstention.risk:g}, so that it abstains on every row"
+    )
+    needed = f"; about {abstention.rows_needed:,} such rows" if abstention.rows_needed else ""
+    return f"{text}; raise the risk, or give split audit more gold labels{needed}"
 
 
 def _predict_one(session: Session, name: str) -> None:

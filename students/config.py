@@ -12,7 +12,7 @@ from distill.students.trainer_options import check_trainer_options
 HUMAN = "human"
 """In ``train_on``: gold labels of split ``train``."""
 LABELS = "labels"
-"""In ``train_on``: the merged labels of every split but ``test``."""
+"""In ``train_on``: the merged labels of every split but ``test``, and of split ``audit`` only groups without gold."""
 
 Head = Literal["nominal", "ordered"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -33,6 +33,19 @@ class Checkpoint(BaseModel):
         return self
 
 
+class AbstainConfig(BaseModel):
+    """When a student may say that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    risk: float = Field(
+        0.05, gt=0.0, lt=1.0, description="greatest share of wrong labels among the rows that are answered"
+    )
+    confidence: float = Field(
+        0.9, gt=0.5, lt=1.0, description="how sure it is that the risk is kept to, over draws of the held-out queries"
+    )
+
+
 class _TrainingConfig(BaseModel):
     """What every trained student has."""
 
@@ -42,7 +55,19 @@ class _TrainingConfig(BaseModel):
         (LABELS,),
         min_length=1,
         description="where targets come from: human (gold of split train), labels (the merged labels of every split "
-        "but test), or the name of a teacher; of several, the first that has a target for a row gives it",
+        "but test, and of audit only queries without gold), or the name of a teacher; of several, the first that has a "
+        "target for a row gives it",
+    )
+    match_people: bool = Field(
+        False,
+        description="map the merged labels first so that they fit people's labels of split train (a temperature, or a "
+        "scale and a bias for each label): for a teacher that is stricter than people, or too sure",
+    )
+    human_share: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="people's share of the target of a row that has a merged label too; 0.5 is the mean of both",
     )
     loss: LossConfig = Field(SoftCe(), description="what is minimised: a loss's name, or a mapping with its settings")
     head: Head = Field(
@@ -74,6 +99,11 @@ class _TrainingConfig(BaseModel):
     threads: int | None = Field(
         None, ge=1, description="CPU threads of the whole training; as many as torch would take where not given"
     )
+    abstain: AbstainConfig | None = Field(
+        None,
+        description="mark predictions that are not sure enough, such as {risk: 0.05, confidence: 0.9}; the threshold "
+        "is found on the gold labels of split audit",
+    )
 
     checkpoint: Checkpoint | None = Field(
         Checkpoint(every_s=300.0),
@@ -101,6 +131,14 @@ class _TrainingConfig(BaseModel):
         if len(set(value)) != len(value):
             raise ValueError(f"train_on repeats a source: {list(value)}; name each once")
         return value
+
+    @model_validator(mode="after")
+    def _people_have_labels_beside_them(self) -> _TrainingConfig:
+        if self.match_people and LABELS not in self.train_on:
+            raise ValueError(f"match_people maps merged labels, train_on has {list(self.train_on)}; add labels to it")
+        if self.human_share < 1.0 and not {HUMAN, LABELS} <= set(self.train_on):
+            raise ValueError(f"human_share needs train_on: [human, labels], got {list(self.train_on)}")
+        return self
 
     @model_validator(mode="after")
     def _early_stopping_has_rows(self) -> _TrainingConfig:

@@ -22,15 +22,16 @@ import polars as pl
 
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
-from distill.students.calibration import fit_temperature
+from distill.students.abstention import Abstention, fit_abstention
+from distill.students.calibration import FEWEST_ROWS, Calibration, fit_calibration
 from distill.students.config import EncoderConfig, StudentConfig
 from distill.students.job import EpochRecord, FitProgress, Job, JobResult
-from distill.students.student import Calibration, Student, StudentInfo, load_student
+from distill.students.model_card import write_card
+from distill.students.student import Student, StudentInfo, load_student
 from distill.students.train import ERROR_FILE, PROGRESS_MARK, train
 from distill.students.training_set import TrainingSet, one_hot
 from distill.students.weak_labels import PRUNED_FILE, prepare_weak_labels
 
-_FEWEST_ROWS_TO_CALIBRATE = 20
 _REPORTED_STDERR = 2000
 
 
@@ -47,6 +48,7 @@ class FitResult:
         best_epoch: Epoch whose weights were kept, from 1.
         precision: ``fp32`` or ``bf16``, as it was trained.
         calibration: How its probabilities were set right.
+        abstention: Which rows it answers; None where it answers all.
         history: One record an epoch.
         pruned: Rows that ``prune`` left out; they are in ``pruned.parquet`` of the folder.
         resumed_at: Step of the checkpoint that the training went on from; 0 where it began anew.
@@ -60,6 +62,7 @@ class FitResult:
     best_epoch: int
     precision: str
     calibration: Calibration
+    abstention: Abstention | None
     history: tuple[EpochRecord, ...]
     pruned: int = 0
     resumed_at: int = 0
@@ -118,10 +121,11 @@ def fit_student(
         result = train(job, on_progress=on_progress) if processes_of(config) == 1 else _torchrun(job, on_progress)
         info = _info(job, task=task, training=training, result=result)
         info.write(job.student_folder)
-        info = replace(info, calibration=_calibrate(load_student(job.student_folder), calibration, training, task))
+        info = _set_right(load_student(job.student_folder), config, calibration, training)
         info.write(job.student_folder)
         if pruned is not None:
             pruned.write_parquet(job.student_folder / PRUNED_FILE)
+        write_card(job.student_folder, info, name=out.name)
         if out.exists():
             shutil.rmtree(out)
         job.student_folder.replace(out)
@@ -134,6 +138,7 @@ def fit_student(
         best_epoch=result.best_epoch,
         precision=result.precision,
         calibration=info.calibration,
+        abstention=info.abstention,
         history=result.history,
         pruned=0 if pruned is None else pruned.height,
         resumed_at=result.resumed_at,
@@ -190,23 +195,45 @@ def _info(job: Job, *, task: Task, training: TrainingSet, result: JobResult) -> 
         seed=job.seed,
         trained_on=job.config.train_on,
         rows=training.counts,
+        groups=training.group_counts,
         config=job.config.model_dump(mode="json"),
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
     )
 
 
-def _calibrate(student: Student, gold: pl.DataFrame | None, training: TrainingSet, task: Task) -> Calibration:
+def _set_right(
+    student: Student, config: StudentConfig, gold: pl.DataFrame | None, training: TrainingSet
+) -> StudentInfo:
+    """Calibrates, and finds the threshold to abstain by, on rows that the student has not learned from."""
+    rows, source = training.validation, "validation"
     if gold is not None:
-        gold = gold.filter(pl.col("gold").is_in(list(task.labels)))
-    if gold is not None and gold.height >= _FEWEST_ROWS_TO_CALIBRATE:
-        rows, source = gold.with_columns(target=one_hot(pl.col("gold"), labels=task.labels)), "audit gold"
-    elif training.validation.height >= _FEWEST_ROWS_TO_CALIBRATE:
-        rows, source = training.validation, "validation"
-    else:
-        return Calibration()
-    weight = rows["weight"].to_numpy() if "weight" in rows.columns else None
-    target = np.array(rows["target"].to_list())
-    return Calibration(fit_temperature(student.logits(rows), target, weight=weight), source, rows.height)
+        known = gold.filter(pl.col("gold").is_in(list(student.task.labels)))
+        if known.height >= FEWEST_ROWS:
+            rows = known.with_columns(target=one_hot(pl.col("gold"), labels=student.task.labels))
+            source = "audit gold"
+    calibration, abstention = Calibration(method="none"), None
+    if rows.height >= FEWEST_ROWS:
+        logits, target = student.logits(rows), np.array(rows["target"].to_list())
+        calibration = fit_calibration(
+            logits,
+            target,
+            group=rows["group"].to_numpy(),
+            source=source,
+            weight=rows["weight"].to_numpy() if "weight" in rows.columns else None,
+            keep_labels=config.abstain is not None,
+        )
+    if config.abstain is not None:
+        abstention = Abstention(risk=config.abstain.risk, confidence=config.abstain.confidence)
+        if source == "audit gold":
+            abstention = fit_abstention(
+                logits,
+                target.argmax(axis=1),
+                group=rows["group"].to_numpy(),
+                risk=config.abstain.risk,
+                confidence=config.abstain.confidence,
+                source=source,
+            )
+    return replace(student.info, calibration=calibration, abstention=abstention)
 
 
 def _torchrun(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobResult:

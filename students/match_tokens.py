@@ -50,6 +50,7 @@ class MatchTokens:
         """
         import torch
 
+        known = self._tokenizer.get_vocab()
         added = [token for steps in self._tokens for token in steps]
         self._tokenizer.add_tokens(added, special_tokens=True)
         self._look_up()
@@ -59,9 +60,10 @@ class MatchTokens:
         weight = model.resize_token_embeddings(size, mean_resizing=False).weight
         position = torch.linspace(-1.5, 1.5, _STEPS).unsqueeze(1)
         with torch.no_grad():
-            for ids in self._ids:
+            for tokens, ids in zip(self._tokens, self._ids, strict=True):
                 base, direction = torch.randn(2, 1, weight.shape[1])
-                weight[ids] = 0.7 * spread * (base + position * direction)
+                if tokens[0] not in known:
+                    weight[ids] = 0.7 * spread * (base + position * direction)
 
     def ids(self, query: str, listing: Sequence[str]) -> list[int]:
         """The row's tokens, one a feature, in a fixed order."""

@@ -12,30 +12,16 @@ import polars as pl
 
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
-from distill.students.calibration import softmax
+from distill.students.abstention import Abstention
+from distill.students.calibration import Calibration, calibrated
 from distill.students.network import Network
 from distill.students.surroundings import quiet, threads_set
 from distill.students.text import PairTemplate
 
 INFO_FILE = "distill_student.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _CHUNK_ROWS = 8192
 """Rows read, tokenised and sorted by length together: what a stream holds in memory at once."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How a student's probabilities were set right.
-
-    Attributes:
-        temperature: Divides the logits.
-        source: ``audit gold``, ``validation``, or ``none``.
-        rows: Rows that it was fitted on.
-    """
-
-    temperature: float = 1.0
-    source: str = "none"
-    rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +43,8 @@ class StudentInfo:
         config: The student's section of the recipe.
         versions: Versions of what trained it.
         calibration: How its probabilities were set right.
+        abstention: Which rows it answers; None where it answers all.
+        groups: Groups of the training rows by entry of ``train_on``.
         format_version: Of this file.
     """
 
@@ -74,6 +62,8 @@ class StudentInfo:
     config: dict[str, Any]
     versions: dict[str, str]
     calibration: Calibration = field(default_factory=Calibration)
+    abstention: Abstention | None = None
+    groups: dict[str, int] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def write(self, folder: Path) -> None:
@@ -97,7 +87,9 @@ class StudentInfo:
             raise StudentError(
                 f"{folder}: {INFO_FILE} has format {version}, distill reads up to {FORMAT_VERSION}; upgrade distill"
             )
-        found["calibration"] = Calibration(**found["calibration"])
+        found["calibration"] = Calibration.of_dict(found["calibration"])
+        if found.get("abstention") is not None:
+            found["abstention"] = Abstention(**found["abstention"])
         for name in ("labels", "inputs", "trained_on"):
             found[name] = tuple(found[name])
         return cls(**found)
@@ -146,7 +138,8 @@ class Student:
 
         Returns:
             ``row_id`` str, ``label`` str, ``probs`` List[f64] in the order of the task's labels, ``confidence`` f64
-            (the highest of ``probs``); one line a row, in their order.
+            (the highest of ``probs``); one line a row, in their order. Where the student was trained to abstain,
+            ``abstained`` bool too: the label is given all the same, as the best guess.
 
         Raises:
             StudentError: A column is missing.
@@ -230,8 +223,7 @@ class Student:
         if table.is_empty():
             return _predictions(self, [])
         logits = self.logits(table, batch_size=batch_size, precision=precision, threads=threads)
-        probs = softmax(logits, temperature=self.info.calibration.temperature)
-        return _predictions(self, table["row_id"].cast(pl.String).to_list(), probs)
+        return _predictions(self, table["row_id"].cast(pl.String).to_list(), logits)
 
 
 def load_student(path: Path | str) -> Student:
@@ -263,15 +255,19 @@ def _load_network(folder: Path, info: StudentInfo) -> Network:
     raise StudentError(f"{folder}: unknown type of student {info.type!r}; upgrade distill")
 
 
-def _predictions(student: Student, row_ids: list[str], probs: np.ndarray | None = None) -> pl.DataFrame:
-    labels = student.task.labels
-    found = np.zeros((0, len(labels))) if probs is None else probs
-    return pl.DataFrame(
+def _predictions(student: Student, row_ids: list[str], logits: np.ndarray | None = None) -> pl.DataFrame:
+    labels, abstention = student.task.labels, student.info.abstention
+    scores = np.zeros((0, len(labels))) if logits is None else logits
+    found = calibrated(scores, student.info.calibration)
+    predictions = pl.DataFrame(
         {
             "row_id": row_ids,
             "label": [labels[number] for number in found.argmax(axis=1)],
             "probs": found.tolist(),
-            "confidence": found.max(axis=1).tolist() if len(found) else [],
+            "confidence": found.max(axis=1).tolist(),
         },
         schema={"row_id": pl.String, "label": pl.String, "probs": pl.List(pl.Float64), "confidence": pl.Float64},
     )
+    if abstention is None:
+        return predictions
+    return predictions.with_columns(pl.Series("abstained", abstention.abstains(scores), dtype=pl.Boolean))

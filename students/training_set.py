@@ -59,6 +59,12 @@ class TrainingSet:
         """Training rows by source."""
         return {str(name): count for name, count in self.train.group_by("source").len().sort("source").iter_rows()}
 
+    @property
+    def group_counts(self) -> dict[str, int]:
+        """Groups of the training rows by source."""
+        counts = self.train.group_by("source").agg(pl.col("group").n_unique()).sort("source")
+        return {str(name): count for name, count in counts.iter_rows()}
+
 
 def training_set(
     rows: pl.DataFrame,
@@ -70,7 +76,10 @@ def training_set(
     validation_share: float = 0.0,
     seed: int = 0,
 ) -> TrainingSet:
-    """Collects the targets of every row outside split ``test``.
+    """Collects the targets of every row that no student is measured or calibrated on.
+
+    That is none of split ``test``, and none of a group of split ``audit`` that has a gold label: a student that has
+    seen a row, with whatever label, is surer of it than of a new one, and no calibration on it would hold for others.
 
     ========== ============================================ =======================================================
     source     rows                                         target
@@ -98,7 +107,7 @@ def training_set(
         StudentError: A source has no table or is unknown, a label is outside the task's, or no row is left.
     """
     sources = [train_on] if isinstance(train_on, str) else list(train_on)
-    usable = rows.filter(pl.col("split") != "test").with_row_index("position")
+    usable = _learnable(rows).with_row_index("position")
     targets = [
         _targets(source, usable, labels=labels, votes=votes, task=task).with_columns(
             source=pl.lit(source), rank=pl.lit(rank)
@@ -168,6 +177,12 @@ def smooth(table: pl.DataFrame, *, share: float) -> pl.DataFrame:
 def one_hot(label: pl.Expr, *, labels: Sequence[str]) -> pl.Expr:
     """The distribution with all mass on ``label``, as List[f64] in the order of ``labels``."""
     return pl.concat_list([(label == name).cast(pl.Float64) for name in labels])
+
+
+def _learnable(rows: pl.DataFrame) -> pl.DataFrame:
+    judged = rows.filter((pl.col("split") == "audit") & pl.col("gold").is_not_null())["group"].unique()
+    kept = (pl.col("split") == "audit") & pl.col("group").is_in(judged.implode())
+    return rows.filter((pl.col("split") != "test") & ~kept)
 
 
 def _targets(

@@ -126,7 +126,7 @@ class LocalModelTeacher(ABC):
 
 
 def folder_digest(folder: Path) -> str:
-    """BLAKE2b-128 of a folder's files and their names, wherever it lies.
+    """BLAKE2b-128 of a folder's files and their names, wherever it lies; of all but its card, which answers nothing.
 
     Raises:
         DataError: There is no such folder, or it cannot be read.
@@ -135,7 +135,7 @@ def folder_digest(folder: Path) -> str:
         raise DataError(f"{folder}: no such folder; correct the path")
     state = hashlib.blake2b(digest_size=16)
     try:
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md"):
             state.update(f"{file.relative_to(folder).as_posix()} {file.stat().st_size} ".encode())
             with file.open("rb") as content:
                 while block := content.read(_BLOCK_BYTES):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from distill.labeling.errors import StudentError
+from distill.labeling.task import Task
 from distill.students.config import EncoderConfig
 from distill.students.encoder import EncoderNetwork, base_folder
 from distill.students.text import PairTemplate
@@ -124,3 +125,14 @@ def test_dropout_is_set_wherever_the_architecture_has_it(tiny_base: Path) -> Non
     network = _network(tiny_base, dropout=0.25)
     shares = {module.p for module in network.model.modules() if isinstance(module, torch.nn.Dropout)}
     assert shares == {0.25}
+
+
+def test_a_student_goes_on_from_another(task: Task, tiny_base: Path, tmp_path: Path) -> None:
+    """What the match tokens and the head have learned is kept where the base is a student of the same labels."""
+    config = EncoderConfig(base=str(tiny_base))
+    first = EncoderNetwork.from_base(config, labels=task.labels, inputs=task.inputs)
+    first.save(tmp_path / "first")
+    onward = EncoderConfig(base=str(tmp_path / "first"))
+    second = EncoderNetwork.from_base(onward, labels=task.labels, inputs=task.inputs)
+    kept = second.model.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in first.model.state_dict().items())

@@ -28,9 +28,9 @@ def test_human_is_the_gold_of_split_train_only(rows: pl.DataFrame, task: Task) -
     assert set(found["source"]) == {"human"}
 
 
-def test_labels_are_those_of_every_split_but_test(rows: pl.DataFrame, task: Task) -> None:
+def test_labels_are_those_of_every_split_but_test_and_the_judged_audit(rows: pl.DataFrame, task: Task) -> None:
     found = training_set(rows, train_on="labels", labels=_labels(rows), votes=None, task=task).train
-    assert set(found["row_id"]) == set(rows.filter(pl.col("split") != "test")["row_id"])
+    assert set(found["row_id"]) == set(rows.filter(pl.col("split").is_in(["train", "pool"]))["row_id"])
     assert found["target"].to_list()[0] == [0.2, 0.7, 0.1]
 
 
@@ -52,12 +52,20 @@ def test_a_teachers_samples_are_averaged_and_bare_labels_are_one_hot(rows: pl.Da
 
 def test_the_first_source_with_a_target_wins(rows: pl.DataFrame, task: Task) -> None:
     found = training_set(rows, train_on=["human", "labels"], labels=_labels(rows), votes=None, task=task)
-    assert found.counts == {"human": 48, "labels": 32}
+    assert found.counts == {"human": 48, "labels": 16}
     by_split = rows.join(found.train.select("row_id", "source"), on="row_id")
     assert set(by_split.filter(pl.col("split") == "train")["source"]) == {"human"}
-    assert set(by_split.filter(pl.col("split") == "audit")["source"]) == {"labels"}
+    assert set(by_split.filter(pl.col("split") == "pool")["source"]) == {"labels"}
     other_way = training_set(rows, train_on=["labels", "human"], labels=_labels(rows), votes=None, task=task)
-    assert other_way.counts == {"labels": 80}
+    assert other_way.counts == {"labels": 64}
+
+
+def test_a_judged_group_of_audit_is_kept_for_calibrating(rows: pl.DataFrame, task: Task) -> None:
+    # Four audit groups of four rows. The gold of one is taken away whole, that of another but for one row.
+    unjudged = (pl.col("group") == "g12") | ((pl.col("group") == "g13") & (pl.col("row_id") != "13-0"))
+    fewer = rows.with_columns(gold=pl.when(unjudged).then(None).otherwise(pl.col("gold")))
+    found = training_set(fewer, train_on="labels", labels=_labels(rows), votes=None, task=task).train
+    assert set(found["group"]) == {f"g{n}" for n in range(20)} - {"g13", "g14", "g15"}
 
 
 def test_weights_keep_their_proportions_and_have_mean_one(rows: pl.DataFrame, task: Task) -> None:
@@ -85,9 +93,9 @@ def test_no_group_is_on_both_sides_of_the_validation_split(
     )
     train, validation = set(found.train["group"]), set(found.validation["group"])
     assert not train & validation
-    assert len(train | validation) == 20
+    assert len(train | validation) == 16
     assert train and validation
-    assert abs(len(validation) - share * 20) <= 1
+    assert abs(len(validation) - share * 16) <= 1
 
 
 def test_the_validation_split_depends_on_the_seed_alone(rows: pl.DataFrame, task: Task) -> None:
