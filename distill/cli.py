@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distill.serving_commands import export
+
 if TYPE_CHECKING:
     from distill.eval.ladder import Ladder
     from distill.runner import StageName
@@ -205,6 +207,9 @@ def predict(
     if out is not None:
         print(out)
     print(done.sentence(), file=sys.stderr)
+
+
+app.command(epilog="Example: distill export runs/quickstart/students/merged --to int8 --out served/merged")(export)
 
 
 @app.command(epilog="Example: distill ladder runs/a runs/b")
