@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill.serving_commands import export
+from distill.serving_commands import export, serve
 
 if TYPE_CHECKING:
     from distill.eval.ladder import Ladder
@@ -210,6 +210,7 @@ def predict(
 
 
 app.command(epilog="Example: distill export runs/quickstart/students/merged --to int8 --out served/merged")(export)
+app.command(epilog="Example: distill serve runs/quickstart/students/merged --port 8080")(serve)
 
 
 @app.command(epilog="Example: distill ladder runs/a runs/b")

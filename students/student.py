@@ -176,7 +176,7 @@ class Student:
             bf16 = computes_in_bf16(self.network, precision)
             found = [
                 score(self.network, examples, device=self._device, rows=batch_size, bf16=bf16, threads=threads)
-                for examples in ahead(chunks, self.network.read, threads=threads)
+                for examples in ahead(chunks, self.network.read, threads=threads if len(rows) > _CHUNK_ROWS else 1)
             ]
         return np.concatenate([np.zeros((0, len(self.task.labels)), dtype=np.float32), *found])
 
