@@ -94,6 +94,8 @@ class Batcher:
         Raises:
             ServeError: Too many rows wait (503 with ``Retry-After``), or the student failed on these (500).
         """
+        if self._stopping:
+            raise ServeError(503, "the server is going down", code="shutting_down")
         if self.waiting and self.waiting + len(rows) > self._limits.queued_rows:
             wait_s = max(1, math.ceil(self.waiting / self._rows_per_s)) if self._rows_per_s else 1
             raise ServeError(

@@ -14,6 +14,7 @@ from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.calibration import softmax
 from distill.students.network import Network
+from distill.students.onnx_network import EXPORT_FILE, OnnxNetwork
 from distill.students.surroundings import quiet, threads_set
 from distill.students.text import PairTemplate
 
@@ -120,7 +121,8 @@ class Student:
         self.info = info
         self.task = Task(labels=info.labels, inputs=info.inputs, positive=info.positive, ordered=info.ordered)
         self.network = network
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        on_gpu = torch.cuda.is_available() and not isinstance(network, OnnxNetwork)
+        self._device = torch.device("cuda" if on_gpu else "cpu")
         network.model.to(self._device).eval()
 
     @property
@@ -161,8 +163,7 @@ class Student:
             raise StudentError(f"{self.path}: predict: columns {missing} are missing, got {names}; add or rename them")
         table = rows.lazy().select(wanted).collect()
         logits = self.logits(table, batch_size=batch_size, precision=precision, threads=threads)
-        probs = softmax(logits, temperature=self.info.calibration.temperature)
-        return _predictions(self, table["row_id"].cast(pl.String).to_list(), probs)
+        return _predictions(self, table["row_id"].cast(pl.String).to_list(), logits)
 
     def logits(
         self, rows: pl.DataFrame, *, batch_size: int | None = None, precision: str = "auto", threads: int | None = None
@@ -194,8 +195,6 @@ def load_student(path: Path | str) -> Student:
 
 
 def _load_network(folder: Path, info: StudentInfo) -> Network:
-    from distill.students.onnx_network import EXPORT_FILE, OnnxNetwork
-
     if (folder / EXPORT_FILE).is_file():
         return OnnxNetwork.from_folder(folder, info)
     if info.type == "dcn":
@@ -214,9 +213,9 @@ def _load_network(folder: Path, info: StudentInfo) -> Network:
     raise StudentError(f"{folder}: unknown type of student {info.type!r}; upgrade distill")
 
 
-def _predictions(student: Student, row_ids: list[str], probs: np.ndarray | None = None) -> pl.DataFrame:
+def _predictions(student: Student, row_ids: list[str], logits: np.ndarray) -> pl.DataFrame:
     labels = student.task.labels
-    found = np.zeros((0, len(labels))) if probs is None else probs
+    found = softmax(logits, temperature=student.info.calibration.temperature)
     return pl.DataFrame(
         {
             "row_id": row_ids,
