@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distill.serving_commands import export, serve
+
 if TYPE_CHECKING:
     from distill.eval.ladder import Ladder
     from distill.runner import StageName
@@ -242,6 +244,10 @@ def predict(
     if out is not None:
         print(out)
     print(done.sentence(), file=sys.stderr)
+
+
+app.command(epilog="Example: distill export runs/quickstart/students/merged --to int8 --out served/merged")(export)
+app.command(epilog="Example: distill serve runs/quickstart/students/merged --port 8080")(serve)
 
 
 @app.command(epilog="Example: distill ladder runs/a runs/b")

@@ -74,7 +74,7 @@ def predict_file(
         rows=str(rows),
         id=list(id_columns) or None,
         split={"test": 1.0},
-        columns=dict(_renamed(pair) for pair in columns),
+        columns=dict(renamed(pair) for pair in columns),
         max_bad_fraction=1.0,
     )
     began, count = time.perf_counter(), 0
@@ -95,7 +95,12 @@ def _problems_path(rows: Path, out: Path | None) -> Path:
     return beside.with_name(f"{beside.stem}_problems.jsonl")
 
 
-def _renamed(pair: str) -> tuple[str, str]:
+def renamed(pair: str) -> tuple[str, str]:
+    """Reads ``input=column``.
+
+    Raises:
+        UsageError: It is of another form.
+    """
     ours, equals, theirs = pair.partition("=")
     if not (ours and equals and theirs):
         raise UsageError(f"--column {pair}: write it as input=column, such as title=product_title")

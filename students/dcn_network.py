@@ -74,6 +74,23 @@ class DcnNetwork:
         """All that the examples of a row follow from, beside the row: what kept examples are found by."""
         return ["dcn", self._inputs, self._config.buckets]
 
+    @classmethod
+    def reader(cls, folder: Path) -> DcnNetwork:
+        """What reads the rows of a trained student, without its weights.
+
+        Raises:
+            StudentError: The folder is not whole.
+        """
+        import torch
+
+        try:
+            shape = json.loads((folder / _SHAPE).read_text(encoding="utf-8"))
+            with torch.device("meta"):
+                network = cls(DcnConfig.model_validate(shape["config"]), labels=shape["labels"], inputs=shape["inputs"])
+        except (OSError, ValueError, KeyError) as error:
+            raise StudentError(f"{folder}: no DCN can be read ({error}); export the student again") from error
+        return network
+
     def read(self, rows: pl.DataFrame) -> list[Example]:
         """Hashes the text features of each row."""
         hashed = hash_rows(rows, inputs=self._inputs, buckets=self._config.buckets)

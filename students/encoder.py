@@ -42,7 +42,7 @@ class EncoderNetwork:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         *,
         template: PairTemplate,
@@ -99,15 +99,26 @@ class EncoderNetwork:
         Raises:
             StudentError: The folder is not whole.
         """
+        network = cls.reader(folder, template=template, max_length=max_length, match_tokens=match_tokens)
+        network.model = _load_model(str(folder), name=str(folder))
+        return network
+
+    @classmethod
+    def reader(cls, folder: Path, *, template: PairTemplate, max_length: int, match_tokens: bool) -> EncoderNetwork:
+        """What reads the rows of a trained student, without its weights.
+
+        Raises:
+            StudentError: The folder is not whole.
+        """
+        from torch import nn
         from transformers import AutoTokenizer
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError) as error:
             raise StudentError(f"{folder}: no tokenizer can be read ({error}); train the student again") from error
-        model = _load_model(str(folder), name=str(folder))
         matching = MatchTokens(template.inputs, tokenizer) if match_tokens else None
-        return cls(model, tokenizer, template=template, max_length=max_length, match_tokens=matching)
+        return cls(nn.Identity(), tokenizer, template=template, max_length=max_length, match_tokens=matching)
 
     @property
     def reading(self) -> list[object]:

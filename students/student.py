@@ -15,13 +15,14 @@ from distill.labeling.task import Task
 from distill.students.abstention import Abstention
 from distill.students.calibration import Calibration, calibrated
 from distill.students.network import Network
+from distill.students.onnx_network import EXPORT_FILE, OnnxNetwork
 from distill.students.surroundings import quiet, threads_set
 from distill.students.text import PairTemplate
 
 INFO_FILE = "distill_student.json"
 FORMAT_VERSION = 2
-_CHUNK_ROWS = 8192
-"""Rows read, tokenised and sorted by length together: what a stream holds in memory at once."""
+_CHUNK_ROWS = 2048
+"""Rows read, tokenised and sorted by length together, while those before them are scored."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Student:
         path: Its folder.
         info: What it is and how it was made.
         task: What it was trained for: labels, inputs, positive label and order.
+        network: What scores the rows.
     """
 
     def __init__(self, path: Path, info: StudentInfo, network: Network) -> None:
@@ -110,8 +112,9 @@ class Student:
         self.path = path
         self.info = info
         self.task = Task(labels=info.labels, inputs=info.inputs, positive=info.positive, ordered=info.ordered)
-        self._network = network
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = network
+        on_gpu = torch.cuda.is_available() and not isinstance(network, OnnxNetwork)
+        self._device = torch.device("cuda" if on_gpu else "cpu")
         network.model.to(self._device).eval()
 
     @property
@@ -123,15 +126,17 @@ class Student:
         self,
         rows: pl.DataFrame | pl.LazyFrame,
         *,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         precision: str = "auto",
         threads: int | None = None,
     ) -> pl.DataFrame:
-        """Labels rows.
+        """Labels rows. Where a table does not fit in memory, see :func:`distill.predict.predict_file`.
 
         Args:
             rows: ``row_id`` and the task's inputs; a missing value counts as empty.
-            batch_size: Rows scored at once. In fp32 it changes no probability by more than rounding.
+            batch_size: Rows scored at once; by default as many as suit their length and the hardware. In fp32 it
+                changes no probability by more than rounding; an INT8 export scales its numbers by those of the whole
+                batch, so that there the third digit may change.
             precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the hardware computes in it. In bf16
                 probabilities are good to about two digits.
             threads: CPU threads; as many as torch would take where not given.
@@ -150,80 +155,24 @@ class Student:
         if missing:
             raise StudentError(f"{self.path}: predict: columns {missing} are missing, got {names}; add or rename them")
         table = rows.lazy().select(wanted).collect()
-        parts = [
-            self._predict_chunk(table[start : start + _CHUNK_ROWS], batch_size, precision, threads)
-            for start in range(0, max(1, table.height), _CHUNK_ROWS)
-        ]
-        return pl.concat(parts)
-
-    def predict_stream(
-        self, source: Path, target: Path, *, batch_size: int = 64, precision: str = "auto", threads: int | None = None
-    ) -> int:
-        """Labels a parquet file of any size into another; memory does not grow with the file.
-
-        The target appears only when it is whole.
-
-        Args:
-            source: Parquet with ``row_id`` and the task's inputs.
-            target: Where predictions go; replaced if it is there.
-            batch_size: As for :meth:`predict`.
-            precision: As for :meth:`predict`.
-            threads: As for :meth:`predict`.
-
-        Returns:
-            Rows labeled.
-
-        Raises:
-            StudentError: The source cannot be read, or a column is missing.
-        """
-        import pyarrow as pa  # type: ignore[import-untyped]
-        import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
-        wanted = ["row_id", *self.task.inputs]
-        try:
-            reader = pq.ParquetFile(source)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise StudentError(f"{source}: not a parquet file ({error}); convert the rows first") from error
-        missing = [column for column in wanted if column not in reader.schema_arrow.names]
-        if missing:
-            raise StudentError(f"{source}: columns {missing} are missing, got {reader.schema_arrow.names}")
-        partial = target.with_name(target.name + ".partial")
-        rows = 0
-        with reader, pq.ParquetWriter(partial, _predictions(self, []).to_arrow().schema) as writer:
-            for batch in reader.iter_batches(batch_size=_CHUNK_ROWS, columns=wanted):
-                table = pl.DataFrame(pl.from_arrow(batch)).select(wanted)
-                predicted = self._predict_chunk(table, batch_size, precision, threads)
-                writer.write_table(predicted.to_arrow())
-                rows += predicted.height
-        partial.replace(target)
-        return rows
-
-    def logits(
-        self, rows: pl.DataFrame, *, batch_size: int = 64, precision: str = "auto", threads: int | None = None
-    ) -> np.ndarray:
-        """Scores before calibration, ``[N, K]`` float32; arguments as for :meth:`predict`."""
-        import torch
-
-        from distill.students.train import computes_in_bf16
-
-        with quiet(), threads_set(threads), torch.inference_mode():
-            examples = self._network.read(rows)
-            order = np.argsort([self._network.size(example) for example in examples], kind="stable")
-            scores = np.zeros((len(examples), len(self.task.labels)), dtype=np.float32)
-            bf16 = computes_in_bf16(self._network, precision)
-            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bf16):
-                for start in range(0, len(order), batch_size):
-                    part = order[start : start + batch_size]
-                    batch = self._network.collate([examples[number] for number in part])
-                    batch = {name: tensor.to(self._device) for name, tensor in batch.items()}
-                    scores[part] = self._network.forward(self._network.model, batch).logits.float().cpu().numpy()
-        return scores
-
-    def _predict_chunk(self, table: pl.DataFrame, batch_size: int, precision: str, threads: int | None) -> pl.DataFrame:
-        if table.is_empty():
-            return _predictions(self, [])
         logits = self.logits(table, batch_size=batch_size, precision=precision, threads=threads)
         return _predictions(self, table["row_id"].cast(pl.String).to_list(), logits)
+
+    def logits(
+        self, rows: pl.DataFrame, *, batch_size: int | None = None, precision: str = "auto", threads: int | None = None
+    ) -> np.ndarray:
+        """Scores before calibration, ``[N, K]`` float32; arguments as for :meth:`predict`."""
+        from distill.students.scoring import ahead, score
+        from distill.students.train import computes_in_bf16
+
+        chunks = (rows[start : start + _CHUNK_ROWS] for start in range(0, rows.height, _CHUNK_ROWS))
+        with quiet(), threads_set(threads):
+            bf16 = computes_in_bf16(self.network, precision)
+            found = [
+                score(self.network, examples, device=self._device, rows=batch_size, bf16=bf16, threads=threads)
+                for examples in ahead(chunks, self.network.read, threads=threads if len(rows) > _CHUNK_ROWS else 1)
+            ]
+        return np.concatenate([np.zeros((0, len(self.task.labels)), dtype=np.float32), *found])
 
 
 def load_student(path: Path | str) -> Student:
@@ -239,6 +188,8 @@ def load_student(path: Path | str) -> Student:
 
 
 def _load_network(folder: Path, info: StudentInfo) -> Network:
+    if (folder / EXPORT_FILE).is_file():
+        return OnnxNetwork.from_folder(folder, info)
     if info.type == "dcn":
         from distill.students.dcn_network import DcnNetwork
 
@@ -255,10 +206,9 @@ def _load_network(folder: Path, info: StudentInfo) -> Network:
     raise StudentError(f"{folder}: unknown type of student {info.type!r}; upgrade distill")
 
 
-def _predictions(student: Student, row_ids: list[str], logits: np.ndarray | None = None) -> pl.DataFrame:
+def _predictions(student: Student, row_ids: list[str], logits: np.ndarray) -> pl.DataFrame:
     labels, abstention = student.task.labels, student.info.abstention
-    scores = np.zeros((0, len(labels))) if logits is None else logits
-    found = calibrated(scores, student.info.calibration)
+    found = calibrated(logits, student.info.calibration)
     predictions = pl.DataFrame(
         {
             "row_id": row_ids,
@@ -270,4 +220,4 @@ def _predictions(student: Student, row_ids: list[str], logits: np.ndarray | None
     )
     if abstention is None:
         return predictions
-    return predictions.with_columns(pl.Series("abstained", abstention.abstains(scores), dtype=pl.Boolean))
+    return predictions.with_columns(pl.Series("abstained", abstention.abstains(logits), dtype=pl.Boolean))

@@ -110,8 +110,9 @@ async def _bears(lane: str, config: OpenAITeacherConfig, connection: OpenAIConne
 
     try:
         completion = await _tried(attempt, pause)
-    except _LACKS_FIELD:
-        return False
+    except _LACKS_FIELD as error:
+        # `distill serve` decides between the labels of its student alone, and says so of any other question.
+        return lane.startswith("decision:") and "unknown_options" in str(error)
     except (OverloadedError, UnknownModelError):
         if lane == "logprobs:sampled":  # which is a path that every server has
             raise

@@ -78,27 +78,18 @@ def test_no_rows_give_no_predictions(student: Student, rows: pl.DataFrame) -> No
     assert found.schema == student.predict(rows.head(1)).schema
 
 
-def test_a_missing_column_is_named(student: Student, rows: pl.DataFrame, tmp_path: Path) -> None:
+def test_a_missing_column_is_named(student: Student, rows: pl.DataFrame) -> None:
     with pytest.raises(StudentError, match=r"columns \['title'\] are missing"):
         student.predict(rows.drop("title"))
-    rows.drop("brand").write_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(StudentError, match=r"rows.parquet: columns \['brand'\] are missing"):
-        student.predict_stream(tmp_path / "rows.parquet", tmp_path / "out.parquet")
-    (tmp_path / "rows.csv").write_text("row_id,query\n")
-    with pytest.raises(StudentError, match=r"rows.csv: not a parquet file"):
-        student.predict_stream(tmp_path / "rows.csv", tmp_path / "out.parquet")
-    assert not (tmp_path / "out.parquet").exists()
 
 
-def test_a_stream_is_the_same_as_a_table(
-    student: Student, rows: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_chunks_are_the_same_as_one_table(
+    student: Student, rows: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    whole = student.predict(rows, precision="fp32")
     monkeypatch.setattr("distill.students.student._CHUNK_ROWS", 10)
-    rows.write_parquet(tmp_path / "rows.parquet")
-    assert student.predict_stream(tmp_path / "rows.parquet", tmp_path / "out.parquet", precision="fp32") == rows.height
-    found = pl.read_parquet(tmp_path / "out.parquet")
-    assert_frame_equal(found, student.predict(rows, precision="fp32"), abs_tol=1e-5)
-    assert not list(tmp_path.glob("*.partial"))
+    for threads in (1, 2):
+        assert_frame_equal(student.predict(rows, precision="fp32", threads=threads), whole, abs_tol=1e-5)
 
 
 def test_what_is_no_student_is_refused(student: Student, tmp_path: Path) -> None:
