@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distill.labeling.errors import StudentError
 from distill.students.causal_base import Loaded, load_base, load_saved, save, with_adapters
-from distill.students.causal_config import TINY
+from distill.students.causal_config import TINY, TraceUse
 from distill.students.causal_prompt import ANSWER_MARK, Asked, CausalPrompt
 from distill.students.causal_tiny import tiny_model, tiny_tokenizer
 from distill.students.config import CausalConfig
@@ -24,8 +24,11 @@ PROMPT_FILE = "distill_prompt.json"
 _SAME_LOGITS = 1e-2
 """Logits of the model's own forward pass and of :meth:`LanguageModel.scores` may differ by rounding only."""
 
-ASKED: Mapping[str, Asked] = {"none": "label", "multitask": "label", "before_label": "label"} | {
-    "after_label": "label_then_trace"
+ASKED: Mapping[TraceUse, Asked] = {
+    "none": "label",
+    "multitask": "label",
+    "before_label": "label",
+    "after_label": "label_then_trace",
 }
 """What a prompt asks for when the label comes first, by the student's use of traces."""
 
@@ -93,7 +96,7 @@ class LanguageModel(nn.Module):
         cap = getattr(config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The parameters that are trained: with adapters, they alone."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
@@ -149,7 +152,7 @@ class CausalNetwork:
             template=PairTemplate(tuple(inputs)),
             max_length=_prompt_length(loaded.model.config, config, answer=len(ANSWER_MARK) + 2),
         )
-        self._pad = int(loaded.tokenizer.pad_token_id)  # type: ignore[arg-type]
+        self._pad = int(loaded.tokenizer.pad_token_id)
 
     @classmethod
     def from_base(

@@ -130,9 +130,7 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError:
-        raise MissingDependencyError(
-            "causal: lora needs peft, which is not installed; pip install 'distill[peft]'"
-        ) from None
+        raise MissingDependencyError("peft", needed_for="causal: lora", install="pip install 'distill[peft]'") from None
     return peft
 
 
@@ -144,8 +142,7 @@ def _bits(quantization: Quantization) -> Any:
 
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependencyError(
-            f"causal: quantization: {quantization} needs bitsandbytes, which is not installed; "
-            "pip install 'distill[qlora]'"
+            "bitsandbytes", needed_for=f"causal: quantization: {quantization}", install="pip install 'distill[qlora]'"
         )
     if quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
