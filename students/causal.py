@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from distill.labeling.errors import StudentError
 from distill.students.causal_base import Loaded, load_base, load_saved, save, with_adapters
 from distill.students.causal_config import TINY, TraceUse
-from distill.students.causal_prompt import ANSWER_MARK, Asked, CausalPrompt
+from distill.students.causal_prompt import ANSWER_MARK, Asked, CausalPrompt, fixed_texts
 from distill.students.causal_tiny import tiny_model, tiny_tokenizer
 from distill.students.config import CausalConfig
 from distill.students.network import Example, Output
@@ -171,7 +171,7 @@ class CausalNetwork:
             MissingDependencyError: peft or bitsandbytes is wanted and absent.
         """
         if config.base == TINY:
-            tokenizer = tiny_tokenizer(_written(texts, inputs), vocabulary=config.tiny.vocabulary)
+            tokenizer = tiny_tokenizer(_written(texts, labels, inputs), vocabulary=config.tiny.vocabulary)
             return cls(Loaded(tiny_model(config.tiny, tokenizer), tokenizer), config, labels=labels, inputs=inputs)
         loaded = load_base(config.base, quantization=config.quantization)
         if config.lora is not None:
@@ -275,8 +275,8 @@ def _prompt_length(model_config: Any, config: CausalConfig, *, answer: int) -> i
     return min(config.max_length, positions - answer - (config.trace_tokens if config.traces != "none" else 0))
 
 
-def _written(rows: pl.DataFrame, inputs: Sequence[str]) -> list[str]:
-    """The texts of a table, traces too, each once and in order."""
-    columns = [column for column in (*inputs, "trace") if column in rows.columns]
-    texts = (text for column in columns for text in rows[column].cast(pl.String).drop_nulls().to_list())
-    return list(dict.fromkeys(texts))
+def _written(rows: pl.DataFrame, labels: Sequence[str], inputs: Sequence[str]) -> list[str]:
+    """The texts that a student meets, as often as it meets them: what stands in every prompt is met with every row."""
+    queries, listings = PairTemplate(tuple(inputs)).render(rows)
+    traces = rows["trace"].drop_nulls().to_list() if "trace" in rows.columns else []
+    return [*queries, *(listings or []), *traces, *fixed_texts(labels) * rows.height]
