@@ -65,6 +65,14 @@ def test_it_learns_to_label_to_reason_and_to_label_after_reasoning(reasoner, tra
     assert slow["probs"].list.sum().to_list() == pytest.approx([1.0] * unseen.height)
 
 
+def test_prompts_for_a_server_are_those_it_learned_from(reasoner, training):
+    student = load_student(reasoner.path)
+    asked, asked_for_trace = student.prompts(training.validation), student.prompts(training.validation, traces=True)
+    assert asked[0].endswith("\nAnswer with the letter of the label.")
+    assert asked_for_trace[0].endswith("\nExplain which label fits, then answer with its letter.")
+    assert len(set(asked)) == training.validation.height
+
+
 def test_its_file_says_what_it_learned_from(reasoner, training):
     assert reasoner.facts == {"traces_learned": training.train.height}
     info = json.loads((reasoner.path / "distill_student.json").read_text())
