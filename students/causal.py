@@ -57,9 +57,7 @@ class LanguageModel(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        # A pass in evaluation mode makes bitsandbytes lay 4-bit matrices out for a CPU in a way that cannot be trained.
-        if not getattr(self.whole, "is_quantized", False):
-            self._refuse_other_heads()
+        self._refuse_other_heads()
 
     @property
     def whole(self) -> Any:

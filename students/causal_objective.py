@@ -96,7 +96,7 @@ class CausalObjective(Objective):
         scored = model(batch["input_ids"], batch["attention_mask"], torch.cat([label_at, token_at]))
         at_labels, at_tokens = scored.logits[: len(labelled)], scored.logits[len(labelled) :]
         codes = network.label_scores(at_labels)
-        said = _Said(Output(codes[:rows], scored.hidden[:rows]))
+        said: Any = _Said(Output(codes[:rows], scored.hidden[:rows]))
         step = self._label.loss(said, model, batch, columns)
         row = batch["row"][labelled]
         loss = step.loss + (weight[row] * (at_labels.logsumexp(-1) - codes.logsumexp(-1))).sum() / rows
