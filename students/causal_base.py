@@ -148,6 +148,7 @@ def _keep_trainable(model: PreTrainedModel) -> None:
     A pass in evaluation mode, such as every validation, would lay them out anew for speed, and the training that goes
     on after it gets no gradient through them, with a warning that is easily missed (bitsandbytes 0.50).
     """
+    module: Any
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
