@@ -405,7 +405,9 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
         if config.prune is not None:
             facts["pruned"] = fitted.pruned
             said += f", {fitted.pruned:,} left out as mislabeled"
-        return Ended(said, facts=facts)
+        if "traces_learned" in fitted.facts:
+            said += f", {fitted.facts['traces_learned']:,} traces"
+        return Ended(said, facts={**facts, **fitted.facts})
 
     session.stage(
         f"train:{name}",

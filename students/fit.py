@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -24,7 +24,7 @@ from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.abstention import Abstention, fit_abstention
 from distill.students.calibration import FEWEST_ROWS, Calibration, fit_calibration
-from distill.students.config import EncoderConfig, StudentConfig
+from distill.students.config import StudentConfig
 from distill.students.job import EpochRecord, FitProgress, Job, JobResult
 from distill.students.model_card import write_card
 from distill.students.student import Student, StudentInfo, load_student
@@ -52,6 +52,7 @@ class FitResult:
         history: One record an epoch.
         pruned: Rows that ``prune`` left out; they are in ``pruned.parquet`` of the folder.
         resumed_at: Step of the checkpoint that the training went on from; 0 where it began anew.
+        facts: What was counted in the training rows: of a causal student, the traces learned and those left out.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class FitResult:
     history: tuple[EpochRecord, ...]
     pruned: int = 0
     resumed_at: int = 0
+    facts: dict[str, int] = field(default_factory=dict)
 
 
 def fit_student(
@@ -142,6 +144,7 @@ def fit_student(
         history=result.history,
         pruned=0 if pruned is None else pruned.height,
         resumed_at=result.resumed_at,
+        facts=result.facts,
     )
 
 
@@ -189,7 +192,7 @@ def _info(job: Job, *, task: Task, training: TrainingSet, result: JobResult) -> 
         inputs=task.inputs,
         positive=task.positive,
         ordered=task.ordered,
-        max_length=job.config.max_length if isinstance(job.config, EncoderConfig) else None,
+        max_length=getattr(job.config, "max_length", None),
         precision=result.precision,
         parameters=result.parameters,
         seed=job.seed,
@@ -197,6 +200,7 @@ def _info(job: Job, *, task: Task, training: TrainingSet, result: JobResult) -> 
         rows=training.counts,
         groups=training.group_counts,
         config=job.config.model_dump(mode="json"),
+        facts=result.facts,
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
     )
 

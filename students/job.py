@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ class JobResult:
         precision: ``fp32`` or ``bf16``, as it was trained.
         history: One record an epoch.
         resumed_at: Step of the checkpoint that the training went on from; 0 where it began anew.
+        facts: What the objective counted in the training rows; see :attr:`Objective.facts`.
     """
 
     parameters: int
@@ -78,6 +79,7 @@ class JobResult:
     precision: str
     history: tuple[EpochRecord, ...]
     resumed_at: int = 0
+    facts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

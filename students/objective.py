@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -44,11 +45,13 @@ class Objective(ABC):
         rows_together: Rows of a group that batches keep together, by a column ``group``; 1 for any order.
         columns_need_texts: Whether :meth:`columns` looks at the inputs or the trace; where not, they are left out of
             its table, so that the texts of a million rows are never in memory.
+        facts: What :meth:`columns` counted in the training rows, for the student's file and the run; nothing for most.
     """
 
     epoch: int = 0
     rows_together: int = 1
     columns_need_texts: bool = True
+    facts: Mapping[str, int] = MappingProxyType({})
 
     def read(self, network: Network, table: pl.DataFrame) -> Sequence[Example]:
         """Examples of a table of :class:`distill.students.training_set.TrainingSet`, as the network collates them.
@@ -160,4 +163,9 @@ def objective_for(config: StudentConfig, *, task: Task) -> Objective:
     Raises:
         StudentError: The loss lacks what it needs.
     """
-    return LabelObjective(config, task=task)
+    label = LabelObjective(config, task=task)
+    if config.type == "causal":
+        from distill.students.causal_objective import CausalObjective
+
+        return CausalObjective(config, label, task=task)
+    return label

@@ -23,6 +23,8 @@ INFO_FILE = "distill_student.json"
 FORMAT_VERSION = 2
 _CHUNK_ROWS = 2048
 """Rows read, tokenised and sorted by length together, while those before them are scored."""
+_REASONED_TOGETHER = 64
+"""Rows whose traces are written together."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class StudentInfo:
     """What ``distill_student.json`` says.
 
     Attributes:
-        type: ``dcn`` or ``encoder``.
+        type: ``dcn``, ``encoder`` or ``causal``.
         labels: The task's labels, in the order of the logits.
         inputs: Input columns, the query first.
         positive: The label that counts as a match.
@@ -46,6 +48,7 @@ class StudentInfo:
         calibration: How its probabilities were set right.
         abstention: Which rows it answers; None where it answers all.
         groups: Groups of the training rows by entry of ``train_on``.
+        facts: What was counted in the training rows; see :attr:`distill.students.fit.FitResult.facts`.
         format_version: Of this file.
     """
 
@@ -65,6 +68,7 @@ class StudentInfo:
     calibration: Calibration = field(default_factory=Calibration)
     abstention: Abstention | None = None
     groups: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, int] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def write(self, folder: Path) -> None:
@@ -122,6 +126,27 @@ class Student:
         """Parameters of the network."""
         return self.info.parameters
 
+    @property
+    def writes_traces(self) -> bool:
+        """Whether ``predict(traces=True)`` works: a causal student that learned from traces."""
+        return self.info.type == "causal" and self.info.config.get("traces") != "none"
+
+    def prompts(self, rows: pl.DataFrame, *, traces: bool = False) -> list[str]:
+        """What to send, as the user's turn, to a chat server that serves this causal student (docs/causal.md).
+
+        Args:
+            rows: The task's inputs.
+            traces: Ask for the trace as well.
+
+        Raises:
+            StudentError: It is no causal student.
+        """
+        if self.info.type != "causal":
+            raise StudentError(f"{self.path}: prompts: a student of type {self.info.type} is sent none; use predict")
+        network: Any = self.network
+        contents: list[str] = network.contents(rows, traces=traces)
+        return contents
+
     def predict(
         self,
         rows: pl.DataFrame | pl.LazyFrame,
@@ -129,6 +154,7 @@ class Student:
         batch_size: int | None = None,
         precision: str = "auto",
         threads: int | None = None,
+        traces: bool = False,
     ) -> pl.DataFrame:
         """Labels rows. Where a table does not fit in memory, see :func:`distill.predict.predict_file`.
 
@@ -140,21 +166,30 @@ class Student:
             precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the hardware computes in it. In bf16
                 probabilities are good to about two digits.
             threads: CPU threads; as many as torch would take where not given.
+            traces: Have a causal student write its reasoning, many times slower. One trained with ``traces:
+                before_label`` labels in the light of it.
 
         Returns:
             ``row_id`` str, ``label`` str, ``probs`` List[f64] in the order of the task's labels, ``confidence`` f64
             (the highest of ``probs``); one line a row, in their order. Where the student was trained to abstain,
-            ``abstained`` bool too: the label is given all the same, as the best guess.
+            ``abstained`` bool too: the label is given all the same, as the best guess. With ``traces``, ``trace`` str.
 
         Raises:
-            StudentError: A column is missing.
+            StudentError: A column is missing, or traces are asked of a student that writes none.
         """
         wanted = ("row_id", *self.task.inputs)
         names = rows.collect_schema().names()
         missing = [column for column in wanted if column not in names]
         if missing:
             raise StudentError(f"{self.path}: predict: columns {missing} are missing, got {names}; add or rename them")
+        if traces and not self.writes_traces:
+            raise StudentError(
+                f"{self.path}: predict: this student writes no traces (type {self.info.type}, traces "
+                f"{self.info.config.get('traces', 'none')}); train a causal student with traces: before_label"
+            )
         table = rows.lazy().select(wanted).collect()
+        if traces:
+            return self._reasoned(table, batch_size=batch_size, precision=precision, threads=threads)
         logits = self.logits(table, batch_size=batch_size, precision=precision, threads=threads)
         return _predictions(self, table["row_id"].cast(pl.String).to_list(), logits)
 
@@ -173,6 +208,29 @@ class Student:
                 for examples in ahead(chunks, self.network.read, threads=threads if len(rows) > _CHUNK_ROWS else 1)
             ]
         return np.concatenate([np.zeros((0, len(self.task.labels)), dtype=np.float32), *found])
+
+    def _reasoned(
+        self, table: pl.DataFrame, *, batch_size: int | None, precision: str, threads: int | None
+    ) -> pl.DataFrame:
+        """Predictions of rows whose traces are written first."""
+        import torch
+
+        from distill.students.causal_reasoning import reason
+        from distill.students.train import computes_in_bf16
+
+        network: Any = self.network
+        bf16 = computes_in_bf16(network, precision)
+        autocast = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bf16)
+        parts = [
+            _predictions(self, [], np.zeros((0, len(self.task.labels)))).with_columns(trace=pl.lit("").cast(pl.String))
+        ]
+        with quiet(), threads_set(threads), torch.inference_mode(), autocast:
+            for start in range(0, table.height, _CHUNK_ROWS):
+                chunk = table[start : start + _CHUNK_ROWS]
+                logits, traces = reason(network, chunk, batch_size=batch_size or _REASONED_TOGETHER)
+                predicted = _predictions(self, chunk["row_id"].cast(pl.String).to_list(), logits)
+                parts.append(predicted.with_columns(trace=pl.Series(traces, dtype=pl.String)))
+        return pl.concat(parts)
 
 
 def load_student(path: Path | str) -> Student:
@@ -203,6 +261,12 @@ def _load_network(folder: Path, info: StudentInfo) -> Network:
             max_length=info.max_length or 512,
             match_tokens=bool(info.config.get("match_tokens")) and len(info.inputs) > 1,
         )
+    if info.type == "causal":
+        from distill.students.causal import CausalNetwork
+        from distill.students.config import CausalConfig
+
+        config = CausalConfig.model_validate(info.config)
+        return CausalNetwork.from_folder(folder, config, labels=info.labels, inputs=info.inputs)
     raise StudentError(f"{folder}: unknown type of student {info.type!r}; upgrade distill")
 
 

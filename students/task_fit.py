@@ -17,6 +17,8 @@ def student_problems(student: StudentConfig, task: TaskConfig | Task | None) -> 
         task: The task's section, or the task; None where there is none to compare with.
     """
     loss = student.loss
+    if student.head == "ordered" and student.type == "causal":
+        yield "head", "a causal student answers with a label's own token; set head: nominal, and a loss such as rps"
     if isinstance(loss, ForwardCorrection):
         for source in loss.matrices or {}:
             if source not in student.train_on:

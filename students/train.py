@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
 from distill.labeling.errors import DistillError
-from distill.students.config import DcnConfig, EncoderConfig, StudentConfig
+from distill.students.config import CausalConfig, DcnConfig, EncoderConfig, StudentConfig
 from distill.students.example_store import CHUNK_ROWS, ExampleStore, reading_key, shared_store
 from distill.students.job import TRAIN, VALIDATION, FitProgress, Job, JobResult, table_digest
 from distill.students.network import Example, Network
@@ -51,8 +52,21 @@ def train(job: Job, *, on_progress: Callable[[FitProgress], None] | None = None)
         return _train(job, on_progress)
 
 
-def new_network(config: StudentConfig, *, labels: tuple[str, ...], inputs: tuple[str, ...]) -> Network:
-    """An untrained student (the encoder: pretrained, with a new head), drawn from torch's global generator."""
+def new_network(
+    config: StudentConfig, *, labels: tuple[str, ...], inputs: tuple[str, ...], rows: pl.LazyFrame
+) -> Network:
+    """An untrained student (the encoder: pretrained, with a new head), drawn from torch's global generator.
+
+    Args:
+        config: What to train.
+        labels: The task's labels.
+        inputs: Input columns, the query first.
+        rows: Training rows, from which a base made on the spot learns its vocabulary.
+    """
+    if isinstance(config, CausalConfig):
+        from distill.students.causal import CausalNetwork
+
+        return CausalNetwork.from_base(config, labels=labels, inputs=inputs, rows=rows)
     if isinstance(config, EncoderConfig):
         from distill.students.encoder import EncoderNetwork
 
@@ -80,9 +94,10 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
     from distill.students.trainer import BestEpoch, DistributionTrainer, Material, batches_of, training_arguments
 
     config = job.config
-    network = new_network(config, labels=job.labels, inputs=job.inputs)
+    network = new_network(config, labels=job.labels, inputs=job.inputs, rows=job.scan(TRAIN))
     objective = objective_for(config, task=job.task)
     train_examples = read_examples(job, TRAIN, network=network, objective=objective)
+    facts = dict(objective.facts)
     validation = read_examples(job, VALIDATION, network=network, objective=objective)
     network.prepare(train_examples.examples)
     vocabulary = _cut_vocabulary(network, objective, train_examples, validation)
@@ -121,6 +136,7 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
         precision="bf16" if bf16 else "fp32",
         history=tuple(best.history),
         resumed_at=0 if checkpoint is None else step_of(checkpoint),
+        facts=facts,
     )
     if trainer.is_world_process_zero():
         network.save(job.student_folder)

@@ -95,7 +95,7 @@ def test_stored_examples_are_what_the_network_reads(
     config = DcnConfig(train_on=("human",)) if kind == "dcn" else EncoderConfig(base=str(tiny_base))
     job = Job(tmp_path / "job", config, labels=task.labels, inputs=task.inputs, seed=0, store=tmp_path / "store")
     job.write(_training(rows, task))
-    network = new_network(config, labels=task.labels, inputs=task.inputs)
+    network = new_network(config, labels=task.labels, inputs=task.inputs, rows=pl.LazyFrame())
     found = read_examples(job, TRAIN, network=network, objective=objective_for(config))
     assert isinstance(found.examples, ExampleStore)
     whole = network.read(_training(rows, task).train)
@@ -111,7 +111,7 @@ def test_stored_examples_are_what_the_network_reads(
 def test_a_key_follows_what_is_read_with(tiny_base: Path, task: Task) -> None:
     def key(rows: str = "rows", **settings: Any) -> str | None:
         config = EncoderConfig(base=str(tiny_base), **settings)
-        return reading_key(new_network(config, labels=task.labels, inputs=task.inputs), [rows])
+        return reading_key(new_network(config, labels=task.labels, inputs=task.inputs, rows=pl.LazyFrame()), [rows])
 
     assert key() == key(lr=1e-2)
     assert len({key(), key("others"), key(max_length=32), key(match_tokens=False)}) == 4
@@ -122,7 +122,7 @@ def test_only_an_objective_that_asks_for_texts_gets_them(rows: pl.DataFrame, tas
     config = DcnConfig(train_on=("human",), label_smoothing=0.3, confidence_weight=True)
     job = Job(tmp_path / "job", config, labels=task.labels, inputs=task.inputs, seed=0)
     job.write(_training(rows, task))
-    network = new_network(config, labels=task.labels, inputs=task.inputs)
+    network = new_network(config, labels=task.labels, inputs=task.inputs, rows=pl.LazyFrame())
     seen: dict[bool, list[str]] = {}
     targets = []
 

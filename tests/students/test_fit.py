@@ -50,7 +50,7 @@ def test_dcn_learns_the_rule(rows: pl.DataFrame, task: Task, tmp_path: Path) -> 
     assert [record.epoch for record in result.history] == list(range(1, 16))
     assert result.history[-1].loss < result.history[0].loss / 2
     assert result.best_epoch == 15
-    shapes = [tensor.numel() for tensor in load_student(result.path)._network.model.parameters()]
+    shapes = [tensor.numel() for tensor in load_student(result.path).network.model.parameters()]
     assert result.parameters == load_student(result.path).parameters == sum(shapes)
 
 
