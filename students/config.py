@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from distill.students.traces_config import TracesConfig
+
 HUMAN = "human"
 """In ``train_on``: gold labels of split ``train``."""
 LABELS = "labels"
@@ -100,6 +102,9 @@ class EncoderConfig(_TrainingConfig):
     )
     head_lr_factor: float = Field(
         1.0, gt=0.0, description="the new head learns at so many times lr; more than 1 where there are few steps"
+    )
+    traces: TracesConfig | None = Field(
+        None, description="what is learned from the teachers' reasoning beside the label; nothing where not given"
     )
     precision: Precision = Field("auto", description="auto takes bf16 where the processor or GPU computes in it")
     devices: int = Field(1, ge=1, description="processes (GPUs, where there are any); more than one starts torchrun")

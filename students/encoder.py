@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from distill.students.heads import Heads
+
 _RESERVED_TOKENS = 8
 """Left free of the query: the special tokens of a pair (at most four in known models) and room for the listing."""
 
@@ -50,6 +52,7 @@ class EncoderNetwork:
         self._template = template
         self._max_length = max_length
         self._match_tokens = match_tokens
+        self._heads: Heads | None = None
         # Says on every batch otherwise that padding while tokenizing is quicker, which it is not for like lengths.
         tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
 
@@ -92,13 +95,42 @@ class EncoderNetwork:
         """
         from transformers import AutoTokenizer
 
+        from distill.students import heads
+
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError) as error:
             raise StudentError(f"{folder}: no tokenizer can be read ({error}); train the student again") from error
         model = _load_model(str(folder), name=str(folder))
         matching = MatchTokens(template.inputs, tokenizer) if match_tokens else None
-        return cls(model, tokenizer, template=template, max_length=max_length, match_tokens=matching)
+        network = cls(model, tokenizer, template=template, max_length=max_length, match_tokens=matching)
+        network._heads = heads.load(model, folder, labels=model.config.num_labels)
+        return network
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """What reads the rows, and may read more than them."""
+        return self._tokenizer
+
+    @property
+    def longest(self) -> int:
+        """Tokens that the base can read at once, however few of them rows are given."""
+        positions = getattr(self.model.config, "max_position_embeddings", None) or 512
+        # The tokenizer knows of positions kept for padding; where it knows nothing it says a huge number.
+        return min(int(self._tokenizer.model_max_length), positions)
+
+    def put_on(self, widths: Mapping[str, int]) -> None:
+        """Puts further heads on the pooled state; :meth:`forward` gives it and their scores from then on.
+
+        Args:
+            widths: Scores of each, by name.
+
+        Raises:
+            StudentError: There is no place for them in this architecture.
+        """
+        from distill.students import heads
+
+        self._heads = heads.put_on(self.model, widths, labels=self.model.config.num_labels)  # type: ignore[union-attr, arg-type]
 
     def read(self, rows: pl.DataFrame) -> list[Example]:
         """Tokenises; the listing is cut first, and the query only where it alone is longer than ``max_length``.
@@ -136,8 +168,9 @@ class EncoderNetwork:
         return dict(self._tokenizer.pad(list(examples), padding=True, return_tensors="pt"))
 
     def forward(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Output:
-        """Scores a batch."""
-        return Output(model(**batch).logits)
+        """Scores a batch; the pooled state is there where further heads were put on it."""
+        scores = model(**batch).logits
+        return Output(scores) if self._heads is None else self._heads.split(scores)
 
     def prepare(self, examples: Sequence[Example]) -> None:
         """Nothing to learn from the examples but by gradient."""
@@ -147,9 +180,16 @@ class EncoderNetwork:
         return "pooler" in name or not name.startswith(f"{self.model.base_model_prefix}.")
 
     def save(self, folder: Path) -> None:
-        """Writes what ``AutoModelForSequenceClassification`` and ``AutoTokenizer`` load."""
-        self.model.save_pretrained(folder)  # type: ignore[operator]
+        """Writes what ``AutoModelForSequenceClassification`` and ``AutoTokenizer`` load, and further heads apart."""
         self._tokenizer.save_pretrained(folder)
+        if self._heads is None:
+            self.model.save_pretrained(folder)  # type: ignore[operator]
+            return
+        from distill.students import heads
+
+        with heads.taken_off(self.model, self._heads):
+            self.model.save_pretrained(folder)  # type: ignore[operator]
+        heads.save(self._heads, folder)
 
     def _cut(self, text: str, limit: int) -> str:
         offsets = self._tokenizer(

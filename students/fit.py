@@ -23,9 +23,12 @@ import polars as pl
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.calibration import fit_temperature
+from distill.students.clauses import TracesInfo
 from distill.students.config import EncoderConfig, StudentConfig
 from distill.students.job import EpochRecord, FitProgress, Job, JobResult
 from distill.students.student import Calibration, Student, StudentInfo, load_student
+from distill.students.trace_fit import traces_info, with_threshold
+from distill.students.trace_rows import fit_traces
 from distill.students.train import ERROR_FILE, PROGRESS_MARK, train
 from distill.students.training_set import TrainingSet, one_hot
 
@@ -47,6 +50,7 @@ class FitResult:
         precision: ``fp32`` or ``bf16``, as it was trained.
         calibration: How its probabilities were set right.
         history: One record an epoch.
+        traces: What it learned from its teachers' reasoning; None where it learned from labels alone.
     """
 
     path: Path
@@ -58,6 +62,7 @@ class FitResult:
     precision: str
     calibration: Calibration
     history: tuple[EpochRecord, ...]
+    traces: TracesInfo | None = None
 
 
 def fit_student(
@@ -92,13 +97,19 @@ def fit_student(
     if training.train.is_empty():
         raise StudentError("training: no rows to learn from; see train_on and validation in the student's section")
     out.parent.mkdir(parents=True, exist_ok=True)
+    traces = None
+    if isinstance(config, EncoderConfig) and config.traces is not None:
+        training, counts = fit_traces(training, task)
+        traces = traces_info(config.traces, training, counts=counts, task=task)
     with _job_folder(out) as folder:
         job = Job(folder, config, labels=task.labels, inputs=task.inputs, seed=seed)
         job.write(training)
         result = train(job, on_progress=on_progress) if config.devices == 1 else _torchrun(job, on_progress)
-        info = _info(job, task=task, training=training, result=result)
+        info = replace(_info(job, task=task, training=training, result=result), traces=traces)
         info.write(job.student_folder)
-        info = replace(info, calibration=_calibrate(load_student(job.student_folder), calibration, training, task))
+        student = load_student(job.student_folder)
+        info = replace(info, calibration=_calibrate(student, calibration, training, task))
+        info = replace(info, traces=with_threshold(student, training))
         info.write(job.student_folder)
         if out.exists():
             shutil.rmtree(out)
@@ -113,6 +124,7 @@ def fit_student(
         precision=result.precision,
         calibration=info.calibration,
         history=result.history,
+        traces=info.traces,
     )
 
 

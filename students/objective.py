@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from distill.students.config import EncoderConfig
 from distill.students.losses import loss_of
 from distill.students.network import Example, Network
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from distill.students.config import StudentConfig
+    from distill.students.training_set import TrainingSet
 
 
 class StepLoss(NamedTuple):
@@ -42,6 +44,9 @@ class Objective(ABC):
     """
 
     epoch: int = 0
+
+    def start(self, network: Network, training: TrainingSet) -> None:  # noqa: B027 - most need nothing
+        """Looks at the whole training before anything is read, and puts on the network what the objective needs."""
 
     def read(self, network: Network, table: pl.DataFrame) -> Sequence[Example]:
         """Examples of a table of :class:`distill.students.training_set.TrainingSet`, as the network collates them."""
@@ -101,4 +106,10 @@ def target_columns(table: pl.DataFrame) -> dict[str, np.ndarray]:
 
 def objective_for(config: StudentConfig) -> Objective:
     """The objective of a student's section."""
-    return LabelObjective(config)
+    objective = LabelObjective(config)
+    traces = config.traces if isinstance(config, EncoderConfig) else None
+    if traces is None:
+        return objective
+    from distill.students.trace_objective import TraceObjective
+
+    return TraceObjective(objective, traces)

@@ -13,12 +13,14 @@ import polars as pl
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.calibration import softmax
-from distill.students.network import Network
+from distill.students.clauses import TracesInfo, name_clauses
+from distill.students.network import CLAUSES, Network
 from distill.students.surroundings import quiet, threads_set
 from distill.students.text import PairTemplate
 
 INFO_FILE = "distill_student.json"
 FORMAT_VERSION = 1
+_LABELS = "labels"
 _CHUNK_ROWS = 8192
 """Rows read, tokenised and sorted by length together: what a stream holds in memory at once."""
 
@@ -57,6 +59,7 @@ class StudentInfo:
         config: The student's section of the recipe.
         versions: Versions of what trained it.
         calibration: How its probabilities were set right.
+        traces: What it learned from its teachers' reasoning; None where it learned from labels alone.
         format_version: Of this file.
     """
 
@@ -74,6 +77,7 @@ class StudentInfo:
     config: dict[str, Any]
     versions: dict[str, str]
     calibration: Calibration = field(default_factory=Calibration)
+    traces: TracesInfo | None = None
     format_version: int = FORMAT_VERSION
 
     def write(self, folder: Path) -> None:
@@ -98,6 +102,7 @@ class StudentInfo:
                 f"{folder}: {INFO_FILE} has format {version}, distill reads up to {FORMAT_VERSION}; upgrade distill"
             )
         found["calibration"] = Calibration(**found["calibration"])
+        found["traces"] = TracesInfo.of(found["traces"]) if found.get("traces") else None
         for name in ("labels", "inputs", "trained_on"):
             found[name] = tuple(found[name])
         return cls(**found)
@@ -146,7 +151,10 @@ class Student:
 
         Returns:
             ``row_id`` str, ``label`` str, ``probs`` List[f64] in the order of the task's labels, ``confidence`` f64
-            (the highest of ``probs``); one line a row, in their order.
+            (the highest of ``probs``); one line a row, in their order. From a student that learned which clauses of
+            the guideline its teachers cited, also ``clauses`` List[str], those behind the label, the most probable
+            first and never none, and ``clause_probs`` List[f64], how probable each is; see
+            :func:`distill.students.clauses.name_clauses`.
 
         Raises:
             StudentError: A column is missing.
@@ -209,6 +217,25 @@ class Student:
         self, rows: pl.DataFrame, *, batch_size: int = 64, precision: str = "auto", threads: int | None = None
     ) -> np.ndarray:
         """Scores before calibration, ``[N, K]`` float32; arguments as for :meth:`predict`."""
+        return self._scores(rows, batch_size=batch_size, precision=precision, threads=threads)[_LABELS]
+
+    def clause_scores(
+        self, rows: pl.DataFrame, *, batch_size: int = 64, precision: str = "auto", threads: int | None = None
+    ) -> np.ndarray:
+        """Scores of the clauses of ``info.traces``, ``[N, C]`` float32, of which the logistic function is the chance
+        that a teacher cites each; arguments as for :meth:`predict`.
+
+        Raises:
+            StudentError: The student has not learned any.
+        """
+        if not self._names_clauses:
+            raise StudentError(f"{self.path}: it has not learned clauses; train it with traces: {{clauses: 1.0}}")
+        return self._scores(rows, batch_size=batch_size, precision=precision, threads=threads)[CLAUSES]
+
+    def _scores(
+        self, rows: pl.DataFrame, *, batch_size: int, precision: str, threads: int | None
+    ) -> dict[str, np.ndarray]:
+        """Scores of the labels and of every further head, by name."""
         import torch
 
         from distill.students.train import computes_in_bf16
@@ -216,22 +243,31 @@ class Student:
         with quiet(), threads_set(threads), torch.inference_mode():
             examples = self._network.read(rows)
             order = np.argsort([self._network.size(example) for example in examples], kind="stable")
-            scores = np.zeros((len(examples), len(self.task.labels)), dtype=np.float32)
+            found = {_LABELS: np.zeros((len(examples), len(self.task.labels)), dtype=np.float32)}
+            if self._names_clauses and self.info.traces is not None:
+                found[CLAUSES] = np.zeros((len(examples), len(self.info.traces.clauses)), dtype=np.float32)
             bf16 = computes_in_bf16(self._network, precision)
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bf16):
                 for start in range(0, len(order), batch_size):
                     part = order[start : start + batch_size]
                     batch = self._network.collate([examples[number] for number in part])
                     batch = {name: tensor.to(self._device) for name, tensor in batch.items()}
-                    scores[part] = self._network.forward(self._network.model, batch).logits.float().cpu().numpy()
-        return scores
+                    output = self._network.forward(self._network.model, batch)
+                    said = {_LABELS: output.logits, **output.extra}
+                    for name, scores in found.items():
+                        scores[part] = said[name].float().cpu().numpy()
+        return found
+
+    @property
+    def _names_clauses(self) -> bool:
+        return self.info.traces is not None and bool(self.info.traces.clauses)
 
     def _predict_chunk(self, table: pl.DataFrame, batch_size: int, precision: str, threads: int | None) -> pl.DataFrame:
         if table.is_empty():
             return _predictions(self, [])
-        logits = self.logits(table, batch_size=batch_size, precision=precision, threads=threads)
-        probs = softmax(logits, temperature=self.info.calibration.temperature)
-        return _predictions(self, table["row_id"].cast(pl.String).to_list(), probs)
+        scores = self._scores(table, batch_size=batch_size, precision=precision, threads=threads)
+        probs = softmax(scores[_LABELS], temperature=self.info.calibration.temperature)
+        return _predictions(self, table["row_id"].cast(pl.String).to_list(), probs, clauses=scores.get(CLAUSES))
 
 
 def load_student(path: Path | str) -> Student:
@@ -253,7 +289,10 @@ def _load_network(folder: Path, info: StudentInfo) -> Network:
         return DcnNetwork.from_folder(folder)
     if info.type == "encoder":
         from distill.students.encoder import EncoderNetwork
+        from distill.students.heads import HEADS_FILE
 
+        if info.traces is not None and info.traces.clauses and not (folder / HEADS_FILE).exists():
+            raise StudentError(f"{folder}: {HEADS_FILE} is gone, which names clauses; copy it there or train again")
         return EncoderNetwork.from_folder(
             folder,
             template=PairTemplate(info.inputs),
@@ -263,10 +302,12 @@ def _load_network(folder: Path, info: StudentInfo) -> Network:
     raise StudentError(f"{folder}: unknown type of student {info.type!r}; upgrade distill")
 
 
-def _predictions(student: Student, row_ids: list[str], probs: np.ndarray | None = None) -> pl.DataFrame:
+def _predictions(
+    student: Student, row_ids: list[str], probs: np.ndarray | None = None, *, clauses: np.ndarray | None = None
+) -> pl.DataFrame:
     labels = student.task.labels
     found = np.zeros((0, len(labels))) if probs is None else probs
-    return pl.DataFrame(
+    table = pl.DataFrame(
         {
             "row_id": row_ids,
             "label": [labels[number] for number in found.argmax(axis=1)],
@@ -274,4 +315,13 @@ def _predictions(student: Student, row_ids: list[str], probs: np.ndarray | None 
             "confidence": found.max(axis=1).tolist() if len(found) else [],
         },
         schema={"row_id": pl.String, "label": pl.String, "probs": pl.List(pl.Float64), "confidence": pl.Float64},
+    )
+    traces = student.info.traces
+    if traces is None or not traces.clauses:
+        return table
+    scores = np.zeros((0, len(traces.clauses))) if clauses is None else clauses
+    named = name_clauses(scores, table["label"].to_list(), traces)
+    return table.with_columns(
+        pl.Series("clauses", named.clauses, dtype=pl.List(pl.String)),
+        pl.Series("clause_probs", named.probs, dtype=pl.List(pl.Float64)),
     )

@@ -78,6 +78,7 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
     network = new_network(config, labels=job.labels, inputs=job.inputs)
     rows = job.rows()
     objective = objective_for(config)
+    objective.start(network, rows)
     train_examples = _examples(network, rows.train, config, objective)
     validation = None if rows.validation.is_empty() else _examples(network, rows.validation, config, objective)
     network.prepare(train_examples.examples)
