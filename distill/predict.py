@@ -132,5 +132,7 @@ def _write_lines(table: pl.DataFrame, labels: Sequence[str], stream: IO[str]) ->
 
 def _write_csv(table: pl.DataFrame, labels: Sequence[str], stream: IO[str]) -> None:
     columns = [pl.col("probs").list.get(place).round(6).alias(f"p_{label}") for place, label in enumerate(labels)]
+    if "clauses" in table.columns:
+        columns.append(pl.col("clauses").list.join(" "))
     text = table.select("row_id", "label", "confidence", *columns).write_csv(include_header=stream.tell() == 0)
     stream.write(text)

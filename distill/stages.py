@@ -397,7 +397,8 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
             on_progress=lambda state: _show_training(session, name, state),
         )
         facts = {"parameters": fitted.parameters, "train_s": round(fitted.seconds, 3), "rows": training.counts}
-        return Ended(f"{fitted.parameters:,} parameters on {len(training.train):,} rows", facts=facts)
+        told = f"; {fitted.traces.told()}" if fitted.traces else ""
+        return Ended(f"{fitted.parameters:,} parameters on {len(training.train):,} rows{told}", facts=facts)
 
     session.stage(
         f"train:{name}",
@@ -408,6 +409,7 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
             config.model_dump(mode="json"),
             path_digest(Path(base) / "config.json") if base and (Path(base) / "config.json").is_file() else None,
             [task.labels, task.inputs, task.positive],
+            task.guideline.sha256 if task.guideline and getattr(config, "traces", None) else None,
             session.recipe.seed,
         ],
         outputs=[folder.student(name)],

@@ -65,6 +65,13 @@ class TracesInfo:
         read = {"counts": TraceCounts(**found["counts"]), "clauses": tuple(found["clauses"])}
         return cls(**{**found, **read, "behind": behind or None, "quality": quality})
 
+    def told(self) -> str:
+        """One line: what was learned, and what was left out and why."""
+        counts = self.counts
+        learned = f"{len(self.clauses)} clauses from {counts.citations:,} rows, " if self.clauses else ""
+        dropped = ", ".join(f"{count:,} {problem.replace('_', ' ')}" for problem, count in counts.dropped.items())
+        return f"{learned}{counts.traces:,} traces fit to learn from" + (f" (left out: {dropped})" if dropped else "")
+
     def may_stand(self, labels: Sequence[str]) -> np.ndarray:
         """``[N, C]``: whether each clause may stand behind each row's label."""
         behind = self.behind or {}

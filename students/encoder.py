@@ -104,7 +104,7 @@ class EncoderNetwork:
         model = _load_model(str(folder), name=str(folder))
         matching = MatchTokens(template.inputs, tokenizer) if match_tokens else None
         network = cls(model, tokenizer, template=template, max_length=max_length, match_tokens=matching)
-        network._heads = heads.load(model, folder, labels=model.config.num_labels)
+        network._heads = heads.load(model, folder, labels=network.labels)
         return network
 
     @property
@@ -119,6 +119,12 @@ class EncoderNetwork:
         # The tokenizer knows of positions kept for padding; where it knows nothing it says a huge number.
         return min(int(self._tokenizer.model_max_length), positions)
 
+    @property
+    def labels(self) -> int:
+        """How many labels are scored."""
+        config: Any = self.model.config
+        return int(config.num_labels)
+
     def put_on(self, widths: Mapping[str, int]) -> None:
         """Puts further heads on the pooled state; :meth:`forward` gives it and their scores from then on.
 
@@ -130,7 +136,7 @@ class EncoderNetwork:
         """
         from distill.students import heads
 
-        self._heads = heads.put_on(self.model, widths, labels=self.model.config.num_labels)  # type: ignore[union-attr, arg-type]
+        self._heads = heads.put_on(self.model, widths, labels=self.labels)
 
     def read(self, rows: pl.DataFrame) -> list[Example]:
         """Tokenises; the listing is cut first, and the query only where it alone is longer than ``max_length``.

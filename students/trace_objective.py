@@ -53,7 +53,7 @@ class TraceObjective(Objective):
         self._embedded: dict[str, np.ndarray] = {}
         self._width = 0
 
-    @property  # type: ignore[override]
+    @property
     def epoch(self) -> int:
         """Of the training, handed on."""
         return self._inner.epoch

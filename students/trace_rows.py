@@ -98,7 +98,7 @@ def clause_columns(table: pl.DataFrame, vocabulary: Sequence[str]) -> dict[str, 
             if clause in place:
                 cited[row, place[clause]] = 1.0
     # A row that cites only clauses too rare to be learned is no row to which none applies.
-    return {"cited": cited, "cited_known": cited.any(axis=1).astype(np.float32)}
+    return {"cited": cited, "cited_known": (cited.sum(axis=1) > 0).astype(np.float32)}
 
 
 def _fit(table: pl.DataFrame, task: Task) -> tuple[pl.DataFrame, TraceCounts]:

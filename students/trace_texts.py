@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,10 +56,9 @@ def embeddings(network: EncoderNetwork, ids: np.ndarray) -> np.ndarray:
     """
     import torch
 
-    base = network.model.base_model
-    assert isinstance(base, torch.nn.Module)
+    base: Any = network.model.base_model
     known = np.flatnonzero((ids != NO_TOKEN).any(axis=1))
-    states = np.zeros((len(ids), network.model.config.hidden_size), dtype=np.float32)  # type: ignore[union-attr, arg-type]
+    states = np.zeros((len(ids), base.config.hidden_size), dtype=np.float32)
     training = network.model.training
     network.model.eval()
     with torch.no_grad():

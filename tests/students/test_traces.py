@@ -270,6 +270,7 @@ def test_clauses_are_learned_and_the_folder_is_still_a_classifier(
     assert result.traces is not None
     assert result.traces.counts == TraceCounts(48, traces=48, citations=48, dropped={})
     assert result.traces.clauses == ("E1", "E10", "I1", "S1")
+    assert result.traces.told() == "4 clauses from 48 rows, 48 traces fit to learn from"
     # 16 rows are too few to choose a threshold on.
     assert (result.traces.threshold, result.traces.threshold_source, result.traces.quality) == (0.5, "none", None)
     loaded = AutoModelForSequenceClassification.from_pretrained(result.path, output_loading_info=True)
