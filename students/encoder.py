@@ -138,6 +138,11 @@ class EncoderNetwork:
 
         self._heads = heads.put_on(self.model, widths, labels=self.labels)
 
+    def take_off(self, name: str) -> None:
+        """Takes a head off that :meth:`put_on` put on."""
+        assert self._heads is not None
+        del self._heads.further[name]
+
     def read(self, rows: pl.DataFrame) -> list[Example]:
         """Tokenises; the listing is cut first, and the query only where it alone is longer than ``max_length``.
 

@@ -13,12 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from distill.labeling.errors import StudentError
-from distill.students.network import CLAUSES, Output
+from distill.students.network import Output
 
 HEADS_FILE = "heads.safetensors"
 """Beside ``model.safetensors``, which stays what ``AutoModelForSequenceClassification`` loads."""
-PREDICTING = frozenset({CLAUSES})
-"""Heads that are kept with the student; the others only help it learn."""
 
 
 class Heads(nn.Module):
@@ -76,10 +74,10 @@ def taken_off(model: nn.Module, heads: Heads) -> Iterator[None]:
 
 
 def save(heads: Heads, folder: Path) -> None:
-    """Writes the heads that predictions read to :data:`HEADS_FILE`; none, no file."""
-    kept = {name: tensor for name, tensor in heads.further.state_dict().items() if name.partition(".")[0] in PREDICTING}
+    """Writes the further heads to :data:`HEADS_FILE`; none, no file."""
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in heads.further.state_dict().items()}
     if kept:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}, folder / HEADS_FILE)
+        save_file(kept, folder / HEADS_FILE)
 
 
 def load(model: nn.Module, folder: Path, *, labels: int) -> Heads | None:

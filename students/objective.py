@@ -48,6 +48,9 @@ class Objective(ABC):
     def start(self, network: Network, training: TrainingSet) -> None:  # noqa: B027 - most need nothing
         """Looks at the whole training before anything is read, and puts on the network what the objective needs."""
 
+    def finish(self, network: Network) -> None:  # noqa: B027 - most put nothing on
+        """Takes off again what only helped to learn; after the last step, before the student is saved."""
+
     def read(self, network: Network, table: pl.DataFrame) -> Sequence[Example]:
         """Examples of a table of :class:`distill.students.training_set.TrainingSet`, as the network collates them."""
         return network.read(table)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from distill.students.encoder import EncoderNetwork
 
 _TRACE = "trace"
-"""The head that is compared with the trace's embedding; it is not kept."""
+"""The head that is compared with the trace's embedding; it is taken off in the end."""
 
 
 class TraceObjective(Objective):
@@ -78,6 +78,12 @@ class TraceObjective(Objective):
             self._embedded = dict(zip(training.train["row_id"].to_list(), states, strict=True))
             self._width = widths[_TRACE] = states.shape[1]
         network.put_on(widths)
+
+    def finish(self, network: Network) -> None:
+        """Takes the head off that was compared with traces; the one that names clauses stays."""
+        self._inner.finish(network)
+        if self._network is not None and self._embedded:
+            self._network.take_off(_TRACE)
 
     def read(self, network: Network, table: pl.DataFrame) -> Sequence[Example]:
         """As the inner objective does."""

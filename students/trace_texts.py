@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,19 +61,27 @@ def embeddings(network: EncoderNetwork, ids: np.ndarray) -> np.ndarray:
     known = np.flatnonzero((ids != NO_TOKEN).any(axis=1))
     states = np.zeros((len(ids), base.config.hidden_size), dtype=np.float32)
     training = network.model.training
-    network.model.eval()
+    network.model.eval().to(device := _device())
     with torch.no_grad():
         for start in range(0, len(known), _TEXTS_AT_ONCE):
             part = known[start : start + _TEXTS_AT_ONCE]
-            lines = torch.from_numpy(ids[part].astype(np.int64))
+            lines = torch.from_numpy(ids[part].astype(np.int64)).to(device)
             lines = lines[:, : int((lines != NO_TOKEN).sum(dim=1).max())]
             mask = (lines != NO_TOKEN).long()
             hidden = base(input_ids=lines.clamp(min=0), attention_mask=mask).last_hidden_state.float()
-            states[part] = ((hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)).numpy()
-    network.model.train(training)
+            states[part] = ((hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)).cpu().numpy()
+    network.model.train(training).cpu()
     if len(known):
         states[known] -= states[known].mean(axis=0)
     return states
+
+
+def _device() -> Any:
+    """This process's own accelerator: the Trainer has not moved the network there yet."""
+    import torch
+
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", number) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def with_traces(batch: Mapping[str, Tensor], ids: Tensor, *, pad: int, longest: int) -> dict[str, Tensor]:

@@ -102,6 +102,7 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
     )
     trainer.train()
     network.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).cpu()
+    objective.finish(network)
     result = JobResult(
         parameters=sum(parameter.numel() for parameter in network.model.parameters()),
         steps=trainer.state.global_step,

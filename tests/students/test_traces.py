@@ -277,6 +277,8 @@ def test_clauses_are_learned_and_the_folder_is_still_a_classifier(
     assert not loaded[1]["unexpected_keys"]
     assert not loaded[1]["missing_keys"]
     network = student._network
+    # The head that was compared with the traces is gone: what is counted is what is kept.
+    assert result.parameters == sum(parameter.numel() for parameter in network.model.parameters())
     batch = network.collate(network.read(test.head(8)))
     with torch.inference_mode():
         bare = loaded[0].eval()(**batch).logits
