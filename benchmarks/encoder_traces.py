@@ -10,7 +10,8 @@ Trained students and predictions lie under ``--out`` and are not made again. Eve
 next seed begins; ``--tell`` writes ``results/encoder_traces.md`` from the cells that are there.
 
 A gain is a difference of means over seeds, paired: the interval resamples queries, and a query brings the predictions
-of all seeds and both arms with it. It holds for these seeds and other queries.
+of all seeds and both arms with it. It holds for these seeds and other queries. The gain of each seed stands beside it:
+where these differ by more than the interval is wide, more seeds are needed than more queries.
 
 The clauses named for test rows are measured against those that the teacher cited for them, beside what the predicted
 label alone would say: the clauses cited in at least half of the training rows of that label, or the commonest.
@@ -63,8 +64,9 @@ RESAMPLES = 2000
 _HEAD = """# What reasoning traces buy an encoder
 
 The same encoder (the bundled all-MiniLM-L6-v2, 22.7M parameters) with and without what `traces:` adds, on the same
-rows by seed. Gains are differences of means over seeds, with 95% intervals that resample queries, paired. The arms are
-those of `benchmarks/encoder_traces.py`."""
+rows by seed. Gains are differences of means over seeds, with 95% intervals that resample queries, paired: they hold
+for these seeds and other queries. Where gains by seed have both signs nothing is shown. The arms are those of
+`benchmarks/encoder_traces.py`."""
 
 
 class Cell(NamedTuple):
@@ -193,8 +195,8 @@ def _setting_told(read: Read) -> str:
     setting = read.setting
     heading = f"## `{setting.recipe}`, {note['trained_on']:,} rows by `{setting.teacher}`, {setting.epochs} epochs"
     size = f"{table.height} test rows of {table['group'].n_unique()} queries; truth source: {note['truth']}."
-    head = "| traces | seeds | AUC | gain in AUC | exact or not | gain in exact or not | CPU time, ratio |"
-    lines = [head, "|" + " --- |" * 7]
+    head = "| traces | seeds | AUC | gain in AUC | by seed | exact or not | gain in exact or not | CPU time, ratio |"
+    lines = [head, "|" + " --- |" * 8]
     for arm, cells in read.arms.items():
         seeds = {note["seed"] for note, _ in cells}
         lines.append(_arm_line(arm, cells, [cell for cell in read.arms["off"] if cell[0]["seed"] in seeds]))
@@ -212,6 +214,8 @@ def _arm_line(arm: str, cells: Sequence[Any], plain: Sequence[Any]) -> str:
         shown.append(f"{values:.3f}")
         gain = estimate(values - other, draws - other_draws, size, level=0.95)
         shown.append("–" if arm == "off" else f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})")
+    by_seed = [_auc(*one, resamples)[0] - _auc(*other, resamples)[0] for one, other in zip(cells, plain, strict=True)]
+    shown.insert(4, "–" if arm == "off" else ", ".join(f"{gain:+.3f}" for gain in by_seed))
     seconds = [sum(note["train_s"] for note, _ in part) for part in (cells, plain)]
     return "| " + " | ".join([*shown, f"{seconds[0] / seconds[1]:.2f}"]) + " |"
 
