@@ -145,5 +145,7 @@ def _write_lines(table: pl.DataFrame, labels: Sequence[str], stream: IO[str]) ->
 def _write_csv(table: pl.DataFrame, labels: Sequence[str], stream: IO[str]) -> None:
     columns = [pl.col("probs").list.get(place).round(6).alias(f"p_{label}") for place, label in enumerate(labels)]
     extra = [name for name in ("abstained", "trace") if name in table.columns]
-    text = table.select("row_id", "label", "confidence", *columns, *extra).write_csv(include_header=stream.tell() == 0)
+    clauses = [pl.col("clauses").list.join(" ")] if "clauses" in table.columns else []
+    told = table.select("row_id", "label", "confidence", *columns, *extra, *clauses)
+    text = told.write_csv(include_header=stream.tell() == 0)
     stream.write(text)

@@ -407,6 +407,7 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
             said += f", {fitted.pruned:,} left out as mislabeled"
         if "traces_learned" in fitted.facts:
             said += f", {fitted.facts['traces_learned']:,} traces"
+        said += f"; {fitted.traces.told()}" if fitted.traces else ""
         return Ended(said, facts={**facts, **fitted.facts})
 
     session.stage(
@@ -418,6 +419,7 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
             config.model_dump(mode="json"),
             path_digest(Path(base) / "config.json") if base and (Path(base) / "config.json").is_file() else None,
             [task.labels, task.inputs, task.positive, task.ordered],
+            task.guideline.sha256 if task.guideline and getattr(config, "traces", None) else None,
             session.recipe.seed,
         ],
         outputs=[folder.student(name)],

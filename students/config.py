@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from distill.students.causal_config import TINY, LoraSection, Quantization, TinySection, TraceUse
 from distill.students.loss_config import LossConfig, Pruning, SoftCe
+from distill.students.traces_config import TracesConfig
 from distill.students.trainer_options import check_trainer_options
 
 HUMAN = "human"
@@ -189,6 +190,9 @@ class EncoderConfig(_TrainingConfig):
     )
     head_lr_factor: float = Field(
         1.0, gt=0.0, description="the new head learns at so many times lr; more than 1 where there are few steps"
+    )
+    traces: TracesConfig | None = Field(
+        None, description="what is learned from the teachers' reasoning beside the label; nothing where not given"
     )
     precision: Precision = Field("auto", description="auto takes bf16 where the processor or GPU computes in it")
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from distill.students.heads import Heads
+
 _RESERVED_TOKENS = 8
 """Left free of the query: the special tokens of a pair (at most four in known models) and room for the listing."""
 
@@ -55,6 +57,7 @@ class EncoderNetwork:
         self._template = template
         self._max_length = max_length
         self._match_tokens = match_tokens
+        self._heads: Heads | None = None
         # Says on every batch otherwise that padding while tokenizing is quicker, which it is not for like lengths.
         tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
 
@@ -99,8 +102,11 @@ class EncoderNetwork:
         Raises:
             StudentError: The folder is not whole.
         """
+        from distill.students import heads
+
         network = cls.reader(folder, template=template, max_length=max_length, match_tokens=match_tokens)
         network.model = _load_model(str(folder), name=str(folder))
+        network._heads = heads.load(network.model, folder, labels=network.labels)
         return network
 
     @classmethod
@@ -130,6 +136,42 @@ class EncoderNetwork:
         digest = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
         names = sorted(self._tokenizer.model_input_names)
         return ["encoder", digest, names, self._template.inputs, self._max_length, self._match_tokens is not None]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """What reads the rows, and may read more than them."""
+        return self._tokenizer
+
+    @property
+    def longest(self) -> int:
+        """Tokens that the base can read at once, however few of them rows are given."""
+        positions = getattr(self.model.config, "max_position_embeddings", None) or 512
+        # The tokenizer knows of positions kept for padding; where it knows nothing it says a huge number.
+        return min(int(self._tokenizer.model_max_length), positions)
+
+    @property
+    def labels(self) -> int:
+        """How many labels are scored."""
+        config: Any = self.model.config
+        return int(config.num_labels)
+
+    def put_on(self, widths: Mapping[str, int]) -> None:
+        """Puts further heads on the pooled state; :meth:`forward` gives it and their scores from then on.
+
+        Args:
+            widths: Scores of each, by name.
+
+        Raises:
+            StudentError: There is no place for them in this architecture.
+        """
+        from distill.students import heads
+
+        self._heads = heads.put_on(self.model, widths, labels=self.labels)
+
+    def take_off(self, name: str) -> None:
+        """Takes a head off that :meth:`put_on` put on."""
+        assert self._heads is not None
+        del self._heads.further[name]
 
     def read(self, rows: pl.DataFrame) -> list[Example]:
         """Tokenises; the listing is cut first, and the query only where it alone is longer than ``max_length``.
@@ -167,8 +209,9 @@ class EncoderNetwork:
         return dict(self._tokenizer.pad(list(examples), padding=True, return_tensors="pt"))
 
     def forward(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Output:
-        """Scores a batch."""
-        return Output(model(**batch).logits)
+        """Scores a batch; the pooled state is there where further heads were put on it."""
+        scores = model(**batch).logits
+        return Output(scores) if self._heads is None else self._heads.split(scores)
 
     def prepare(self, examples: Sequence[Example]) -> None:
         """Nothing to learn from the examples but by gradient."""
@@ -178,11 +221,21 @@ class EncoderNetwork:
         return "pooler" in name or not name.startswith(f"{self.model.base_model_prefix}.")
 
     def save(self, folder: Path) -> None:
-        """Writes what ``AutoModelForSequenceClassification`` and ``AutoTokenizer`` load, an ordered head too."""
+        """Writes what ``AutoModelForSequenceClassification`` and ``AutoTokenizer`` load, an ordered head too.
+
+        Further heads are written apart.
+        """
+        from distill.students import heads
         from distill.students.ordered_head import plain_state
 
-        self.model.save_pretrained(folder, state_dict=plain_state(self.model))  # type: ignore[operator]
+        model: Any = self.model
         self._tokenizer.save_pretrained(folder)
+        if self._heads is None:
+            model.save_pretrained(folder, state_dict=plain_state(model))
+            return
+        with heads.taken_off(model, self._heads):
+            model.save_pretrained(folder, state_dict=plain_state(model))
+        heads.save(self._heads, folder)
 
     def _cut(self, text: str, limit: int) -> str:
         offsets = self._tokenizer(

@@ -24,10 +24,13 @@ from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.abstention import Abstention, fit_abstention
 from distill.students.calibration import FEWEST_ROWS, Calibration, fit_calibration
-from distill.students.config import StudentConfig
+from distill.students.clauses import TracesInfo
+from distill.students.config import EncoderConfig, StudentConfig
 from distill.students.job import EpochRecord, FitProgress, Job, JobResult
 from distill.students.model_card import write_card
 from distill.students.student import Student, StudentInfo, load_student
+from distill.students.trace_fit import traces_info, with_threshold
+from distill.students.trace_rows import fit_traces
 from distill.students.train import ERROR_FILE, PROGRESS_MARK, train
 from distill.students.training_set import TrainingSet, one_hot
 from distill.students.weak_labels import PRUNED_FILE, prepare_weak_labels
@@ -53,6 +56,7 @@ class FitResult:
         pruned: Rows that ``prune`` left out; they are in ``pruned.parquet`` of the folder.
         resumed_at: Step of the checkpoint that the training went on from; 0 where it began anew.
         facts: What was counted in the training rows: of a causal student, the traces learned and those left out.
+        traces: What it learned from its teachers' reasoning; None where it learned from labels alone.
     """
 
     path: Path
@@ -68,6 +72,7 @@ class FitResult:
     pruned: int = 0
     resumed_at: int = 0
     facts: dict[str, int] = field(default_factory=dict)
+    traces: TracesInfo | None = None
 
 
 def fit_student(
@@ -107,6 +112,10 @@ def fit_student(
         raise StudentError("training: no rows to learn from; see train_on and validation in the student's section")
     out.parent.mkdir(parents=True, exist_ok=True)
     config, training, pruned = prepare_weak_labels(config, training, task=task, seed=seed)
+    traces = None
+    if isinstance(config, EncoderConfig) and config.traces is not None:
+        training, counts = fit_traces(training, task)
+        traces = traces_info(config.traces, training, counts=counts, task=task)
     store = os.environ.get("DISTILL_STORE")
     job = Job(
         out.with_name(f".{out.name}.job"),
@@ -121,9 +130,11 @@ def fit_student(
     )
     with _begun(job, training):
         result = train(job, on_progress=on_progress) if processes_of(config) == 1 else _torchrun(job, on_progress)
-        info = _info(job, task=task, training=training, result=result)
+        info = replace(_info(job, task=task, training=training, result=result), traces=traces)
         info.write(job.student_folder)
-        info = _set_right(load_student(job.student_folder), config, calibration, training)
+        student = load_student(job.student_folder)
+        info = _set_right(student, config, calibration, training)
+        info = replace(info, traces=with_threshold(student, training))
         info.write(job.student_folder)
         if pruned is not None:
             pruned.write_parquet(job.student_folder / PRUNED_FILE)
@@ -145,6 +156,7 @@ def fit_student(
         pruned=0 if pruned is None else pruned.height,
         resumed_at=result.resumed_at,
         facts=result.facts,
+        traces=info.traces,
     )
 
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 Example = dict[str, Any]
 """One row as a network reads it, before it is laid out in a batch with others."""
+LABELS = "labels"
+"""Name of the scores that every network gives, beside those of :attr:`Output.extra`."""
+CLAUSES = "clauses"
+"""In :attr:`Output.extra`: which clauses of the guideline stand behind the label, ``[B, C]``."""
 
 
 class Output(NamedTuple):
@@ -21,7 +25,8 @@ class Output(NamedTuple):
 
     Attributes:
         logits: ``[B, K]`` scores of the labels.
-        pooled: ``[B, D]``, the state that the scores are read from; None where a kind of student has none.
+        pooled: ``[B, D]``, the state that the scores are read from; None where a kind of student has none,
+            or has not been asked for it by :meth:`distill.students.encoder.EncoderNetwork.put_on`.
         extra: Scores of further heads, by name.
     """
 

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from distill.labeling.task import Task
-from distill.students.config import HUMAN
+from distill.students.config import HUMAN, EncoderConfig
 from distill.students.losses import mean_over_rows, soft_cross_entropy_rows
 from distill.students.network import Example, Network
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from distill.students.config import StudentConfig
+    from distill.students.training_set import TrainingSet
 
 
 class StepLoss(NamedTuple):
@@ -45,13 +46,24 @@ class Objective(ABC):
         rows_together: Rows of a group that batches keep together, by a column ``group``; 1 for any order.
         columns_need_texts: Whether :meth:`columns` looks at the inputs or the trace; where not, they are left out of
             its table, so that the texts of a million rows are never in memory.
+        looks_at_all_rows: Whether :meth:`start` wants the training's rows, texts and all, in memory.
         facts: What :meth:`columns` counted in the training rows, for the student's file and the run; nothing for most.
     """
 
     epoch: int = 0
     rows_together: int = 1
     columns_need_texts: bool = True
+    looks_at_all_rows: bool = False
     facts: Mapping[str, int] = MappingProxyType({})
+
+    def start(self, network: Network, training: TrainingSet) -> None:  # noqa: B027 - most need nothing
+        """Looks at the whole training before anything is read, and puts on the network what the objective needs.
+
+        Called where :attr:`looks_at_all_rows` says so.
+        """
+
+    def finish(self, network: Network) -> None:  # noqa: B027 - most put nothing on
+        """Takes off again what only helped to learn; after the last step, before the student is saved."""
 
     def read(self, network: Network, table: pl.DataFrame) -> Sequence[Example]:
         """Examples of a table of :class:`distill.students.training_set.TrainingSet`, as the network collates them.
@@ -168,4 +180,8 @@ def objective_for(config: StudentConfig, *, task: Task) -> Objective:
         from distill.students.causal_objective import CausalObjective
 
         return CausalObjective(config, label, task=task)
+    if isinstance(config, EncoderConfig) and config.traces is not None:
+        from distill.students.trace_objective import TraceObjective
+
+        return TraceObjective(label, config.traces)
     return label

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from distill.students.network import Example, Network
+from distill.students.network import LABELS, Example, Network
 
 if TYPE_CHECKING:
     import torch
@@ -55,8 +55,8 @@ def score(
     rows: int | None,
     bf16: bool,
     threads: int | None,
-) -> np.ndarray:
-    """Scores examples, ``[N, K]`` float32 in their order.
+) -> dict[str, np.ndarray]:
+    """Scores examples: ``labels`` ``[N, K]`` and each of :attr:`Output.extra`, float32 in their order.
 
     Args:
         network: What scores; with ``batches_in_threads`` it is called for several batches at once, on a thread each.
@@ -71,13 +71,14 @@ def score(
     sizes = [network.size(example) for example in examples]
     batches = like_lengths(sizes, rows=rows, tokens=GPU_TOKENS if device.type == "cuda" else CPU_TOKENS)
 
-    def one(part: np.ndarray) -> np.ndarray:
+    def one(part: np.ndarray) -> dict[str, np.ndarray]:
         # Both are settings of a thread.
         with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             batch = network.collate([examples[number] for number in part])
             moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-            found: np.ndarray = network.forward(network.model, moved).logits.float().cpu().numpy()
-            return found
+            output = network.forward(network.model, moved)
+            said = {LABELS: output.logits, **output.extra}
+            return {name: tensor.float().cpu().numpy() for name, tensor in said.items()}
 
     at_once = (threads or cores()) if getattr(network, "batches_in_threads", False) else 1
     if at_once > 1 and len(batches) > 1:
@@ -86,9 +87,11 @@ def score(
             found = list(pool.map(one, reversed(batches)))[::-1]
     else:
         found = [one(part) for part in batches]
-    scores = np.zeros((len(examples), found[0].shape[1] if found else 0), dtype=np.float32)
-    for part, values in zip(batches, found, strict=True):
-        scores[part] = values
+    widths = {name: values.shape[1] for name, values in found[0].items()} if found else {LABELS: 0}
+    scores = {name: np.zeros((len(examples), width), dtype=np.float32) for name, width in widths.items()}
+    for part, of_batch in zip(batches, found, strict=True):
+        for name, values in of_batch.items():
+            scores[name][part] = values
     return scores
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.abstention import Abstention
 from distill.students.calibration import Calibration, calibrated
-from distill.students.network import Network
+from distill.students.clauses import TracesInfo, name_clauses
+from distill.students.network import CLAUSES, LABELS, Network
 from distill.students.onnx_network import EXPORT_FILE, OnnxNetwork
 from distill.students.surroundings import quiet, threads_set
 from distill.students.text import PairTemplate
@@ -49,6 +51,7 @@ class StudentInfo:
         abstention: Which rows it answers; None where it answers all.
         groups: Groups of the training rows by entry of ``train_on``.
         facts: What was counted in the training rows; see :attr:`distill.students.fit.FitResult.facts`.
+        traces: What it learned from its teachers' reasoning; None where it learned from labels alone.
         format_version: Of this file.
     """
 
@@ -69,6 +72,7 @@ class StudentInfo:
     abstention: Abstention | None = None
     groups: dict[str, int] = field(default_factory=dict)
     facts: dict[str, int] = field(default_factory=dict)
+    traces: TracesInfo | None = None
     format_version: int = FORMAT_VERSION
 
     def write(self, folder: Path) -> None:
@@ -95,6 +99,7 @@ class StudentInfo:
         found["calibration"] = Calibration.of_dict(found["calibration"])
         if found.get("abstention") is not None:
             found["abstention"] = Abstention(**found["abstention"])
+        found["traces"] = TracesInfo.of(found["traces"]) if found.get("traces") else None
         for name in ("labels", "inputs", "trained_on"):
             found[name] = tuple(found[name])
         return cls(**found)
@@ -172,7 +177,10 @@ class Student:
         Returns:
             ``row_id`` str, ``label`` str, ``probs`` List[f64] in the order of the task's labels, ``confidence`` f64
             (the highest of ``probs``); one line a row, in their order. Where the student was trained to abstain,
-            ``abstained`` bool too: the label is given all the same, as the best guess. With ``traces``, ``trace`` str.
+            ``abstained`` bool too: the label is given all the same, as the best guess. From a student that learned
+            which clauses of the guideline its teachers cited, ``clauses`` List[str], those behind the label, the most
+            probable first and never none, and ``clause_probs`` List[f64], how probable each is; see
+            :func:`distill.students.clauses.name_clauses`. With ``traces``, ``trace`` str.
 
         Raises:
             StudentError: A column is missing, or traces are asked of a student that writes none.
@@ -190,16 +198,42 @@ class Student:
         table = rows.lazy().select(wanted).collect()
         if traces:
             return self._reasoned(table, batch_size=batch_size, precision=precision, threads=threads)
-        logits = self.logits(table, batch_size=batch_size, precision=precision, threads=threads)
-        return _predictions(self, table["row_id"].cast(pl.String).to_list(), logits)
+        scores = self._scores(table, batch_size=batch_size, precision=precision, threads=threads)
+        return _predictions(self, table["row_id"].cast(pl.String).to_list(), scores)
 
     def logits(
         self, rows: pl.DataFrame, *, batch_size: int | None = None, precision: str = "auto", threads: int | None = None
     ) -> np.ndarray:
         """Scores before calibration, ``[N, K]`` float32; arguments as for :meth:`predict`."""
+        return self._scores(rows, batch_size=batch_size, precision=precision, threads=threads)[LABELS]
+
+    def clause_scores(
+        self, rows: pl.DataFrame, *, batch_size: int | None = None, precision: str = "auto", threads: int | None = None
+    ) -> np.ndarray:
+        """Scores of the clauses of ``info.traces``, ``[N, C]`` float32, of which the logistic function is the chance
+        that a teacher cites each; arguments as for :meth:`predict`.
+
+        Raises:
+            StudentError: The student has not learned any.
+        """
+        if not self._names_clauses:
+            raise StudentError(f"{self.path}: it has not learned clauses; train it with traces: {{clauses: 1.0}}")
+        return self._scores(rows, batch_size=batch_size, precision=precision, threads=threads)[CLAUSES]
+
+    @property
+    def _names_clauses(self) -> bool:
+        return self.info.traces is not None and bool(self.info.traces.clauses)
+
+    def _scores(
+        self, rows: pl.DataFrame, *, batch_size: int | None, precision: str, threads: int | None
+    ) -> dict[str, np.ndarray]:
+        """Scores of the labels, and of the clauses where the student names them, by name."""
         from distill.students.scoring import ahead, score
         from distill.students.train import computes_in_bf16
 
+        widths = {LABELS: len(self.task.labels)}
+        if self.info.traces is not None and self.info.traces.clauses:
+            widths[CLAUSES] = len(self.info.traces.clauses)
         chunks = (rows[start : start + _CHUNK_ROWS] for start in range(0, rows.height, _CHUNK_ROWS))
         with quiet(), threads_set(threads):
             bf16 = computes_in_bf16(self.network, precision)
@@ -207,7 +241,8 @@ class Student:
                 score(self.network, examples, device=self._device, rows=batch_size, bf16=bf16, threads=threads)
                 for examples in ahead(chunks, self.network.read, threads=threads if len(rows) > _CHUNK_ROWS else 1)
             ]
-        return np.concatenate([np.zeros((0, len(self.task.labels)), dtype=np.float32), *found])
+        nothing = {name: np.zeros((0, width), dtype=np.float32) for name, width in widths.items()}
+        return {name: np.concatenate([nothing[name], *(part[name] for part in found)]) for name in widths}
 
     def _reasoned(
         self, table: pl.DataFrame, *, batch_size: int | None, precision: str, threads: int | None
@@ -221,14 +256,13 @@ class Student:
         network: Any = self.network
         bf16 = computes_in_bf16(network, precision)
         autocast = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bf16)
-        parts = [
-            _predictions(self, [], np.zeros((0, len(self.task.labels)))).with_columns(trace=pl.lit("").cast(pl.String))
-        ]
+        nothing = {LABELS: np.zeros((0, len(self.task.labels)))}
+        parts = [_predictions(self, [], nothing).with_columns(trace=pl.lit("").cast(pl.String))]
         with quiet(), threads_set(threads), torch.inference_mode(), autocast:
             for start in range(0, table.height, _CHUNK_ROWS):
                 chunk = table[start : start + _CHUNK_ROWS]
                 logits, traces = reason(network, chunk, batch_size=batch_size or _REASONED_TOGETHER)
-                predicted = _predictions(self, chunk["row_id"].cast(pl.String).to_list(), logits)
+                predicted = _predictions(self, chunk["row_id"].cast(pl.String).to_list(), {LABELS: logits})
                 parts.append(predicted.with_columns(trace=pl.Series(traces, dtype=pl.String)))
         return pl.concat(parts)
 
@@ -254,7 +288,10 @@ def _load_network(folder: Path, info: StudentInfo) -> Network:
         return DcnNetwork.from_folder(folder)
     if info.type == "encoder":
         from distill.students.encoder import EncoderNetwork
+        from distill.students.heads import HEADS_FILE
 
+        if info.traces is not None and info.traces.clauses and not (folder / HEADS_FILE).exists():
+            raise StudentError(f"{folder}: {HEADS_FILE} is gone, which names clauses; copy it there or train again")
         return EncoderNetwork.from_folder(
             folder,
             template=PairTemplate(info.inputs),
@@ -270,9 +307,9 @@ def _load_network(folder: Path, info: StudentInfo) -> Network:
     raise StudentError(f"{folder}: unknown type of student {info.type!r}; upgrade distill")
 
 
-def _predictions(student: Student, row_ids: list[str], logits: np.ndarray) -> pl.DataFrame:
-    labels, abstention = student.task.labels, student.info.abstention
-    found = calibrated(logits, student.info.calibration)
+def _predictions(student: Student, row_ids: list[str], scores: Mapping[str, np.ndarray]) -> pl.DataFrame:
+    labels, abstention, traces = student.task.labels, student.info.abstention, student.info.traces
+    found = calibrated(scores[LABELS], student.info.calibration)
     predictions = pl.DataFrame(
         {
             "row_id": row_ids,
@@ -282,6 +319,11 @@ def _predictions(student: Student, row_ids: list[str], logits: np.ndarray) -> pl
         },
         schema={"row_id": pl.String, "label": pl.String, "probs": pl.List(pl.Float64), "confidence": pl.Float64},
     )
-    if abstention is None:
-        return predictions
-    return predictions.with_columns(pl.Series("abstained", abstention.abstains(logits), dtype=pl.Boolean))
+    further = []
+    if abstention is not None:
+        further.append(pl.Series("abstained", abstention.abstains(scores[LABELS]), dtype=pl.Boolean))
+    if traces is not None and CLAUSES in scores:
+        named = name_clauses(scores[CLAUSES], predictions["label"].to_list(), traces)
+        further.append(pl.Series("clauses", named.clauses, dtype=pl.List(pl.String)))
+        further.append(pl.Series("clause_probs", named.probs, dtype=pl.List(pl.Float64)))
+    return predictions.with_columns(further)

@@ -96,6 +96,8 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
     config = job.config
     network = new_network(config, labels=job.labels, inputs=job.inputs, rows=job.scan(TRAIN))
     objective = objective_for(config, task=job.task)
+    if objective.looks_at_all_rows:
+        objective.start(network, job.rows())
     train_examples = read_examples(job, TRAIN, network=network, objective=objective)
     facts = dict(objective.facts)
     validation = read_examples(job, VALIDATION, network=network, objective=objective)
@@ -129,6 +131,7 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
     network.model = trainer.trained_model()
     if vocabulary is not None:
         vocabulary.restore()
+    objective.finish(network)
     result = JobResult(
         parameters=sum(parameter.numel() for parameter in network.model.parameters()),
         steps=trainer.state.global_step,

@@ -49,8 +49,8 @@ def test_scores_are_in_the_order_of_the_examples(threads: int) -> None:
     examples = [{"length": length} for length in lengths]
     network = _Lengths(at_once=threads)
     found = score(network, examples, device=torch.device("cpu"), rows=2, bf16=False, threads=threads)  # type: ignore[arg-type]
-    assert found.tolist() == [[length, length + 1] for length in lengths]
-    assert found.dtype == np.float32
+    assert found["labels"].tolist() == [[length, length + 1] for length in lengths]
+    assert found["labels"].dtype == np.float32
 
 
 @pytest.mark.parametrize("threads", [1, None])
