@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from distill.students.causal_config import TINY, LoraSection, Quantization, TinySection, TraceUse
+
 HUMAN = "human"
 """In ``train_on``: gold labels of split ``train``."""
 LABELS = "labels"
@@ -105,5 +107,43 @@ class EncoderConfig(_TrainingConfig):
     devices: int = Field(1, ge=1, description="processes (GPUs, where there are any); more than one starts torchrun")
 
 
-StudentConfig = Annotated[DcnConfig | EncoderConfig, Field(discriminator="type")]
+class CausalConfig(_TrainingConfig):
+    """A small GPT that answers with a label, or reasons and then answers; see docs/causal.md."""
+
+    type: Literal["causal"] = "causal"
+    base: str = Field(
+        "Qwen/Qwen3-0.6B",
+        description="a Hugging Face id, a folder, package:NAME/FOLDER for one inside an installed Python package, or "
+        "tiny for one that is made on the spot",
+    )
+    tiny: TinySection = Field(default_factory=TinySection, description="how large a tiny base is")
+    traces: TraceUse = Field(
+        "none",
+        description="none: learns labels alone; multitask: labels, and apart from them to write the teacher's trace "
+        "(distilling step-by-step); before_label: also to write the trace and then the label; after_label: the label "
+        "and then the trace",
+    )
+    trace_weight: float = Field(1.0, ge=0.0, description="weight of the written words' loss beside the label's")
+    trace_tokens: int = Field(96, ge=8, description="tokens of a trace; longer ones are cut")
+    lora: LoraSection | None = Field(None, description="train adapters only; the whole model where not given")
+    quantization: Quantization | None = Field(
+        None, description="hold the frozen base in 8 or 4 bits while adapters are trained (QLoRA); needs lora"
+    )
+    epochs: int = Field(3, ge=1, description="passes over the training rows")
+    lr: float = Field(1e-4, gt=0.0, description="highest learning rate; a whole pretrained model wants 1e-5 to 5e-5")
+    batch_size: int = Field(32, ge=1, description="rows a step, over all devices")
+    max_length: int = Field(256, ge=64, description="tokens of a prompt; the listing is cut first, the query never")
+    precision: Precision = Field("auto", description="auto takes bf16 where the processor or GPU computes in it")
+    devices: int = Field(1, ge=1, description="processes (GPUs, where there are any); more than one starts torchrun")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> CausalConfig:
+        if self.quantization is not None and self.lora is None:
+            raise ValueError(f"quantization: {self.quantization} freezes the base, got no lora; add lora: {{r: 16}}")
+        if self.base == TINY and self.lora is not None:
+            raise ValueError("base: tiny has random weights, which adapters cannot make up for; leave lora out")
+        return self
+
+
+StudentConfig = Annotated[DcnConfig | EncoderConfig | CausalConfig, Field(discriminator="type")]
 """One entry of the ``students`` section."""

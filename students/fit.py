@@ -23,7 +23,7 @@ import polars as pl
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.calibration import fit_temperature
-from distill.students.config import EncoderConfig, StudentConfig
+from distill.students.config import StudentConfig
 from distill.students.job import EpochRecord, FitProgress, Job, JobResult
 from distill.students.student import Calibration, Student, StudentInfo, load_student
 from distill.students.train import ERROR_FILE, PROGRESS_MARK, train
@@ -47,6 +47,7 @@ class FitResult:
         precision: ``fp32`` or ``bf16``, as it was trained.
         calibration: How its probabilities were set right.
         history: One record an epoch.
+        facts: What was counted in the training rows: of a causal student, the traces learned and those left out.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class FitResult:
     precision: str
     calibration: Calibration
     history: tuple[EpochRecord, ...]
+    facts: dict[str, int]
 
 
 def fit_student(
@@ -113,6 +115,7 @@ def fit_student(
         precision=result.precision,
         calibration=info.calibration,
         history=result.history,
+        facts=result.facts,
     )
 
 
@@ -135,13 +138,14 @@ def _info(job: Job, *, task: Task, training: TrainingSet, result: JobResult) -> 
         inputs=task.inputs,
         positive=task.positive,
         ordered=task.ordered,
-        max_length=job.config.max_length if isinstance(job.config, EncoderConfig) else None,
+        max_length=getattr(job.config, "max_length", None),
         precision=result.precision,
         parameters=result.parameters,
         seed=job.seed,
         trained_on=job.config.train_on,
         rows=training.counts,
         config=job.config.model_dump(mode="json"),
+        facts=result.facts,
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
     )
 

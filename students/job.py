@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class JobResult:
         best_epoch: Epoch whose weights were kept, from 1.
         precision: ``fp32`` or ``bf16``, as it was trained.
         history: One record an epoch.
+        facts: What the objective counted in the training rows; see :attr:`Objective.facts`.
     """
 
     parameters: int
@@ -68,6 +69,7 @@ class JobResult:
     best_epoch: int
     precision: str
     history: tuple[EpochRecord, ...]
+    facts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -39,9 +40,11 @@ class Objective(ABC):
 
     Attributes:
         epoch: Of the training, from 0; set by the Trainer before each.
+        facts: What was counted while the rows were read, for the student's file and the run; nothing for most.
     """
 
     epoch: int = 0
+    facts: Mapping[str, int] = MappingProxyType({})
 
     def read(self, network: Network, table: pl.DataFrame) -> Sequence[Example]:
         """Examples of a table of :class:`distill.students.training_set.TrainingSet`, as the network collates them."""
@@ -101,4 +104,8 @@ def target_columns(table: pl.DataFrame) -> dict[str, np.ndarray]:
 
 def objective_for(config: StudentConfig) -> Objective:
     """The objective of a student's section."""
+    if config.type == "causal":
+        from distill.students.causal_objective import CausalObjective
+
+        return CausalObjective(config, LabelObjective(config))
     return LabelObjective(config)

@@ -43,7 +43,7 @@ class StudentInfo:
     """What ``distill_student.json`` says.
 
     Attributes:
-        type: ``dcn`` or ``encoder``.
+        type: ``dcn``, ``encoder`` or ``causal``.
         labels: The task's labels, in the order of the logits.
         inputs: Input columns, the query first.
         positive: The label that counts as a match.
@@ -57,6 +57,7 @@ class StudentInfo:
         config: The student's section of the recipe.
         versions: Versions of what trained it.
         calibration: How its probabilities were set right.
+        facts: What was counted in the training rows; see :attr:`distill.students.fit.FitResult.facts`.
         format_version: Of this file.
     """
 
@@ -74,6 +75,7 @@ class StudentInfo:
     config: dict[str, Any]
     versions: dict[str, str]
     calibration: Calibration = field(default_factory=Calibration)
+    facts: dict[str, int] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def write(self, folder: Path) -> None:
@@ -260,6 +262,12 @@ def _load_network(folder: Path, info: StudentInfo) -> Network:
             max_length=info.max_length or 512,
             match_tokens=bool(info.config.get("match_tokens")) and len(info.inputs) > 1,
         )
+    if info.type == "causal":
+        from distill.students.causal import CausalNetwork
+        from distill.students.config import CausalConfig
+
+        config = CausalConfig.model_validate(info.config)
+        return CausalNetwork.from_folder(folder, config, labels=info.labels, inputs=info.inputs)
     raise StudentError(f"{folder}: unknown type of student {info.type!r}; upgrade distill")
 
 

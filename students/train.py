@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from distill.labeling.errors import DistillError
-from distill.students.config import DcnConfig, EncoderConfig, StudentConfig
+from distill.students.config import CausalConfig, DcnConfig, EncoderConfig, StudentConfig
 from distill.students.job import FitProgress, Job, JobResult
 from distill.students.network import Network
 from distill.students.objective import Objective, objective_for
@@ -48,8 +48,21 @@ def train(job: Job, *, on_progress: Callable[[FitProgress], None] | None = None)
         return _train(job, on_progress)
 
 
-def new_network(config: StudentConfig, *, labels: tuple[str, ...], inputs: tuple[str, ...]) -> Network:
-    """An untrained student (the encoder: pretrained, with a new head), drawn from torch's global generator."""
+def new_network(
+    config: StudentConfig, *, labels: tuple[str, ...], inputs: tuple[str, ...], rows: pl.DataFrame
+) -> Network:
+    """An untrained student (the encoder: pretrained, with a new head), drawn from torch's global generator.
+
+    Args:
+        config: What to train.
+        labels: The task's labels.
+        inputs: Input columns, the query first.
+        rows: Training rows, from which a base made on the spot learns its vocabulary.
+    """
+    if isinstance(config, CausalConfig):
+        from distill.students.causal import CausalNetwork
+
+        return CausalNetwork.from_base(config, labels=labels, inputs=inputs, texts=rows)
     if isinstance(config, EncoderConfig):
         from distill.students.encoder import EncoderNetwork
 
@@ -75,10 +88,11 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
     from distill.students.trainer import BestEpoch, DistributionTrainer, Reporter, training_arguments
 
     config = job.config
-    network = new_network(config, labels=job.labels, inputs=job.inputs)
     rows = job.rows()
+    network = new_network(config, labels=job.labels, inputs=job.inputs, rows=rows.train)
     objective = objective_for(config)
     train_examples = _examples(network, rows.train, config, objective)
+    facts = dict(objective.facts)
     validation = None if rows.validation.is_empty() else _examples(network, rows.validation, config, objective)
     network.prepare(train_examples.examples)
     bf16 = computes_in_bf16(network, "fp32" if isinstance(config, DcnConfig) else config.precision)
@@ -107,6 +121,7 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
         best_epoch=best.best_epoch,
         precision="bf16" if bf16 else "fp32",
         history=tuple(best.history),
+        facts=facts,
     )
     if trainer.is_world_process_zero():
         network.save(job.student_folder)
