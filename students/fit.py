@@ -23,7 +23,7 @@ import polars as pl
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.calibration import fit_temperature
-from distill.students.config import StudentConfig
+from distill.students.config import CausalConfig, StudentConfig
 from distill.students.job import EpochRecord, FitProgress, Job, JobResult
 from distill.students.student import Calibration, Student, StudentInfo, load_student
 from distill.students.train import ERROR_FILE, PROGRESS_MARK, train
@@ -97,6 +97,10 @@ def fit_student(
     with _job_folder(out) as folder:
         job = Job(folder, config, labels=task.labels, inputs=task.inputs, seed=seed)
         job.write(training)
+        if isinstance(config, CausalConfig) and config.teacher_logprobs is not None:
+            from distill.students.causal_teacher import make_missing
+
+            make_missing(job, config.teacher_logprobs)
         result = train(job, on_progress=on_progress) if config.devices == 1 else _torchrun(job, on_progress)
         info = _info(job, task=task, training=training, result=result)
         info.write(job.student_folder)

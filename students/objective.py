@@ -107,5 +107,9 @@ def objective_for(config: StudentConfig) -> Objective:
     if config.type == "causal":
         from distill.students.causal_objective import CausalObjective
 
+        if config.teacher_logprobs is not None:
+            from distill.students.causal_teacher import TaughtObjective
+
+            return TaughtObjective(config, config.teacher_logprobs, LabelObjective(config))
         return CausalObjective(config, LabelObjective(config))
     return LabelObjective(config)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -234,7 +234,8 @@ class LogprobsWriter:
     """Appends sequences to a file of teacher log-probabilities; a context manager.
 
     A file that is there is gone on with: :meth:`__contains__` tells what it has, so that nothing is asked twice, and
-    what a killed writer left half written is cut off. The bytes do not depend on where it was interrupted.
+    what a killed writer left half written is cut off. The same sequences in the same order give the same bytes,
+    wherever it was interrupted.
 
     Args:
         path: The file.
@@ -290,14 +291,31 @@ class LogprobsWriter:
         Raises:
             StudentError: As for :meth:`add`, or there are fewer logits than the vocabulary.
         """
-        if logits.shape[-1] < self.header.vocabulary:
-            raise StudentError(
-                f"{self.path}: sequence {key!r}: the vocabulary has {self.header.vocabulary:,} tokens, got logits of "
-                f"{logits.shape[-1]:,}; give the whole distribution, not its most probable tokens"
-            )
-        uniforms = stratified_uniforms(key, seed=self.header.seed, positions=len(logits), draws=self.header.draws)
-        known = logits[:, : self.header.vocabulary]
-        self.add(key, tokens, start=start, draws=draw_tokens(known, uniforms, temperature=self.header.temperature))
+        self.draw_in_parts(key, tokens, start=start, parts=[logits])
+
+    def draw_in_parts(
+        self, key: str, tokens: Sequence[int] | np.ndarray, *, start: int, parts: Iterable[Tensor]
+    ) -> None:
+        """As :meth:`draw`, of logits that come a few positions at a time."""
+        drawn: list[TokenDraws] = []
+        # The sequence's draws do not depend on how its positions are parted.
+        most = max(0, len(tokens) - start)
+        uniforms = stratified_uniforms(key, seed=self.header.seed, positions=most, draws=self.header.draws)
+        place = 0
+        for logits in parts:
+            if logits.shape[-1] < self.header.vocabulary:
+                raise StudentError(
+                    f"{self.path}: sequence {key!r}: the vocabulary has {self.header.vocabulary:,} tokens, got logits "
+                    f"of {logits.shape[-1]:,}; give the whole distribution, not its most probable tokens"
+                )
+            known = logits[:, : self.header.vocabulary]
+            self._refuse_misplaced(key, start=start, length=place + len(known), tokens=len(tokens))
+            wanted = uniforms[place : place + len(known)]
+            drawn.append(draw_tokens(known, wanted, temperature=self.header.temperature))
+            place += len(known)
+        self.add(
+            key, tokens, start=start, draws=TokenDraws(*(np.concatenate(part) for part in zip(*drawn, strict=True)))
+        )
 
     def add(self, key: str, tokens: Sequence[int] | np.ndarray, *, start: int, draws: TokenDraws) -> None:
         """Appends what was drawn elsewhere; see :meth:`draw`.
@@ -309,11 +327,7 @@ class LogprobsWriter:
         where = f"{self.path}: sequence {key!r}"
         if key in self:
             raise StudentError(f"{where}: is there already; give every sequence a key of its own")
-        if start < 1 or length < 1 or start + length > len(tokens):
-            raise StudentError(
-                f"{where}: positions {start} to {start + length - 1} of {len(tokens)} tokens; the first token is told "
-                "of by nothing, and what is told of must be in the sequence"
-            )
+        self._refuse_misplaced(key, start=start, length=length, tokens=len(tokens))
         if draws.ids.max() >= self.header.vocabulary or draws.counts.sum() != length * self.header.draws:
             raise StudentError(
                 f"{where}: expected {self.header.draws} draws a position of ids under {self.header.vocabulary:,}, got "
@@ -340,6 +354,13 @@ class LogprobsWriter:
         finally:
             self._file.close()
             self._lock.release()
+
+    def _refuse_misplaced(self, key: str, *, start: int, length: int, tokens: int) -> None:
+        if start < 1 or length < 1 or start + length > tokens:
+            raise StudentError(
+                f"{self.path}: sequence {key!r}: positions {start} to {start + length - 1} of {tokens} tokens; the "
+                "first token is told of by nothing, and what is told of must be in the sequence"
+            )
 
     def _begin(self) -> set[int]:
         draft = self.path.with_name(f".{self.path.name}.tmp")
