@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """A hard label that is none."""
-_CHUNK_BYTES = 512 << 20
-"""Logits of a chunk in float32: some 880 tokens of a vocabulary of 151,936, enough to keep a GPU's multipliers busy."""
+_CHUNK_BYTES = {"cpu": 64 << 20}
+_CHUNK_BYTES_OF_GPU = 512 << 20
+"""Logits of a chunk in float32: on a GPU some 880 tokens of a vocabulary of 151,936, enough to keep its multipliers
+busy; on a CPU the size hardly matters for speed."""
 _GRADIENT_ROWS = 16384
 """Rows of the embedding whose gradient is added at once, so that no second matrix of its size is made."""
 
@@ -121,8 +123,8 @@ def sparse_cross_entropy(
         bias: ``[V]`` of the output layer.
         temperature: See above.
         normalizer: See above.
-        chunk_tokens: Tokens whose logits are there at once; as many as 512 MiB hold where not given. It changes the
-            result by rounding alone.
+        chunk_tokens: Tokens whose logits are there at once; as many as 512 MiB hold where not given (on a CPU
+            64 MiB). It changes the result by rounding alone.
 
     Raises:
         StudentError: Shapes do not fit, or an id is outside the vocabulary.
@@ -130,11 +132,15 @@ def sparse_cross_entropy(
     _refuse_misfits(hidden, embedding, targets)
     plan = _Plan.of(targets.to(hidden.device), temperature=temperature)
     count = max(1, len(plan.kept))
-    vocabulary = len(embedding)
-    chunk = chunk_tokens or max(1, _CHUNK_BYTES // (4 * vocabulary) // 32 * 32 or 1)
+    chunk = chunk_tokens or _chunk_tokens(hidden.device.type, len(embedding))
     loss, soft, hard = _SparseCrossEntropy.apply(hidden[plan.kept], embedding, bias, plan, chunk)
     scale = 1.0 / (count if normalizer is None else normalizer)
     return SparseLoss(loss * scale, soft * scale, hard * scale)
+
+
+def _chunk_tokens(device: str, vocabulary: int) -> int:
+    tokens = _CHUNK_BYTES.get(device, _CHUNK_BYTES_OF_GPU) // (4 * vocabulary)
+    return tokens // 128 * 128 or max(1, tokens)
 
 
 class _Plan(NamedTuple):
@@ -273,10 +279,12 @@ _WIDE_PRODUCTS = "dtype" in torch.ops.aten.mm.overloads()
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
+    """Adds a product to a sum in a wider type, without rounding it to the factors' type first: over many chunks that
+    would pull the sum to one side."""
+    if left.dtype != total.dtype and left.is_cuda and left.dtype in (torch.float16, torch.bfloat16) and _WIDE_PRODUCTS:
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
     else:
-        total += torch.mm(left, right)
+        total.addmm_(left.to(total.dtype), right.to(total.dtype))
 
 
 def _refuse_misfits(hidden: Tensor, embedding: Tensor, targets: TokenTargets) -> None:

@@ -74,6 +74,12 @@ def test_a_token_that_cannot_come_is_never_drawn() -> None:
     assert draw_tokens(logits, ends).ids.tolist() == [1, 3]
 
 
+def test_small_probabilities_are_not_rounded_away() -> None:
+    """A token of probability 1e-9 behind one of nearly 1: in float32 the first alone would fill the whole interval."""
+    logits = torch.tensor([[0.0, np.log(1e-9)]]).float()
+    assert draw_tokens(logits, np.array([[0.5, 1 - 0.5e-9]])).ids.tolist() == [0, 1]
+
+
 def test_every_share_is_unbiased_and_the_top_is_not() -> None:
     """The mean of M = 4,000 estimates of every one of 300 probabilities lies within 4.5 standard errors; the error of a
     mean of M×N independent draws, sqrt(p(1-p)/MN), bounds that of stratified ones. 4.5 is passed by chance with
