@@ -197,11 +197,14 @@ def predict(
     columns: Annotated[
         list[str] | None, typer.Option("--column", metavar="INPUT=COLUMN", help="where the file has another name")
     ] = None,
+    traces: Annotated[
+        bool, typer.Option("--traces", help="have a causal student write its reasoning; many times slower")
+    ] = False,
 ) -> None:
     """Label rows with a student: a label, a probability per label, and its confidence."""
     from distill.predict import predict_file
 
-    done = predict_file(student, rows, out=out, id_columns=id_columns or (), columns=columns or ())
+    done = predict_file(student, rows, out=out, id_columns=id_columns or (), columns=columns or (), traces=traces)
     if out is not None:
         print(out)
     print(done.sentence(), file=sys.stderr)

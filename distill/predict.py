@@ -50,7 +50,13 @@ class Predicted:
 
 
 def predict_file(
-    student: Path, rows: Path, *, out: Path | None = None, id_columns: Sequence[str] = (), columns: Sequence[str] = ()
+    student: Path,
+    rows: Path,
+    *,
+    out: Path | None = None,
+    id_columns: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    traces: bool = False,
 ) -> Predicted:
     """Predicts each row of a file, in order. Memory does not grow with the file.
 
@@ -61,10 +67,11 @@ def predict_file(
             standard output where none is given. It appears whole or not at all.
         id_columns: Columns that name a row; a hash of its inputs where none is given.
         columns: ``input=column`` each, where the file has other names.
+        traces: Have the student write its reasoning, into a column ``trace``.
 
     Raises:
         UsageError: ``out`` or ``columns`` is of the wrong form.
-        StudentError: There is no student in the folder.
+        StudentError: There is no student in the folder, or one that writes no traces and is asked to.
         DataError: The rows cannot be read, or lack a column.
     """
     if out is not None and out.suffix not in _FORMATS:
@@ -80,7 +87,7 @@ def predict_file(
     began, count = time.perf_counter(), 0
     with ProblemLog(_problems_path(rows, out)) as log, _writer(out, loaded.task.labels) as write:
         for batch in stream_rows(config, task=loaded.task, log=log):
-            write(loaded.predict(batch))
+            write(loaded.predict(batch, traces=traces))
             count += len(batch)
     return Predicted(
         rows=count,
@@ -132,5 +139,6 @@ def _write_lines(table: pl.DataFrame, labels: Sequence[str], stream: IO[str]) ->
 
 def _write_csv(table: pl.DataFrame, labels: Sequence[str], stream: IO[str]) -> None:
     columns = [pl.col("probs").list.get(place).round(6).alias(f"p_{label}") for place, label in enumerate(labels)]
-    text = table.select("row_id", "label", "confidence", *columns).write_csv(include_header=stream.tell() == 0)
+    said = [pl.col("trace")] if "trace" in table.columns else []
+    text = table.select("row_id", "label", "confidence", *columns, *said).write_csv(include_header=stream.tell() == 0)
     stream.write(text)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from distill.labeling.errors import StudentError
 from distill.students.causal_base import Loaded, load_base, load_saved, save, with_adapters
-from distill.students.causal_config import TINY
-from distill.students.causal_prompt import ANSWER_MARK, Asked, CausalPrompt
+from distill.students.causal_config import TINY, TraceUse
+from distill.students.causal_prompt import ANSWER_MARK, Asked, CausalPrompt, fixed_texts
 from distill.students.causal_tiny import tiny_model, tiny_tokenizer
 from distill.students.config import CausalConfig
 from distill.students.network import Example, Output
@@ -25,8 +25,11 @@ PROMPT_FILE = "distill_prompt.json"
 _SAME_LOGITS = 1e-2
 """Logits of the model's own forward pass and of :meth:`LanguageModel.scores` may differ by rounding only."""
 
-ASKED: Mapping[str, Asked] = {"none": "label", "multitask": "label", "before_label": "label"} | {
-    "after_label": "label_then_trace"
+ASKED: Mapping[TraceUse, Asked] = {
+    "none": "label",
+    "multitask": "label",
+    "before_label": "label",
+    "after_label": "label_then_trace",
 }
 """What a prompt asks for when the label comes first, by the student's use of traces."""
 
@@ -122,7 +125,7 @@ class LanguageModel(nn.Module):
         )
         return found.loss
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The parameters that are trained: with adapters, they alone."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
@@ -178,7 +181,7 @@ class CausalNetwork:
             template=PairTemplate(tuple(inputs)),
             max_length=_prompt_length(loaded.model.config, config, answer=len(ANSWER_MARK) + 2),
         )
-        self._pad = int(loaded.tokenizer.pad_token_id)  # type: ignore[arg-type]
+        self._pad = int(loaded.tokenizer.pad_token_id)
 
     @classmethod
     def from_base(
@@ -197,7 +200,7 @@ class CausalNetwork:
             MissingDependencyError: peft or bitsandbytes is wanted and absent.
         """
         if config.base == TINY:
-            tokenizer = tiny_tokenizer(_written(texts, inputs), vocabulary=config.tiny.vocabulary)
+            tokenizer = tiny_tokenizer(_written(texts, labels, inputs), vocabulary=config.tiny.vocabulary)
             return cls(Loaded(tiny_model(config.tiny, tokenizer), tokenizer), config, labels=labels, inputs=inputs)
         loaded = load_base(config.base, quantization=config.quantization)
         if config.lora is not None:
@@ -301,8 +304,8 @@ def _prompt_length(model_config: Any, config: CausalConfig, *, answer: int) -> i
     return min(config.max_length, positions - answer - (config.trace_tokens if config.traces != "none" else 0))
 
 
-def _written(rows: pl.DataFrame, inputs: Sequence[str]) -> list[str]:
-    """The texts of a table, traces too, each once and in order."""
-    columns = [column for column in (*inputs, "trace") if column in rows.columns]
-    texts = (text for column in columns for text in rows[column].cast(pl.String).drop_nulls().to_list())
-    return list(dict.fromkeys(texts))
+def _written(rows: pl.DataFrame, labels: Sequence[str], inputs: Sequence[str]) -> list[str]:
+    """The texts that a student meets, as often as it meets them: what stands in every prompt is met with every row."""
+    queries, listings = PairTemplate(tuple(inputs)).render(rows)
+    traces = rows["trace"].drop_nulls().to_list() if "trace" in rows.columns else []
+    return [*queries, *(listings or []), *traces, *fixed_texts(labels) * rows.height]

@@ -117,8 +117,8 @@ class CausalObjective(Objective):
         rows, weight = len(batch["direct"]), columns["weight"].float()
         at_labels = scored.logits[: len(labelled)]
         codes = network.label_scores(at_labels)
-        said = _Said(Output(codes[:rows], scored.hidden[:rows]))
-        step = self._label.loss(said, model, batch, columns)  # type: ignore[arg-type]
+        said: Any = _Said(Output(codes[:rows], scored.hidden[:rows]))
+        step = self._label.loss(said, model, batch, columns)
         row = batch["row"][labelled]
         loss = step.loss + (weight[row] * (at_labels.logsumexp(-1) - codes.logsumexp(-1))).sum() / rows
         if len(labelled) > rows:
@@ -165,7 +165,7 @@ class CausalObjective(Objective):
     ) -> None:
         labels_too = self._config.traces == "before_label"
         prompts = network.prompt.read(table, asked="trace_then_label" if labels_too else "trace")
-        end = int(network.tokenizer.eos_token_id)  # type: ignore[arg-type]
+        end = int(network.tokenizer.eos_token_id)
         for example, prompt, code, words in zip(examples, prompts, codes, traces, strict=True):
             if not words:
                 continue

@@ -89,11 +89,7 @@ class CausalPrompt:
             tokenizer.chat_template = _PLAIN_TEMPLATE
         self.codes, self.code_ids = label_codes(tokenizer, len(labels))
         self.answer_mark_ids: list[int] = self.tokens(ANSWER_MARK)
-        what = "query" if len(template.inputs) == 1 else "listing for the query"
-        self._first_lines = f"Label the {what}.\n"
-        if len(labels) <= _LONGEST_LEGEND:
-            legend = ", ".join(f"{code} {label}" for code, label in zip(self.codes, labels, strict=True))
-            self._first_lines += f"Labels: {legend}\n"
+        self._first_lines = _first_lines(labels, self.codes, listing=len(template.inputs) > 1)
         self._forbidden = re.compile(
             "|".join(map(re.escape, [*_written_as_one(tokenizer), "<listing>", "</listing>"])), re.IGNORECASE
         )
@@ -180,6 +176,20 @@ class CausalPrompt:
         return tuple(  # type: ignore[return-value]
             list(self._tokenizer(part, add_special_tokens=False, verbose=False).input_ids) for part in (before, after)
         )
+
+
+def fixed_texts(labels: Sequence[str]) -> list[str]:
+    """What stands in every prompt, for a vocabulary that is learned from texts."""
+    codes = string.ascii_uppercase[: len(labels)]
+    lines = [_first_lines(labels, codes, listing=listing) for listing in (True, False)]
+    return [*lines, "Query: \n<listing>\n\n</listing>\n", *_LAST_LINES.values(), ANSWER_MARK]
+
+
+def _first_lines(labels: Sequence[str], codes: Sequence[str], *, listing: bool) -> str:
+    text = f"Label the {'listing for the query' if listing else 'query'}.\n"
+    if len(labels) <= _LONGEST_LEGEND:
+        text += f"Labels: {', '.join(f'{code} {label}' for code, label in zip(codes, labels, strict=True))}\n"
+    return text
 
 
 def label_codes(tokenizer: PreTrainedTokenizerBase, count: int) -> tuple[tuple[str, ...], list[int]]:

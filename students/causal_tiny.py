@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from distill.students.causal_base import attention
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -74,5 +76,6 @@ def tiny_model(section: TinySection, tokenizer: PreTrainedTokenizerBase) -> PreT
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
             tie_word_embeddings=True,
+            **attention(),
         )
     )

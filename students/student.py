@@ -129,6 +129,11 @@ class Student:
         """Parameters of the network."""
         return self.info.parameters
 
+    @property
+    def writes_traces(self) -> bool:
+        """Whether ``predict(traces=True)`` works: a causal student that learned from traces."""
+        return self.info.type == "causal" and self.info.config.get("traces") != "none"
+
     def predict(
         self,
         rows: pl.DataFrame | pl.LazyFrame,
@@ -136,6 +141,7 @@ class Student:
         batch_size: int = 64,
         precision: str = "auto",
         threads: int | None = None,
+        traces: bool = False,
     ) -> pl.DataFrame:
         """Labels rows.
 
@@ -145,22 +151,30 @@ class Student:
             precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the hardware computes in it. In bf16
                 probabilities are good to about two digits.
             threads: CPU threads; as many as torch would take where not given.
+            traces: Have a causal student write its reasoning, many times slower. One trained with ``traces:
+                before_label`` labels in the light of it.
 
         Returns:
             ``row_id`` str, ``label`` str, ``probs`` List[f64] in the order of the task's labels, ``confidence`` f64
-            (the highest of ``probs``); one line a row, in their order.
+            (the highest of ``probs``), and with ``traces`` ``trace`` str; one line a row, in their order.
 
         Raises:
-            StudentError: A column is missing.
+            StudentError: A column is missing, or traces are asked of a student that writes none.
         """
         wanted = ("row_id", *self.task.inputs)
         names = rows.collect_schema().names()
         missing = [column for column in wanted if column not in names]
         if missing:
             raise StudentError(f"{self.path}: predict: columns {missing} are missing, got {names}; add or rename them")
+        if traces and not self.writes_traces:
+            raise StudentError(
+                f"{self.path}: predict: this student writes no traces (type {self.info.type}, traces "
+                f"{self.info.config.get('traces', 'none')}); train a causal student with traces: before_label"
+            )
         table = rows.lazy().select(wanted).collect()
+        predict = self._reasoned_chunk if traces else self._predict_chunk
         parts = [
-            self._predict_chunk(table[start : start + _CHUNK_ROWS], batch_size, precision, threads)
+            predict(table[start : start + _CHUNK_ROWS], batch_size, precision, threads)
             for start in range(0, max(1, table.height), _CHUNK_ROWS)
         ]
         return pl.concat(parts)
@@ -234,6 +248,25 @@ class Student:
         logits = self.logits(table, batch_size=batch_size, precision=precision, threads=threads)
         probs = softmax(logits, temperature=self.info.calibration.temperature)
         return _predictions(self, table["row_id"].cast(pl.String).to_list(), probs)
+
+    def _reasoned_chunk(
+        self, table: pl.DataFrame, batch_size: int, precision: str, threads: int | None
+    ) -> pl.DataFrame:
+        import torch
+
+        from distill.students.causal_reasoning import reason
+        from distill.students.train import computes_in_bf16
+
+        if table.is_empty():
+            return _predictions(self, []).with_columns(trace=pl.lit("", dtype=pl.String))
+        network: Any = self._network
+        bf16 = computes_in_bf16(network, precision)
+        autocast = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bf16)
+        with quiet(), threads_set(threads), torch.inference_mode(), autocast:
+            logits, traces = reason(network, table, batch_size=batch_size)
+        probs = softmax(logits, temperature=self.info.calibration.temperature)
+        predicted = _predictions(self, table["row_id"].cast(pl.String).to_list(), probs)
+        return predicted.with_columns(trace=pl.Series(traces, dtype=pl.String))
 
 
 def load_student(path: Path | str) -> Student:
