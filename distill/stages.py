@@ -397,7 +397,10 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
             on_progress=lambda state: _show_training(session, name, state),
         )
         facts = {"parameters": fitted.parameters, "train_s": round(fitted.seconds, 3), "rows": training.counts}
-        return Ended(f"{fitted.parameters:,} parameters on {len(training.train):,} rows", facts=facts)
+        said = f"{fitted.parameters:,} parameters on {len(training.train):,} rows"
+        if "traces_learned" in fitted.facts:
+            said += f", {fitted.facts['traces_learned']:,} traces"
+        return Ended(said, facts={**facts, **fitted.facts})
 
     session.stage(
         f"train:{name}",

@@ -226,6 +226,17 @@ class CausalNetwork:
         prompts = self.prompt.read(rows, asked=ASKED[self.config.traces])
         return [{"input_ids": ids, "label_at": [len(ids) - 1]} for ids in prompts]
 
+    def contents(self, rows: pl.DataFrame, *, traces: bool = False) -> list[str]:
+        """The user's turn of each row, as a chat server is sent it.
+
+        Args:
+            rows: The task's inputs.
+            traces: Ask for the trace too.
+        """
+        with_trace: dict[TraceUse, Asked] = {"multitask": "trace", "before_label": "trace_then_label"}
+        use = self.config.traces
+        return self.prompt.contents(rows, asked=with_trace.get(use, ASKED[use]) if traces else ASKED[use])
+
     def size(self, example: Example) -> int:
         """Tokens of the longest of its sequences."""
         return max(len(example["input_ids"]), len(example.get("reasoned_ids", ())))

@@ -46,6 +46,7 @@ def load_base(base: str, *, quantization: Quantization | None = None) -> Loaded:
         model = AutoModelForCausalLM.from_pretrained(source, **settings)
     except (OSError, ValueError, RuntimeError) as error:
         raise StudentError(_not_found(base, error)) from error
+    _keep_trainable(model)
     if tokenizer.eos_token_id is None:
         raise StudentError(f"causal: base {base!r}: its tokenizer has no end token; name another base")
     if tokenizer.pad_token_id is None:
@@ -53,7 +54,7 @@ def load_base(base: str, *, quantization: Quantization | None = None) -> Loaded:
     return Loaded(model, tokenizer)
 
 
-def attention() -> dict[str, str]:
+def attention() -> dict[str, Any]:
     """How attention is computed: on a CPU plainly, whose backward pass takes 0.75 of the fused one's time in bf16."""
     import torch
 
@@ -139,6 +140,18 @@ def _peft() -> Any:
     except ImportError:
         raise MissingDependencyError("peft", needed_for="causal: lora", install="pip install 'distill[peft]'") from None
     return peft
+
+
+def _keep_trainable(model: PreTrainedModel) -> None:
+    """Has bitsandbytes leave 4-bit matrices as they are on a CPU.
+
+    A pass in evaluation mode, such as every validation, would lay them out anew for speed, and the training that goes
+    on after it gets no gradient through them, with a warning that is easily missed (bitsandbytes 0.50).
+    """
+    module: Any
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _bits(quantization: Quantization) -> Any:

@@ -67,7 +67,7 @@ def tiny_model(section: TinySection, tokenizer: PreTrainedTokenizerBase) -> PreT
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=section.hidden,
-            intermediate_size=section.hidden * 8 // 3 // 16 * 16 or 16,
+            intermediate_size=section.hidden * 8 // 3 // 32 * 32 or 32,
             num_hidden_layers=section.layers,
             num_attention_heads=section.heads,
             num_key_value_heads=section.heads,

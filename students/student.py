@@ -134,6 +134,22 @@ class Student:
         """Whether ``predict(traces=True)`` works: a causal student that learned from traces."""
         return self.info.type == "causal" and self.info.config.get("traces") != "none"
 
+    def prompts(self, rows: pl.DataFrame, *, traces: bool = False) -> list[str]:
+        """What to send, as the user's turn, to a chat server that serves this causal student (docs/causal.md).
+
+        Args:
+            rows: The task's inputs.
+            traces: Ask for the trace as well.
+
+        Raises:
+            StudentError: It is no causal student.
+        """
+        if self.info.type != "causal":
+            raise StudentError(f"{self.path}: prompts: a student of type {self.info.type} is sent none; use predict")
+        network: Any = self._network
+        contents: list[str] = network.contents(rows, traces=traces)
+        return contents
+
     def predict(
         self,
         rows: pl.DataFrame | pl.LazyFrame,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_NOISY = ("torch.distributed", "accelerate", "datasets")
+_NOISY = ("torch.distributed", "accelerate", "datasets", "bitsandbytes")
 
 
 @contextlib.contextmanager

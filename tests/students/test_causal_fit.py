@@ -18,7 +18,7 @@ SETTINGS = {
     "train_on": "human",
     "precision": "fp32",
     "threads": 1,
-    "batch_size": 6,
+    "batch_size": 8,
     "lr": 1e-2,
     "trace_tokens": 16,
 }
@@ -36,15 +36,18 @@ def _config(**settings):
 @pytest.fixture(scope="module")
 def training(rows, task):
     """The brand tells the label here: what a layer can learn in a minute is not how words match."""
-    marked = rows.with_columns(brand=pl.col("gold").replace_strict({"exact": "acme", "substitute": "bolt"}, default=""))
-    made = training_set(marked, train_on="human", labels=None, votes=None, task=task, validation_share=0.25)
+    known = rows.filter(pl.col("gold").is_not_null()).with_columns(split=pl.lit("train"))
+    marked = known.with_columns(
+        brand=pl.col("gold").replace_strict({"exact": "acme", "substitute": "bolt"}, default="")
+    )
+    made = training_set(marked, train_on="human", labels=None, votes=None, task=task, validation_share=0.2)
     label = pl.col("target").list.arg_max().replace_strict(dict(enumerate(TRACES.values())), return_dtype=pl.String)
     return TrainingSet(*(part.with_columns(trace=label) for part in (made.train, made.validation)))
 
 
 @pytest.fixture(scope="module")
 def reasoner(training, task, tmp_path_factory):
-    config = _config(traces="before_label", epochs=32, validation=0.25)
+    config = _config(traces="before_label", epochs=24, validation=0.2)
     return fit_student(config, training, task=task, out=tmp_path_factory.mktemp("s") / "reasoner", seed=1)
 
 
@@ -60,6 +63,14 @@ def test_it_learns_to_label_to_reason_and_to_label_after_reasoning(reasoner, tra
     assert (slow["trace"] == pl.Series([TRACES[name] for name in gold])).mean() >= 0.8
     assert slow.columns == [*fast.columns, "trace"]
     assert slow["probs"].list.sum().to_list() == pytest.approx([1.0] * unseen.height)
+
+
+def test_prompts_for_a_server_are_those_it_learned_from(reasoner, training):
+    student = load_student(reasoner.path)
+    asked, asked_for_trace = student.prompts(training.validation), student.prompts(training.validation, traces=True)
+    assert asked[0].endswith("\nAnswer with the letter of the label.")
+    assert asked_for_trace[0].endswith("\nExplain which label fits, then answer with its letter.")
+    assert len(set(asked)) == training.validation.height
 
 
 def test_its_file_says_what_it_learned_from(reasoner, training):
@@ -116,5 +127,5 @@ def test_two_processes_train_the_model_of_one(training, task, tmp_path):
         found.append((load_file(result.path / "model.safetensors"), result))
     (one, one_result), (two, two_result) = found
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
-    assert one_result.facts == two_result.facts == {"traces_learned": 18, "traces_absent": 18}
+    assert one_result.facts == two_result.facts == {"traces_learned": 32, "traces_absent": 32}
     assert one_result.history[-1].loss == pytest.approx(two_result.history[-1].loss, rel=1e-3)

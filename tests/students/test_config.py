@@ -33,7 +33,7 @@ def test_train_on_is_one_source_or_several(written: object, meant: tuple[str, ..
         ({"type": "encoder", "max_length": 4}, "max_length"),
         ({"type": "encoder", "validation": 1.0}, "validation"),
         ({"type": "encoder", "early_stopping": 2}, "validation"),
-        ({"type": "causal"}, "causal"),
+        ({"type": "gpt"}, "gpt"),
     ],
 )
 def test_bad_sections_are_refused(section: dict[str, object], where: str) -> None:
