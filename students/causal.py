@@ -18,6 +18,7 @@ from distill.students.causal_prompt import ANSWER_MARK, Asked, CausalPrompt, fix
 from distill.students.causal_tiny import tiny_model, tiny_tokenizer
 from distill.students.config import CausalConfig
 from distill.students.network import Example, Output
+from distill.students.sparse_loss import TokenTargets, sparse_cross_entropy
 from distill.students.text import PairTemplate
 
 PROMPT_FILE = "distill_prompt.json"
@@ -39,11 +40,13 @@ class Scored(NamedTuple):
 
     Attributes:
         hidden: ``[P, D]``, the last layer's states.
-        logits: ``[P, V]``.
+        logits: ``[P, V]``; of the first positions only, where the last ones have targets.
+        loss: Of those with targets.
     """
 
     hidden: Tensor
     logits: Tensor
+    loss: Tensor | None = None
 
 
 class LanguageModel(nn.Module):
@@ -65,13 +68,23 @@ class LanguageModel(nn.Module):
         """The Hugging Face model; adapters sit in its layers where there are any."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, at: Tensor | None = None) -> Tensor | Scored:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        at: Tensor | None = None,
+        *,
+        targets: TokenTargets | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor | Scored:
         """Reads sequences that are padded on the right.
 
         Args:
             input_ids: ``[S, L]``.
             attention_mask: ``[S, L]``, 0 for padding.
             at: ``[P]``, positions in the flattened ``[S * L]``.
+            targets: What is learned at the last of ``at``, whose logits are then never there all at once.
+            temperature: Of the targets' shares.
 
         Returns:
             The last hidden states ``[S, L, D]`` where ``at`` is None; else those at ``at``, and their logits.
@@ -81,7 +94,10 @@ class LanguageModel(nn.Module):
         if at is None:
             return hidden
         chosen = hidden.flatten(0, 1)[at]
-        return Scored(chosen, self.scores(chosen))
+        if targets is None:
+            return Scored(chosen, self.scores(chosen))
+        first = len(at) - len(targets.labels)
+        return Scored(chosen, self.scores(chosen[:first]), self._loss(chosen[first:], targets, temperature))
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Logits ``[P, V]`` of hidden states, in float32 where nothing is trained: bfloat16 has too few digits.
@@ -96,6 +112,19 @@ class LanguageModel(nn.Module):
         logits = logits.float() * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
         cap = getattr(config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def _loss(self, hidden: Tensor, targets: TokenTargets, temperature: float) -> Tensor:
+        head, config = self.whole.get_output_embeddings(), self.whole.config
+        if getattr(config, "final_logit_softcapping", None) is not None:
+            raise StudentError(
+                f"causal: teacher_logprobs: a base of type {config.model_type!r} caps its logits, which the loss in "
+                "chunks cannot; name another base"
+            )
+        scaled = hidden * (getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0))
+        found = sparse_cross_entropy(
+            scaled, head.weight, targets, bias=getattr(head, "bias", None), temperature=temperature, normalizer=1.0
+        )
+        return found.loss
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The parameters that are trained: with adapters, they alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -51,3 +52,21 @@ class TinySection(BaseModel):
                 f"hidden / heads must be a whole even number, got {self.hidden} / {self.heads}; set heads: 2"
             )
         return self
+
+
+class TeacherLogprobsSection(BaseModel):
+    """What a large language model expects at each token of the answer, drawn from and kept in a file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Path = Field(description="the file; see docs/teacher_logprobs.md")
+    model: str | None = Field(
+        None,
+        description="a Hugging Face id or folder of a language model with the base's tokenizer: it reads, before the "
+        "training, what the file lacks; without it the file is taken as it is",
+    )
+    weight: float = Field(1.0, gt=0.0, description="weight of the loss beside the label's")
+    draws: int = Field(
+        32, ge=1, le=65535, description="draws a token: more vary less and take more room; of what is made, not read"
+    )
+    temperature: float = Field(1.0, gt=0.0, description="flattens the teacher; of what is made, not read")

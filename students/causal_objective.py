@@ -43,7 +43,7 @@ from distill.students.objective import Objective, StepLoss
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from distill.students.causal import CausalNetwork
+    from distill.students.causal import CausalNetwork, Scored
     from distill.students.config import CausalConfig
 
 UNFIT_TO_LEARN = UNFIT | {"repeats_listing", "too_short"}
@@ -101,7 +101,28 @@ class CausalObjective(Objective):
         label_at = labelled * batch["input_ids"].shape[1] + batch["label_at"][labelled]
         token_at, token_of = _answer_tokens(batch)
         scored = model(batch["input_ids"], batch["attention_mask"], torch.cat([label_at, token_at]))
-        at_labels, at_tokens = scored.logits[: len(labelled)], scored.logits[len(labelled) :]
+        at_tokens = scored.logits[len(labelled) :]
+        step = self._label_loss(network, model, batch, columns, scored=scored, labelled=labelled)
+        words = torch.nn.functional.cross_entropy(
+            at_tokens, batch["input_ids"].flatten()[token_at + 1], reduction="none"
+        )
+        share = 1.0 / torch.bincount(token_of, minlength=len(batch["row"])).clamp(min=1)[token_of]
+        loss = step.loss + self._config.trace_weight * (weight[batch["row"][token_of]] * share * words).sum() / rows
+        return StepLoss(loss, step.logits)
+
+    def _label_loss(
+        self,
+        network: Any,
+        model: nn.Module,
+        batch: Mapping[str, Tensor],
+        columns: Mapping[str, Tensor],
+        *,
+        scored: Scored,
+        labelled: Tensor,
+    ) -> StepLoss:
+        """The labels' part: ``labelled`` ``[Y]`` are the sequences with a label, first of ``scored`` their states."""
+        rows, weight = len(batch["direct"]), columns["weight"].float()
+        at_labels = scored.logits[: len(labelled)]
         codes = network.label_scores(at_labels)
         said: Any = _Said(Output(codes[:rows], scored.hidden[:rows]))
         step = self._label.loss(said, model, batch, columns)
@@ -111,11 +132,6 @@ class CausalObjective(Objective):
             second = row[rows:]
             per_row = _cross_entropy(codes[rows:], columns["target"][second], hard=self._config.loss.type == "hard_ce")
             loss = loss + (weight[second] * per_row).sum() / rows
-        words = torch.nn.functional.cross_entropy(
-            at_tokens, batch["input_ids"].flatten()[token_at + 1], reduction="none"
-        )
-        share = 1.0 / torch.bincount(token_of, minlength=len(batch["row"])).clamp(min=1)[token_of]
-        loss = loss + self._config.trace_weight * (weight[batch["row"][token_of]] * share * words).sum() / rows
         return StepLoss(loss, codes[:rows])
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,7 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from distill.students.causal_config import TINY, LoraSection, Quantization, TinySection, TraceUse
+from distill.students.causal_config import (
+    TINY,
+    LoraSection,
+    Quantization,
+    TeacherLogprobsSection,
+    TinySection,
+    TraceUse,
+)
 from distill.students.loss_config import LossConfig, Pruning, SoftCe
 from distill.students.traces_config import TracesConfig
 from distill.students.trainer_options import check_trainer_options
@@ -226,6 +233,9 @@ class CausalConfig(_TrainingConfig):
     )
     trace_weight: float = Field(1.0, ge=0.0, description="weight of the written words' loss beside the label's")
     trace_tokens: int = Field(96, ge=8, description="tokens of a trace; longer ones are cut")
+    teacher_logprobs: TeacherLogprobsSection | None = Field(
+        None, description="also learn what a large language model with the same tokenizer expects at each answer token"
+    )
     lora: LoraSection | None = Field(None, description="train adapters only; the whole model where not given")
     quantization: Quantization | None = Field(
         None, description="hold the frozen base in 8 or 4 bits while adapters are trained (QLoRA); needs lora"

@@ -25,7 +25,7 @@ from distill.labeling.task import Task
 from distill.students.abstention import Abstention, fit_abstention
 from distill.students.calibration import FEWEST_ROWS, Calibration, fit_calibration
 from distill.students.clauses import TracesInfo
-from distill.students.config import EncoderConfig, StudentConfig
+from distill.students.config import CausalConfig, EncoderConfig, StudentConfig
 from distill.students.job import EpochRecord, FitProgress, Job, JobResult
 from distill.students.model_card import write_card
 from distill.students.student import Student, StudentInfo, load_student
@@ -129,6 +129,10 @@ def fit_student(
         store=Path(store) if store else None,
     )
     with _begun(job, training):
+        if isinstance(config, CausalConfig) and config.teacher_logprobs is not None:
+            from distill.students.causal_teacher import make_missing
+
+            make_missing(job, config.teacher_logprobs)
         result = train(job, on_progress=on_progress) if processes_of(config) == 1 else _torchrun(job, on_progress)
         info = replace(_info(job, task=task, training=training, result=result), traces=traces)
         info.write(job.student_folder)

@@ -179,6 +179,10 @@ def objective_for(config: StudentConfig, *, task: Task) -> Objective:
     if config.type == "causal":
         from distill.students.causal_objective import CausalObjective
 
+        if config.teacher_logprobs is not None:
+            from distill.students.causal_teacher import TaughtObjective
+
+            return TaughtObjective(config, config.teacher_logprobs, label, task=task)
         return CausalObjective(config, label, task=task)
     if isinstance(config, EncoderConfig) and config.traces is not None:
         from distill.students.trace_objective import TraceObjective

@@ -219,7 +219,10 @@ def test_rows_without_traces_learn_their_label_alone(
 ) -> None:
     config = _encoder(tiny_base, traces={"draw_to": draw_to, "draw_by": draw_by})
     found = {}
-    for name, objective in (("traces", objective_for(config, task=taught[1])), ("label", LabelObjective(config, task=taught[1]))):
+    for name, objective in (
+        ("traces", objective_for(config, task=taught[1])),
+        ("label", LabelObjective(config, task=taught[1])),
+    ):
         network = _network(tiny_base, taught[1])
         with torch.random.fork_rng():
             objective.start(network, taught[0])
