@@ -179,6 +179,7 @@ class CausalObjective(Objective):
         end = int(network.tokenizer.eos_token_id)
         for example, prompt, code, words in zip(examples, prompts, codes, traces, strict=True):
             if not words:
+                example["reasoned_ids"] = example["reasoned_label_at"] = example["reasoned_answer_at"] = []
                 continue
             before = [*prompt, *words, *network.prompt.answer_mark_ids] if labels_too else [*prompt, *words]
             example["reasoned_ids"] = [*before, code, end] if labels_too else [*before, end]

@@ -134,7 +134,7 @@ def test_traces_that_should_not_be_learned_are_dropped_and_counted(table):
     bad = table.with_columns(title=pl.Series(["red lamp", *traces[1:2], "lamp", "rug"]), trace=pl.Series(traces))
     _, network, objective = _made(table, traces="multitask")
     examples = objective.read(network, bad)
-    assert ["reasoned_ids" in example for example in examples] == [False, False, True, False]
+    assert [bool(example["reasoned_ids"]) for example in examples] == [False, False, True, False]
     counted = {"traces_contradicts_label": 1, "traces_repeats_listing": 1, "traces_learned": 1, "traces_absent": 1}
     objective.columns(bad)
     assert objective.facts == counted
@@ -162,7 +162,7 @@ def test_a_long_trace_is_cut_and_a_table_without_traces_is_read(table):
     mark = network.prompt.answer_mark_ids
     # The prompt, eight tokens of the trace, the mark, the code and the end token.
     assert len(example["reasoned_ids"]) == example["reasoned_answer_at"][0] + 1 + 8 + len(mark) + 2
-    assert "reasoned_ids" not in objective.read(network, table.drop("trace"))[0]
+    assert not objective.read(network, table.drop("trace"))[0]["reasoned_ids"]
 
 
 def test_state_is_that_of_the_labels_objective(table):

@@ -96,7 +96,7 @@ def test_stored_examples_are_what_the_network_reads(
     job = Job(tmp_path / "job", config, labels=task.labels, inputs=task.inputs, seed=0, store=tmp_path / "store")
     job.write(_training(rows, task))
     network = new_network(config, labels=task.labels, inputs=task.inputs, rows=pl.LazyFrame())
-    found = read_examples(job, TRAIN, network=network, objective=objective_for(config))
+    found = read_examples(job, TRAIN, network=network, objective=objective_for(config, task=task))
     assert isinstance(found.examples, ExampleStore)
     whole = network.read(_training(rows, task).train)
     assert len(whole) == len(found) == 36
@@ -104,7 +104,7 @@ def test_stored_examples_are_what_the_network_reads(
     assert found.examples.sizes.tolist() == [network.size(example) for example in whole]
     # The same rows for another loss or seed are not read again; another length is another reading.
     monkeypatch.setattr(network, "read", lambda table: pytest.fail("read again"))
-    again = read_examples(job, TRAIN, network=network, objective=objective_for(config))
+    again = read_examples(job, TRAIN, network=network, objective=objective_for(config, task=task))
     assert len(again) == 36
 
 

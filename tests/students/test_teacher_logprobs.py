@@ -178,7 +178,7 @@ def test_a_student_comes_nearer_to_its_teacher(
     """On rows that it never saw; the second training takes the file as it is, its teacher gone."""
     path = tmp_path / "made" / "t.logprobs"
     teacher = shutil.copytree(bases.teacher, tmp_path / "teacher")
-    config = config_for(bases, path, section={"model": str(teacher), "weight": 5.0}, epochs=6, lr=1e-2, batch_size=8)
+    config = config_for(bases, path, section={"model": str(teacher), "weight": 5.0}, epochs=10, lr=1e-2, batch_size=8)
     fitted = fit_student(config, training, task=task, out=tmp_path / "student", seed=0)
     assert fitted.facts["teacher_logprobs"] == 32 and fitted.facts["teacher_logprobs_missing"] == 0
     held_out = rows.filter(pl.col("split") == "test").with_columns(target=pl.lit([1.0, 0.0, 0.0]), trace=pl.lit(TRACE))
