@@ -152,15 +152,16 @@ def aggregate(
             ``label_model`` or ``auto``; or settings as in a recipe's ``aggregate`` section.
         ordered: Whether the labels are grades.
         gold: ``row_id``, ``gold`` and perhaps ``group`` of a few rows that people labeled, to calibrate by.
-        predictions: ``row_id`` and ``probs`` of a student that did not train on the rows that it predicts (out of fold):
-            it joins the vote, weighed as CROWDLAB does, or as one more rule with ``label_model``.
+        predictions: ``row_id`` and ``probs`` of a student that did not train on the rows that it predicts (out of
+            fold): it joins the vote, weighed after CROWDLAB.
 
     Returns:
         ``row_id``, ``label``, ``probs``, ``confidence``, ``n_eff``, ``votes``, ``tie``, ``trace``, ``trace_teacher``,
         ``clauses``; a line for every row.
 
     Raises:
-        DataError: A column is missing, the method is unknown, a label is outside the set, or ``labels`` is needed and not given.
+        DataError: A column is missing, the method is unknown, a label is outside the set, or ``labels`` is
+            needed and not given.
     """
     if labels is None:
         if "probs" in votes.columns and votes["probs"].is_not_null().any():
