@@ -6,6 +6,7 @@ VOTES has ``row``, ``teacher``, ``label`` as whole numbers. Prints nothing; OUT 
 probability stated for the label, null where there is none), ``seconds`` (of the fit alone, after the import).
 """
 
+import importlib
 import sys
 import time
 
@@ -50,10 +51,7 @@ def snorkel(votes: pd.DataFrame) -> tuple[pd.Series, pd.Series | None]:
 def main() -> None:
     votes_path, method, out = sys.argv[1:]
     votes = pd.read_csv(votes_path)
-    if method == "snorkel":
-        import snorkel.labeling.model
-    else:
-        import crowdkit.aggregation
+    importlib.import_module("snorkel.labeling.model" if method == "snorkel" else "crowdkit.aggregation")
     began = time.process_time()
     labels, top = snorkel(votes) if method == "snorkel" else crowdkit(votes, method)
     seconds = time.process_time() - began
