@@ -149,7 +149,8 @@ def in_the_loop(of: VoteSet) -> tuple[pl.DataFrame, float]:
     probs = np.zeros((len(merged), len(of.labels)))
     for held in range(FOLDS):
         train, test = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
-        model = LogisticRegression(max_iter=300)
+        # Merged labels follow the loud rules; a student that learns their frequencies would only be louder.
+        model = LogisticRegression(max_iter=300, class_weight="balanced")
         model.fit(inputs[train], codes[train], sample_weight=merged["confidence"].to_numpy()[train])
         probs[test[:, None], model.classes_[None, :]] = model.predict_proba(inputs[test])
     predictions = pl.DataFrame({"row_id": merged["row_id"], "probs": probs.tolist()})
