@@ -16,6 +16,7 @@ from distill.eval.labeling_functions import analysis_table, analyze_functions
 from distill.eval.review import Review
 from distill.eval.review import review as review_votes
 from distill.eval.scored import TruthSource
+from distill.labeling.aggregate import MethodLike
 from distill.labeling.aggregate import aggregate as merge_votes
 from distill.labeling.data_config import RESERVED_COLUMNS, DataConfig
 from distill.labeling.errors import DataError, UsageError
@@ -133,7 +134,13 @@ def label(
 
 
 def aggregate(
-    votes: pl.DataFrame, *, labels: Sequence[str] | None = None, method: str = "family_vote", ordered: bool = False
+    votes: pl.DataFrame,
+    *,
+    labels: Sequence[str] | None = None,
+    method: MethodLike = "family_vote",
+    ordered: bool = False,
+    gold: pl.DataFrame | None = None,
+    predictions: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Merges votes into labels.
 
@@ -141,15 +148,20 @@ def aggregate(
         votes: ``row_id``, ``teacher``, ``label``; where known, ``family``, ``probs``, ``outcome``, ``trace``,
             ``trace_problems``, ``clauses``.
         labels: The label set, in the order of ``probs``. Where votes have no ``probs``, the labels found, in order.
-        method: ``family_vote`` or ``majority``.
+        method: ``family_vote``, ``weighted_family_vote``, ``majority``, ``dawid_skene``, ``mace``, ``glad``,
+            ``label_model`` or ``auto``; or settings as in a recipe's ``aggregate`` section.
         ordered: Whether the labels are grades.
+        gold: ``row_id``, ``gold`` and perhaps ``group`` of a few rows that people labeled, to calibrate by.
+        predictions: ``row_id`` and ``probs`` of a student that did not train on the rows that it predicts (out of
+            fold): it joins the vote, weighed after CROWDLAB.
 
     Returns:
         ``row_id``, ``label``, ``probs``, ``confidence``, ``n_eff``, ``votes``, ``tie``, ``trace``, ``trace_teacher``,
         ``clauses``; a line for every row.
 
     Raises:
-        DataError: A column is missing, a label is outside the set, or ``labels`` is needed and not given.
+        DataError: A column is missing, the method is unknown, a label is outside the set, or ``labels`` is
+            needed and not given.
     """
     if labels is None:
         if "probs" in votes.columns and votes["probs"].is_not_null().any():
@@ -159,7 +171,7 @@ def aggregate(
         if "label" not in votes.columns:
             raise DataError(f"aggregate: the column 'label' is missing; there are {votes.columns}")
         labels = sorted(votes["label"].drop_nulls().unique().to_list())
-    return merge_votes(votes, labels=labels, method=method, ordered=ordered)
+    return merge_votes(votes, labels=labels, method=method, ordered=ordered, gold=gold, predictions=predictions)
 
 
 def train(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from distill.eval.config import EvalConfig, ReportConfig
-from distill.labeling.aggregate_config import AggregateConfig
+from distill.labeling.aggregate_config import AggregateConfig, FamilyVoteConfig
 from distill.labeling.data_config import DataConfig
 from distill.labeling.errors import RecipeError
 from distill.labeling.labeling_config import LabelingConfig
@@ -41,7 +41,7 @@ class Recipe(BaseModel):
     task: TaskConfig | None = Field(None, description="what is asked of a row")
     teachers: dict[str, TeacherConfig] = Field(default_factory=dict, description="who answers, by name")
     labeling: LabelingConfig = Field(default_factory=LabelingConfig, description="how teachers are asked")
-    aggregate: AggregateConfig = Field(default_factory=AggregateConfig, description="how votes become labels")
+    aggregate: AggregateConfig = Field(default_factory=FamilyVoteConfig, description="how votes become labels")
     students: dict[str, StudentConfig] = Field(default_factory=dict, description="who learns, in ladder order")
     eval: EvalConfig = Field(default_factory=EvalConfig, description="how quality is measured")
     report: ReportConfig = Field(default_factory=ReportConfig, description="what the reports show")

@@ -116,7 +116,7 @@ def label(session: Session) -> None:
 
 def merge_votes(session: Session) -> None:
     """Merges the votes into ``labels.parquet``."""
-    from distill.labeling.aggregate import aggregate
+    from distill.labeling.aggregate import merge
     from distill.labeling.cascade_votes import standing_votes
 
     recipe, folder, task = session.recipe, session.folder, session.task
@@ -127,15 +127,17 @@ def merge_votes(session: Session) -> None:
     def work() -> Ended:
         votes = pl.read_parquet(folder.votes)
         votes = votes if cascade is None else standing_votes(votes, cascade.order)
-        labels = aggregate(votes, labels=task.labels, method=recipe.aggregate.type, ordered=task.ordered)
+        found = merge(votes, labels=task.labels, method=recipe.aggregate, ordered=task.ordered)
+        labels = found.labels
         write_table(labels, folder.labels)
         merged = labels.filter(pl.col("label").is_not_null())
         n_eff, ties = _mean(merged["n_eff"]), int(merged["tie"].sum())
         said = (
             f"{len(merged):,} of {len(labels):,} rows labeled; their votes are worth {n_eff:.2f} independent ones a row"
         )
-        facts = {"rows": len(labels), "labeled": len(merged), "ties": ties, "n_eff": n_eff}
-        return Ended(f"{said}; {ties:,} ties", facts={**facts, "confidence": _mean(merged["confidence"])})
+        facts = {"rows": len(labels), "labeled": len(merged), "ties": ties, "n_eff": n_eff, "method": found.method}
+        warning = f"; warning: {found.warning}" if found.warning else ""
+        return Ended(f"{said}; {ties:,} ties{warning}", facts={**facts, "confidence": _mean(merged["confidence"])})
 
     session.stage(
         "aggregate",

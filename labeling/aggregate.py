@@ -6,17 +6,31 @@ depend on the method (effective votes, confidence, the trace that is kept) is wo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
+from distill.labeling.aggregate_config import MergeSettings, merge_settings
+from distill.labeling.clause_weights import clause_weights
+from distill.labeling.confusion_em import normalised
+from distill.labeling.dawid_skene import dawid_skene
 from distill.labeling.dependence import PanelDependence, estimate_dependence
-from distill.labeling.errors import DataError
+from distill.labeling.family_weights import weighted_family_vote
+from distill.labeling.glad import glad
+from distill.labeling.label_model import label_model
+from distill.labeling.mace import mace
+from distill.labeling.merge_calibration import calibrated
+from distill.labeling.merge_choice import PanelDependenceWarning, choose_method, dependence_warning
+from distill.labeling.merged import Merged
 from distill.labeling.panel import Panel
+from distill.labeling.student_vote import student_probs, with_student
 from distill.labeling.traces import UNFIT
+from distill.labeling.vote_shares import family_vote, majority
 
 LABEL_SCHEMA: dict[str, pl.DataType] = {
     "row_id": pl.String(),
@@ -32,70 +46,51 @@ LABEL_SCHEMA: dict[str, pl.DataType] = {
 }
 """Columns of ``labels.parquet``, in order."""
 
-_TIED = 1e-9
+Method = Callable[[Panel, Any], Merged]
+"""A method, of a panel and its own settings."""
+MethodLike = str | Mapping[str, Any] | MergeSettings
+"""A method by its name, or its settings as a recipe gives them."""
 
 
-@dataclass(frozen=True)
-class Merged:
-    """What a method makes of a panel. Rows without a vote hold zeros.
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "majority": majority,
+        "family_vote": family_vote,
+        "weighted_family_vote": weighted_family_vote,
+        "dawid_skene": dawid_skene,
+        "mace": mace,
+        "glad": glad,
+        "label_model": label_model,
+    }
+)
+"""Methods by the name that a recipe gives them."""
+
+
+class Merging(NamedTuple):
+    """Merged labels, and what there is to say of them.
 
     Attributes:
-        probs: Distribution of each row, shape (rows, labels).
-        label: Index of the merged label, shape (rows,).
-        tie: Whether another label was as probable, shape (rows,).
-        share: Weight of each of ``panel.family_opinions`` in its row, summing to one a row, shape (opinions,).
+        labels: The columns of :data:`LABEL_SCHEMA`, a line a row.
+        method: The method used; what ``auto`` stood for.
+        dependence: How the panel hangs together.
+        warning: Why the method does not suit the panel; None where it does.
     """
 
-    probs: np.ndarray
-    label: np.ndarray
-    tie: np.ndarray
-    share: np.ndarray
-
-
-Method = Callable[[Panel], Merged]
-
-
-def majority(panel: Panel) -> Merged:
-    """One hard vote a teacher, families or not.
-
-    ``probs`` are shares of the teachers; one that was sampled several times gives each label the share of its samples.
-    Of labels that are equally frequent the one with the greatest mean probability wins, then the first of the set.
-    """
-    hard, soft = panel.hard_judgments, panel.judgments
-    counts = panel.sum_by_row(hard.row, hard.probs)
-    per_row = np.bincount(hard.row, minlength=len(panel.row_ids))
-    probs = counts / np.maximum(per_row, 1)[:, None]
-    label, tie = _winners(probs, panel.sum_by_row(soft.row, soft.probs))
-    family = panel.family_of[hard.voter]
-    families = len(panel.families)
-    _, members = np.unique(hard.row * families + family, return_counts=True)
-    return Merged(probs, label, tie, members / per_row[panel.family_opinions.row])
-
-
-def family_vote(panel: Panel) -> Merged:
-    """One share a family: distributions are averaged over a teacher's samples, a family's teachers, then families.
-
-    Models that share ancestry err together, so that ten of one family are heard no louder than one of another. Of
-    labels that are equally probable the one that most teachers gave wins, then the first of the set.
-    """
-    opinions, hard = panel.family_opinions, panel.hard_judgments
-    per_row = np.bincount(opinions.row, minlength=len(panel.row_ids))
-    probs = panel.sum_by_row(opinions.row, opinions.probs) / np.maximum(per_row, 1)[:, None]
-    label, tie = _winners(probs, panel.sum_by_row(hard.row, hard.probs))
-    return Merged(probs, label, tie, 1.0 / per_row[opinions.row])
-
-
-METHODS: Mapping[str, Method] = MappingProxyType({"majority": majority, "family_vote": family_vote})
-"""Methods by the name that a recipe gives them."""
+    labels: pl.DataFrame
+    method: str
+    dependence: PanelDependence
+    warning: str | None
 
 
 def aggregate(
     votes: pl.DataFrame,
     *,
     labels: Sequence[str],
-    method: str = "family_vote",
+    method: MethodLike = "family_vote",
     ordered: bool = False,
     dependence: PanelDependence | None = None,
+    gold: pl.DataFrame | None = None,
+    predictions: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     r"""Merges votes into labels.
 
@@ -112,12 +107,20 @@ def aggregate(
     :math:`\rho` and :math:`k` come from how the panel agrees, see :mod:`distill.labeling.dependence`; both rest on
     assumptions that only human labels can check. It orders rows and discounts unanimity; it is no accuracy.
 
+    Methods that multiply evidence (``dawid_skene``, ``mace``, ``glad``, ``label_model``) count each of a row's
+    :math:`n` votes in full. Their evidence is discounted to that of :math:`n_{eff}` votes, :math:`t = n_{eff} / n`:
+    ``probs`` are :math:`q^t`, normalised, and :math:`p` above is :math:`\pi^{1-t} q^t`, normalised.
+
     Args:
         votes: At least ``row_id``, ``teacher`` and ``label``; see :meth:`Panel.from_votes` for what else is used.
         labels: The label set, in the order of the distributions.
-        method: A key of :data:`METHODS`.
-        ordered: Whether the labels are grades; for methods that make use of it (these two do not).
+        method: A key of :data:`METHODS`, ``auto``, or settings as in a recipe's ``aggregate`` section.
+        ordered: Whether the labels are grades; ``dawid_skene`` makes use of it.
         dependence: How the panel's errors hang together, where that is known better than from these votes.
+        gold: ``row_id``, ``gold`` and, where there are, ``group`` of a few rows that people labeled: they calibrate
+            ``probs`` and ``confidence``, see :mod:`distill.labeling.merge_calibration`. Labels stay.
+        predictions: ``row_id`` and ``probs`` of a student, out of fold, which joins the vote; see
+            :mod:`distill.labeling.student_vote`.
 
     Returns:
         The columns of :data:`LABEL_SCHEMA`, a line for every row of ``votes``, in order of appearance. A row without
@@ -128,44 +131,92 @@ def aggregate(
 
     Raises:
         DataError: The method is unknown, a column is missing, the table is empty, or a label or distribution is wrong.
+
+    Warns:
+        PanelDependenceWarning: The method takes voters for independent, and the panel is far from it.
     """
-    if method not in METHODS:
-        raise DataError(f"aggregate.type: no method {method!r}; there are {', '.join(METHODS)}")
+    found = merge(
+        votes, labels=labels, method=method, ordered=ordered, dependence=dependence, gold=gold, predictions=predictions
+    )
+    if found.warning is not None:
+        warnings.warn(found.warning, PanelDependenceWarning, stacklevel=2)
+    return found.labels
+
+
+def merge(
+    votes: pl.DataFrame,
+    *,
+    labels: Sequence[str],
+    method: MethodLike = "family_vote",
+    ordered: bool = False,
+    dependence: PanelDependence | None = None,
+    gold: pl.DataFrame | None = None,
+    predictions: pl.DataFrame | None = None,
+) -> Merging:
+    """Does what :func:`aggregate` does and says how; a warning is a value."""
+    settings = merge_settings(method)
     panel = Panel.from_votes(votes, labels, ordered=ordered)
-    merged = METHODS[method](panel)
+    if settings.clause_agreement:
+        panel = replace(panel, weight=clause_weights(votes, panel, strength=settings.clause_agreement))
     dependence = dependence or estimate_dependence(panel)
-    row = panel.family_opinions.row
-    concentration = panel.sum_by_row(row, merged.share**2)
-    counts = np.bincount(panel.row, minlength=len(panel.row_ids))
-    has_votes = counts > 0
-    rho = dependence.between
-    n_eff = np.where(has_votes, 1.0 / (rho + (1.0 - rho) * np.where(has_votes, concentration, 1.0)), 0.0)
-    frequency = merged.probs[has_votes].mean(axis=0) if has_votes.any() else np.zeros(len(labels))
-    strength = dependence.prior_strength
-    top = merged.probs[np.arange(len(counts)), merged.label]
-    confidence = np.where(has_votes, (n_eff * top + strength * frequency[merged.label]) / (n_eff + strength), 0.0)
-    known = pl.Series(has_votes)
+    if settings.type == "auto":
+        chosen = choose_method(panel, dependence)
+        settings = chosen.model_copy(update={"clause_agreement": settings.clause_agreement})
+    merged = METHODS[settings.type](panel, settings)
+    if predictions is not None:
+        merged = with_student(panel, merged, student_probs(panel, predictions))
+    n_eff = _effective_votes(panel, merged, dependence)
+    probs, confidence = _stated(panel, merged, n_eff, dependence)
+    if gold is not None:
+        probs, confidence = calibrated(panel, merged.label, probs, confidence, gold=gold)
+    voted = n_eff > 0
+    known = pl.Series(voted)
     table = pl.DataFrame(
         {
             "row_id": panel.row_ids,
             "label": pl.Series(labels, dtype=pl.String).gather(merged.label).set(~known, None),
-            "probs": pl.Series(merged.probs).arr.to_list(),
+            "probs": pl.Series(probs).arr.to_list(),
             "confidence": confidence,
             "n_eff": n_eff,
-            "votes": counts,
-            "tie": merged.tie & has_votes,
+            "votes": np.bincount(panel.row, minlength=len(n_eff)),
+            "tie": merged.tie & voted,
         }
     ).with_columns(pl.when(known).then(pl.col("probs")).alias("probs"))
     kept = _kept_traces(votes, panel, merged.label)
-    return table.with_columns(kept).select(pl.col(name).cast(dtype) for name, dtype in LABEL_SCHEMA.items())
+    table = table.with_columns(kept).select(pl.col(name).cast(dtype) for name, dtype in LABEL_SCHEMA.items())
+    mean_n_eff = float(n_eff[voted].mean()) if voted.any() else 0.0
+    warning = dependence_warning(settings.type, panel, dependence, n_eff=mean_n_eff)
+    return Merging(table, settings.type, dependence, warning)
 
 
-def _winners(probs: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The most probable label of each row, ties broken by ``second`` and then by order; and whether there was a tie."""
-    tied = probs >= probs.max(axis=1, keepdims=True) - _TIED
-    among = np.where(tied, second, -np.inf)
-    label = (among >= among.max(axis=1, keepdims=True) - _TIED).argmax(axis=1)
-    return label, tied.sum(axis=1) > 1
+def _effective_votes(panel: Panel, merged: Merged, dependence: PanelDependence) -> np.ndarray:
+    """Kish's effective votes of each row, 0 where there is no vote."""
+    concentration = panel.sum_by_row(panel.family_opinions.row, merged.share**2)
+    rho = dependence.between
+    voted = concentration > 0
+    return np.where(voted, 1.0 / (rho + (1.0 - rho) * np.where(voted, concentration, 1.0)), 0.0)
+
+
+def _stated(
+    panel: Panel, merged: Merged, n_eff: np.ndarray, dependence: PanelDependence
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distributions and confidences, discounted for what the votes of a row share."""
+    voted = n_eff > 0
+    places = np.arange(len(n_eff))
+    probs, top = merged.probs, merged.probs[places, merged.label]
+    if merged.prior is None:
+        frequency = merged.probs[voted].mean(axis=0) if voted.any() else np.zeros(len(panel.labels))
+    else:
+        frequency = merged.prior
+        votes = np.bincount(panel.judgments.row, minlength=len(n_eff))
+        temper = np.where(voted, n_eff / np.maximum(votes, 1), 1.0)[:, None]
+        log = np.log(np.maximum(merged.probs, 1e-300))
+        drawn = normalised(temper * log + (1 - temper) * np.log(frequency))[0]
+        top = drawn[places, merged.label]
+        probs = np.where(voted[:, None], normalised(temper * log)[0], 0.0)
+    strength = dependence.prior_strength
+    confidence = np.where(voted, (n_eff * top + strength * frequency[merged.label]) / (n_eff + strength), 0.0)
+    return probs, confidence
 
 
 def _kept_traces(votes: pl.DataFrame, panel: Panel, label: np.ndarray) -> list[pl.Series]:

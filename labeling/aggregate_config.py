@@ -1,22 +1,168 @@
-"""The ``aggregate`` section of a recipe."""
+"""The ``aggregate`` section of a recipe: one kind of settings a method."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-AggregateMethod = Literal["majority", "family_vote"]
-"""How votes are merged; see :mod:`distill.labeling.aggregate`."""
-AGGREGATE_METHODS: tuple[str, ...] = get_args(AggregateMethod)
+from distill.labeling.errors import DataError
 
 
-class AggregateConfig(BaseModel):
-    """The ``aggregate`` section of a recipe."""
+class MergeSettings(BaseModel):
+    """What every method takes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    type: AggregateMethod = Field(
-        "family_vote",
-        description="family_vote: one share a family of teachers, soft; majority: one vote a teacher, hard",
+    clause_agreement: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="how much a vote is turned up where others cite the same clauses for the same label, and down "
+        "where they cite them for another: its weight lies in 1 ± this; 0 does not look at clauses",
     )
+
+
+class MajorityConfig(MergeSettings):
+    """One hard vote a teacher."""
+
+    type: Literal["majority"] = Field("majority", description="one vote a teacher, families or not")
+
+
+class FamilyVoteConfig(MergeSettings):
+    """One soft share a family."""
+
+    type: Literal["family_vote"] = Field("family_vote", description="one share a family of teachers, soft")
+
+
+class WeightedFamilyVoteConfig(MergeSettings):
+    """A share a family, by how well it agrees with the other families."""
+
+    type: Literal["weighted_family_vote"] = Field(
+        "weighted_family_vote", description="families weigh what their agreement with the other families says, soft"
+    )
+    prior_rows: float = Field(
+        100.0,
+        ge=0,
+        description="rows of average agreement that are added to what a family shows, so that few rows weigh little",
+    )
+
+
+class EmSettings(MergeSettings):
+    """What the methods that iterate take."""
+
+    steps: int = Field(200, ge=1, description="the most EM steps")
+    tolerance: float = Field(1e-5, gt=0, description="stops when a row's distribution moves by less on average")
+
+
+class DawidSkeneConfig(EmSettings):
+    """A confusion matrix a voter."""
+
+    type: Literal["dawid_skene"] = Field(
+        "dawid_skene", description="the confusions of each voter, learned from the votes: for crowds of people"
+    )
+    confusions: Literal["auto", "full", "one_coin", "by_distance"] = Field(
+        "auto",
+        description="full: a matrix a voter; one_coin: one accuracy a voter; by_distance: misses fade with the "
+        "distance between grades; auto: by_distance for ordered labels, else full",
+    )
+    prior: float = Field(
+        0.3,
+        ge=0,
+        description="votes of each label by which a voter's confusions are drawn to those of all voters; 0 for none",
+    )
+    temperature: float = Field(
+        1.0, gt=0, description="divides the evidence of the votes: above 1 believes them less independent"
+    )
+
+
+class MaceConfig(EmSettings):
+    """Voters that know, or spam."""
+
+    type: Literal["mace"] = Field("mace", description="finds voters who do not try, by their habits (MACE)")
+    restarts: int = Field(5, ge=0, description="random starts beside the one from the votes; the likeliest end is kept")
+    trust_prior: float = Field(0.5, gt=0, description="votes added to knowing and to spamming (a Beta prior)")
+    habit_prior: float = Field(
+        1.0, gt=0, description="votes added to each label of a spammer's habit (a Dirichlet prior)"
+    )
+
+
+class GladConfig(MergeSettings):
+    """Able voters and hard rows."""
+
+    type: Literal["glad"] = Field("glad", description="an ability a voter and a difficulty a row (GLAD)")
+    steps: int = Field(50, ge=1, description="the most EM steps")
+    tolerance: float = Field(1e-4, gt=0, description="stops when a row's distribution moves by less on average")
+
+
+class LabelModelConfig(EmSettings):
+    """Rules that mostly abstain."""
+
+    type: Literal["label_model"] = Field(
+        "label_model", description="rules that abstain and that each know one label: the precision of each, learned"
+    )
+    prior_votes: float = Field(
+        10.0, ge=0, description="votes by which the precision of a rule is drawn to the average rule"
+    )
+    balance: tuple[float, ...] | None = Field(
+        None, description="shares of the labels, in order, where they are known; the votes' own, evened out, otherwise"
+    )
+
+
+class AutoConfig(MergeSettings):
+    """By what the votes look like."""
+
+    type: Literal["auto"] = Field(
+        "auto",
+        description="dawid_skene for a crowd whose voters err on their own, label_model for rules that each know one "
+        "label, weighted_family_vote for everything else",
+    )
+
+
+AggregateConfig = Annotated[
+    MajorityConfig
+    | FamilyVoteConfig
+    | WeightedFamilyVoteConfig
+    | DawidSkeneConfig
+    | MaceConfig
+    | GladConfig
+    | LabelModelConfig
+    | AutoConfig,
+    Field(discriminator="type"),
+]
+"""The ``aggregate`` section of a recipe; see :mod:`distill.labeling.aggregate`."""
+
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(AggregateConfig)
+AGGREGATE_METHODS: tuple[str, ...] = tuple(
+    model.model_fields["type"].default
+    for model in (
+        MajorityConfig,
+        FamilyVoteConfig,
+        WeightedFamilyVoteConfig,
+        DawidSkeneConfig,
+        MaceConfig,
+        GladConfig,
+        LabelModelConfig,
+        AutoConfig,
+    )
+)
+
+
+def merge_settings(method: Any) -> Any:
+    """Settings of a method from its name, from a mapping as in a recipe, or as they are.
+
+    Raises:
+        DataError: There is no such method or setting.
+    """
+    if isinstance(method, MergeSettings):
+        return method
+    given = {"type": method} if isinstance(method, str) else dict(method)
+    try:
+        return _ADAPTER.validate_python(given)
+    except ValidationError as error:
+        if given.get("type") not in AGGREGATE_METHODS:
+            raise DataError(
+                f"aggregate.type: no method {given.get('type')!r}; there are {', '.join(AGGREGATE_METHODS)}"
+            ) from None
+        said = "; ".join(f"{'.'.join(map(str, item['loc'][1:]))}: {item['msg']}" for item in error.errors())
+        raise DataError(f"aggregate: {said}") from None

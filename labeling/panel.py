@@ -26,11 +26,13 @@ class Opinions:
         row: Index of the row, ascending, shape (n,).
         voter: Index of the voter, ascending within a row, shape (n,).
         probs: Distributions, shape (n, labels).
+        weight: How loud each is, shape (n,); None where all are as loud.
     """
 
     row: np.ndarray
     voter: np.ndarray
     probs: np.ndarray
+    weight: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Panel:
             table did, else what those that did state on average with its label.
         stated: Whether the vote stated a distribution, shape (n,).
         position: Line of each vote in the table that it came from, shape (n,).
+        weight: How loud each vote is, shape (n,), greater than zero; None where all are as loud.
     """
 
     labels: tuple[str, ...]
@@ -65,6 +68,7 @@ class Panel:
     probs: np.ndarray
     stated: np.ndarray
     position: np.ndarray
+    weight: np.ndarray | None = None
 
     @classmethod
     def from_votes(cls, votes: pl.DataFrame, labels: Sequence[str], *, ordered: bool = False) -> Panel:
@@ -119,7 +123,7 @@ class Panel:
     @cached_property
     def judgments(self) -> Opinions:
         """One opinion a teacher: the mean over its repeated samples of the row."""
-        return _mean_by(self.row, self.teacher, self.probs, voters=len(self.teachers))
+        return _mean_by(self.row, self.teacher, self.probs, voters=len(self.teachers), weight=self.weight)
 
     @cached_property
     def hard_judgments(self) -> Opinions:
@@ -127,14 +131,15 @@ class Panel:
         if not self.stated.any():
             return self.judgments
         one_hot = np.eye(len(self.labels))[self.label]
-        return _mean_by(self.row, self.teacher, one_hot, voters=len(self.teachers))
+        return _mean_by(self.row, self.teacher, one_hot, voters=len(self.teachers), weight=self.weight)
 
     @cached_property
     def family_opinions(self) -> Opinions:
         """One opinion a family: the mean over its teachers."""
         of_teachers = self.judgments
         family = self.family_of[of_teachers.voter]
-        return _mean_by(of_teachers.row, family, of_teachers.probs, voters=len(self.families))
+        weight = of_teachers.weight
+        return _mean_by(of_teachers.row, family, of_teachers.probs, voters=len(self.families), weight=weight)
 
     def sum_by_row(self, row: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Sums values of shape (n,) or (n, k) whose rows ascend; rows without any get zero."""
@@ -216,18 +221,28 @@ def _usual_distributions(probs: np.ndarray, label: np.ndarray) -> np.ndarray:
     return usual
 
 
-def _mean_by(row: np.ndarray, voter: np.ndarray, probs: np.ndarray, *, voters: int) -> Opinions:
-    """Averages the distributions that share row and voter. Sorted, so that sums do not depend on the order of votes."""
+def _mean_by(
+    row: np.ndarray, voter: np.ndarray, probs: np.ndarray, *, voters: int, weight: np.ndarray | None
+) -> Opinions:
+    """Averages the distributions that share row and voter, and their weights.
+
+    Sorted, so that sums do not depend on the order of votes.
+    """
     key = row * voters + voter
     if len(key) and (np.diff(key) <= 0).any():
         order = np.argsort(key, kind="stable")
-        key, probs = key[order], probs[order]
+        key, probs, weight = key[order], probs[order], None if weight is None else weight[order]
     starts = _starts(key)
     if len(starts) < len(key):
         counts = np.diff(np.append(starts, len(key)))
-        probs = np.add.reduceat(probs, starts, axis=0) / counts[:, None]
+        if weight is None:
+            probs = np.add.reduceat(probs, starts, axis=0) / counts[:, None]
+        else:
+            total = np.add.reduceat(weight, starts)
+            probs = np.add.reduceat(probs * weight[:, None], starts, axis=0) / total[:, None]
+            weight = total / counts
         key = key[starts]
-    return Opinions(key // voters, key % voters, probs)
+    return Opinions(key // voters, key % voters, probs, weight)
 
 
 def _starts(keys: np.ndarray) -> np.ndarray:

@@ -4,8 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from distill.labeling.aggregate import METHODS
-from distill.labeling.aggregate_config import AGGREGATE_METHODS, AggregateConfig
+from distill.labeling.aggregate_config import AGGREGATE_METHODS, merge_settings
 from distill.labeling.data_config import SHARES_WITH_GOLD, SHARES_WITHOUT_GOLD, SPLITS, DataConfig
+from distill.labeling.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_yaml_numbers_become_the_text_that_files_hold():
 
 
 def test_every_field_describes_itself_for_editors():
-    for model in (DataConfig, AggregateConfig):
+    for model in (DataConfig, *(type(merge_settings(name)) for name in AGGREGATE_METHODS)):
         assert all(field.description for field in model.model_fields.values())
 
 
@@ -54,6 +55,8 @@ def test_default_shares_sum_to_one_over_known_splits():
 
 
 def test_a_recipe_can_name_every_method_and_no_other():
-    assert set(AGGREGATE_METHODS) == set(METHODS)
-    with pytest.raises(ValidationError):
-        AggregateConfig(type="dawid_skene_typo")
+    assert set(AGGREGATE_METHODS) == {*METHODS, "auto"}
+    with pytest.raises(DataError, match="no method 'dawid_skene_typo'"):
+        merge_settings("dawid_skene_typo")
+    with pytest.raises(DataError, match="prior: Input should be greater than or equal to 0"):
+        merge_settings({"type": "dawid_skene", "prior": -1})

@@ -1,0 +1,95 @@
+r"""Texts merged: the answer that most families agree on, or the one that is nearest to all.
+
+Answers are compared after normalisation (Unicode NFKC, case, white space). If one answer has more than half of the
+weight it wins. Else the medoid does: the answer whose mean distance to all others, by weight, is least,
+
+.. math:: m = \arg\min_a \sum_b w_b \, d(a, b)
+
+with :math:`d` the Levenshtein distance of tokens (or of characters) over the length of the longer one, in [0, 1]. The
+text returned is always one that somebody gave, in its most frequent spelling.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import polars as pl
+
+from distill.labeling.errors import DataError
+
+Unit = Literal["tokens", "characters"]
+
+
+def merge_texts(votes: pl.DataFrame, *, unit: Unit = "tokens") -> pl.DataFrame:
+    """Merges votes whose answer is a text.
+
+    Args:
+        votes: ``row_id``, ``teacher``, ``text`` (null for no vote), and ``family`` where known.
+        unit: What distances count.
+
+    Returns:
+        ``row_id``, ``text``, ``confidence`` (1 minus the mean distance of the other answers to it; 0 without a vote),
+        ``share`` (weight of the same answer), ``votes``; a line a row, in order of appearance.
+
+    Raises:
+        DataError: A column is missing.
+    """
+    missing = [name for name in ("row_id", "teacher", "text") if name not in votes.columns]
+    if missing:
+        raise DataError(f"votes: missing column(s) {missing}, got {votes.columns}; give row_id, teacher and text")
+    family = pl.coalesce([*(["family"] if "family" in votes.columns else []), "teacher"]).cast(pl.String)
+    tidy = votes.select(pl.col("row_id", "text").cast(pl.String), family.alias("family"))
+    lines = []
+    for (row_id,), part in tidy.group_by("row_id", maintain_order=True):
+        heard = part.drop_nulls("text")
+        text, confidence, share = vote_texts(list(heard.select("family", "text").iter_rows()), unit=unit)
+        lines.append((row_id, text, confidence, share, len(heard)))
+    schema = {
+        "row_id": pl.String(),
+        "text": pl.String(),
+        "confidence": pl.Float64(),
+        "share": pl.Float64(),
+        "votes": pl.Int32(),
+    }
+    return pl.DataFrame(lines, schema=schema, orient="row")
+
+
+def vote_texts(votes: Sequence[tuple[str, str]], *, unit: Unit = "tokens") -> tuple[str | None, float, float]:
+    """The merged text of one row from (family, text) pairs, its confidence, and the share of those who gave it."""
+    if not votes:
+        return None, 0.0, 0.0
+    members = Counter(family for family, _ in votes)
+    weight: dict[str, float] = {}
+    spelled: dict[str, Counter[str]] = {}
+    for family, text in votes:
+        key = normalised_text(text)
+        weight[key] = weight.get(key, 0.0) + 1 / (len(members) * members[family])
+        spelled.setdefault(key, Counter())[text.strip()] += 1
+    parts = {key: key.split() if unit == "tokens" else list(key) for key in weight}
+    cost = {key: sum(share * _distance(parts[key], parts[other]) for other, share in weight.items()) for key in weight}
+    top = max(weight, key=lambda key: (round(weight[key], 9), -cost[key], key))
+    if weight[top] <= 0.5 + 1e-9:
+        top = min(weight, key=lambda key: (round(cost[key], 9), -weight[key], key))
+    spelling = min(spelled[top], key=lambda text: (-spelled[top][text], text))
+    return spelling, 1 - cost[top], weight[top]
+
+
+def normalised_text(text: str) -> str:
+    """A text without what does not change it: compatibility forms (NFKC), case, white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _distance(one: Sequence[str], other: Sequence[str]) -> float:
+    """Levenshtein distance over the length of the longer one; 0 for two that are empty."""
+    if not one and not other:
+        return 0.0
+    before = list(range(len(other) + 1))
+    for row, left in enumerate(one, start=1):
+        now = [row]
+        for column, right in enumerate(other, start=1):
+            now.append(min(now[-1] + 1, before[column] + 1, before[column - 1] + (left != right)))
+        before = now
+    return before[-1] / max(len(one), len(other))

@@ -1,0 +1,164 @@
+"""Calibration, clauses, the student's vote, spans, texts and advice; numbers derived in comments."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from distill.labeling.aggregate import aggregate
+from distill.labeling.clause_weights import clause_weights
+from distill.labeling.errors import DataError
+from distill.labeling.merge_calibration import fit_beta
+from distill.labeling.panel import Panel
+from distill.labeling.panel_advice import dependence_by_label, next_family
+from distill.labeling.span_votes import Span, locate_spans, merge_spans, vote_spans
+from distill.labeling.text_votes import merge_texts, vote_texts
+
+pytestmark = pytest.mark.filterwarnings("ignore::distill.labeling.merge_choice.PanelDependenceWarning")
+
+
+def panel_of(rows, teachers, accuracy, seed=0):
+    random = np.random.default_rng(seed)
+    truth = random.integers(0, 2, rows)
+    parts = []
+    for place in range(teachers):
+        given = np.where(random.random(rows) < accuracy, truth, 1 - truth)
+        ids = pl.Series("row_id", [f"r{row}" for row in range(rows)])
+        parts.append(
+            pl.DataFrame({"row_id": ids, "label": given.astype(str)}).with_columns(teacher=pl.lit(f"t{place}"))
+        )
+    gold = pl.DataFrame({"row_id": [f"r{row}" for row in range(rows)], "gold": truth.astype(str)})
+    return pl.concat(parts), gold
+
+
+def test_gold_rows_bring_confidence_to_accuracy_and_none_leaves_it():
+    votes, gold = panel_of(2000, 1, 0.7)
+    plain = aggregate(votes, labels=["0", "1"])
+    told = aggregate(votes, labels=["0", "1"], gold=gold.head(400))
+    rest = told.join(gold.tail(1600), on="row_id")
+    accuracy = (rest["label"] == rest["gold"]).mean()
+    # A lone voter is stated at 0.9 by the usual kappa; 400 gold rows know 0.7 to within 4 * sqrt(0.21 / 400) = 0.09.
+    assert plain["confidence"].mean() > 0.85 and told["confidence"].mean() == pytest.approx(accuracy, abs=0.09)
+    assert told["label"].to_list() == plain["label"].to_list()
+    np.testing.assert_allclose(told["probs"].list.max(), told["confidence"], atol=1e-9)
+    untold = aggregate(votes, labels=["0", "1"], gold=gold.clear())
+    np.testing.assert_allclose(untold["confidence"], plain["confidence"], atol=1e-9)
+
+
+def test_groups_with_gold_of_their_own_are_calibrated_apart():
+    good, gold_good = panel_of(300, 1, 0.95, seed=1)
+    bad, gold_bad = panel_of(300, 1, 0.6, seed=2)
+    far = pl.col("row_id") + "b"
+    votes = pl.concat([good, bad.with_columns(far)])
+    gold = pl.concat([gold_good.with_columns(group=pl.lit("g")), gold_bad.with_columns(far, group=pl.lit("b"))])
+    told = aggregate(votes, labels=["0", "1"], gold=gold)
+    assert told["confidence"][:300].mean() > told["confidence"][300:].mean() + 0.2
+
+
+def test_two_gold_rows_change_little():
+    features = np.array([[np.log(0.9), -np.log(0.1), 1.0]] * 2)
+    found = fit_beta(features, np.zeros(2), towards=np.array([1.0, 1.0, 0.0]))
+    # Both wrong at a stated 0.9: down, but far from 0.
+    assert 0.3 < 1 / (1 + np.exp(-features[0] @ found)) < 0.9
+
+
+def test_clauses_in_agreement_turn_a_vote_up_and_at_odds_down():
+    votes = pl.DataFrame(
+        {
+            "row_id": ["1"] * 4 + ["2"],
+            "teacher": ["w", "x", "y", "z", "w"],
+            "label": ["a", "a", "b", "b", "a"],
+            "clauses": [["E1", "E2"], ["E1"], ["E2"], [], ["E1"]],
+        }
+    )
+    weight = clause_weights(votes, Panel.from_votes(votes, ["a", "b"]), strength=0.5)
+    # w: x (same label) cites one of its two clauses, y (other label) the other: 1 + 0.5 (1/2 - 1/2). x: w cites its one
+    # clause, y does not: 1 + 0.5. y: of w and x, one cites its clause for another label: 1 - 0.5 / 2. z and row 2: 1.
+    assert weight == pytest.approx([1.0, 1.5, 0.75, 1.0, 1.0])
+    # Shares: a (1 + 1.5) of 1 + 1.5 + 0.75 + 1 = 4.25.
+    found = aggregate(votes, labels=["a", "b"], method={"type": "family_vote", "clause_agreement": 0.5})
+    assert found["probs"][0].to_list() == pytest.approx([2.5 / 4.25, 1.75 / 4.25])
+    assert clause_weights(votes.drop("clauses"), Panel.from_votes(votes, ["a", "b"]), strength=0.5) is None
+
+
+def test_a_good_student_breaks_ties_and_a_row_that_it_does_not_know_stays():
+    votes, gold = panel_of(1000, 2, 0.7)
+    sure = gold.with_columns(probs=pl.when(pl.col("gold") == "0").then([0.9, 0.1]).otherwise([0.1, 0.9])).drop("gold")
+    alone = aggregate(votes, labels=["0", "1"])
+    joined = aggregate(votes, labels=["0", "1"], predictions=sure.head(500))
+    right = [(part["label"] == gold["gold"]).head(500).mean() for part in (alone, joined)]
+    assert right[1] > right[0] + 0.1
+    assert joined["label"][500:].to_list() == alone["label"][500:].to_list()
+    with pytest.raises(DataError, match=r"missing column\(s\) \['probs'\]"):
+        aggregate(votes, labels=["0", "1"], predictions=sure.drop("probs"))
+
+
+def test_characters_are_voted_on_and_become_spans_again():
+    # "red nike shoe": two of three families mark 4-8 as brand, one marks 0-8. Characters 4-7 have all, 0-3 a third.
+    third = 1 / 3
+    votes = [(third, [Span(4, 8, "brand")]), (third, [Span(4, 8, "brand")]), (third, [Span(0, 8, "brand")])]
+    spans, confidence = vote_spans(votes)
+    assert spans == [Span(4, 8, "brand")]
+    # Four characters at 2/3 for nothing, four at 1.
+    assert confidence == pytest.approx((4 * 2 / 3 + 4) / 8)
+    # Neighbours stay two where most who cover both begin anew there.
+    apart = vote_spans([(0.5, [Span(0, 2, "a"), Span(2, 4, "a")]), (0.5, [Span(0, 2, "a"), Span(2, 4, "a")])])[0]
+    assert apart == [Span(0, 2, "a"), Span(2, 4, "a")]
+    assert vote_spans([(1.0, [])]) == ([], 1.0) and vote_spans([]) == ([], 0.0)
+
+
+def test_a_family_has_one_share_of_spans_and_rows_without_votes_are_there():
+    brand = [{"start": 0, "end": 3, "label": "brand"}]
+    votes = pl.DataFrame(
+        {
+            "row_id": ["1"] * 4 + ["2"],
+            "teacher": ["a", "b", "c", "d", "a"],
+            "family": ["f", "f", "g", "h", "f"],
+            "spans": [brand, brand, [], [], None],
+        }
+    )
+    # f marks it with a third of the weight; counting voters it would be a half.
+    found = merge_spans(votes)
+    assert found["spans"].to_list() == [[], None] and found["confidence"].to_list() == pytest.approx([2 / 3, 0.0])
+    with pytest.raises(DataError, match="end beyond it"):
+        merge_spans(votes.with_columns(spans=pl.Series([[{"start": 2, "end": 2, "label": "x"}]] * 5)))
+    assert locate_spans("Nike nike shoe", {"brand": ["nike", "NIKE", "adidas"]}) == [
+        Span(0, 4, "brand"),
+        Span(5, 9, "brand"),
+    ]
+
+
+def test_the_text_that_most_agree_on_wins_else_the_medoid():
+    agreed = [("f", "Running  Shoe"), ("g", "running shoe"), ("h", "running shoe"), ("i", "shoe")]
+    text, confidence, share = vote_texts(agreed)
+    # Three of four are the same after normalisation; "shoe" is one of two tokens away: 1 - 1/4 * 1/2.
+    assert (text, confidence, share) == ("running shoe", pytest.approx(7 / 8), pytest.approx(3 / 4))
+    # No majority: "a b c" is 1/3 from each of the others, which are 2/3 apart.
+    text, confidence, share = vote_texts([("f", "a b x"), ("g", "a b c"), ("h", "y b c")])
+    assert (text, share) == ("a b c", pytest.approx(1 / 3)) and confidence == pytest.approx(1 - 2 / 9)
+    table = pl.DataFrame({"row_id": ["1", "2"], "teacher": ["x", "x"], "text": ["a", None]})
+    assert merge_texts(table)["text"].to_list() == ["a", None]
+
+
+def test_dependence_by_label_and_the_family_to_add_next():
+    random = np.random.default_rng(4)
+    truth = random.integers(0, 2, 1500)
+    common = random.random(1500) > 0.75
+
+    def voter(shared, accuracy=0.75):
+        wrong = np.where(random.random(1500) < shared, common, random.random(1500) > accuracy)
+        return np.where(wrong, 1 - truth, truth)
+
+    given = {"a": voter(0.6), "b": voter(0.6), "c": voter(0.6), "same": voter(0.6), "other": voter(0.0)}
+    votes = pl.concat(
+        pl.DataFrame({"row_id": [str(row) for row in range(1500)], "label": label.astype(str)}).with_columns(
+            teacher=pl.lit(name)
+        )
+        for name, label in given.items()
+    )
+    gold = pl.DataFrame({"row_id": [str(row) for row in range(1500)], "gold": truth.astype(str)})
+    advice = next_family(votes, labels=["0", "1"], candidates=["same", "other"])
+    gain = dict(advice.select("family", "n_eff_gain").iter_rows())
+    assert gain["other"] > gain["same"] and set(advice["family"]) == {"same", "other"}
+    by_label = dependence_by_label(votes, labels=["0", "1", "2"], gold=gold)
+    assert by_label["n_eff"][2] is None and by_label["rows"].sum() == 1500
+    assert by_label["between"][:2].is_between(0.1, 0.5).all()
