@@ -13,6 +13,7 @@ from distill.recipe import Recipe, load_recipe, require_sections
 from distill.run_folder import RunFolder
 from distill.runs import Run
 from distill.session import Session
+from distill.train_stage import train
 
 StageName = Literal["data", "label", "aggregate", "train", "eval", "report"]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
@@ -21,7 +22,7 @@ _WORK: Mapping[StageName, Callable[[Session], None]] = {
     "data": stages.read_rows,
     "label": stages.label,
     "aggregate": stages.merge_votes,
-    "train": stages.train,
+    "train": train,
     "eval": stages.measure,
     "report": stages.write_reports,
 }

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -22,15 +21,11 @@ from distill.recipe import Recipe
 from distill.run_folder import RunFolder, fingerprint, path_digest, table_digest, write_json
 from distill.secrets import with_secrets
 from distill.session import Ended, Session
-from distill.students.config import HUMAN, LABELS
 
 if TYPE_CHECKING:
     from distill.labeling.label_rows import LabelingFacts
     from distill.labeling.rows import RowsSummary
     from distill.labeling.teacher import Teacher
-    from distill.students.abstention import Abstention
-    from distill.students.config import StudentConfig
-    from distill.students.fit import FitProgress
     from distill.students.student import Student
 
 _DECISIVE = (
@@ -142,7 +137,7 @@ def merge_votes(session: Session) -> None:
     session.stage(
         "aggregate",
         reads=[
-            _votes_digest(folder.votes),
+            votes_digest(folder.votes),
             recipe.aggregate.model_dump(mode="json"),
             task.labels,
             task.ordered,
@@ -151,13 +146,6 @@ def merge_votes(session: Session) -> None:
         outputs=[folder.labels],
         work=work,
     )
-
-
-def train(session: Session) -> None:
-    """Trains each student and has it predict the test rows."""
-    for name, config in session.recipe.students.items():
-        _train_one(session, name, config)
-        _predict_one(session, name)
 
 
 def measure(session: Session) -> None:
@@ -170,7 +158,7 @@ def measure(session: Session) -> None:
         "eval",
         reads=[
             path_digest(folder.rows),
-            _votes_digest(folder.votes) if session.recipe.teachers else None,
+            votes_digest(folder.votes) if session.recipe.teachers else None,
             {key: mark for key, mark in session.marks.items() if key.startswith(("predict:", "aggregate"))},
             session.recipe.eval.model_dump(mode="json"),
             session.task.positive,
@@ -372,103 +360,7 @@ def _commonest_reason(failures: Path) -> str:
     return str(reasons.head(1).collect()["reason"].item())
 
 
-def _train_one(session: Session, name: str, config: StudentConfig) -> None:
-    from distill.students.fit import fit_student
-    from distill.students.people import targets_for
-
-    folder, task = session.folder, session.task
-    from_teachers = [source for source in config.train_on if source not in (HUMAN, LABELS)]
-    base = getattr(config, "base", None)
-
-    def work() -> Ended:
-        rows = pl.read_parquet(folder.rows)
-        training = targets_for(
-            config,
-            rows,
-            labels=pl.read_parquet(folder.labels) if LABELS in config.train_on else None,
-            votes=pl.read_parquet(folder.votes) if from_teachers else None,
-            task=task,
-            seed=session.recipe.seed,
-        )
-        audit = rows.filter((pl.col("split") == "audit") & pl.col("gold").is_not_null())
-        fitted = fit_student(
-            config,
-            training,
-            task=task,
-            out=folder.student(name),
-            seed=session.recipe.seed,
-            calibration=audit if len(audit) else None,
-            on_progress=lambda state: _show_training(session, name, state),
-        )
-        if fitted.abstention is not None and fitted.abstention.threshold is None:
-            session.progress.warn(_no_threshold(name, fitted.abstention))
-        facts = {"parameters": fitted.parameters, "train_s": round(fitted.seconds, 3), "rows": training.counts}
-        said = f"{fitted.parameters:,} parameters on {fitted.rows:,} rows"
-        if config.prune is not None:
-            facts["pruned"] = fitted.pruned
-            said += f", {fitted.pruned:,} left out as mislabeled"
-        if "traces_learned" in fitted.facts:
-            said += f", {fitted.facts['traces_learned']:,} traces"
-        said += f"; {fitted.traces.told()}" if fitted.traces else ""
-        return Ended(said, facts={**facts, **fitted.facts})
-
-    session.stage(
-        f"train:{name}",
-        reads=[
-            path_digest(folder.rows),
-            session.marks.get("aggregate") if LABELS in config.train_on else None,
-            _votes_digest(folder.votes) if from_teachers else None,
-            config.model_dump(mode="json"),
-            path_digest(Path(base) / "config.json") if base and (Path(base) / "config.json").is_file() else None,
-            [task.labels, task.inputs, task.positive, task.ordered],
-            task.guideline.sha256 if task.guideline and getattr(config, "traces", None) else None,
-            session.recipe.seed,
-        ],
-        outputs=[folder.student(name)],
-        work=work,
-    )
-
-
-def _no_threshold(name: str, abstention: Abstention) -> str:
-    text = (
-        f"student {name}: abstain: on {abstention.rows:,} gold rows of {abstention.groups:,} audit groups no threshold "
-        f"was shown to keep the risk at {abstention.risk:g}, so that it abstains on every row"
-    )
-    needed = f"; about {abstention.rows_needed:,} such rows" if abstention.rows_needed else ""
-    return f"{text}; raise the risk, or give split audit more gold labels{needed}"
-
-
-def _predict_one(session: Session, name: str) -> None:
-    from distill.students.student import load_student
-
-    folder = session.folder
-
-    def work() -> Ended:
-        rows = pl.read_parquet(folder.rows).filter(pl.col("split") == "test")
-        student = load_student(folder.student(name))
-        began = time.perf_counter()
-        predictions = student.predict(rows)
-        seconds = max(time.perf_counter() - began, 1e-9)
-        write_table(predictions, folder.predictions(name))
-        return Ended(
-            f"{len(rows):,} test rows, {len(rows) / seconds:,.0f} pairs/s", facts={"pairs_per_s": len(rows) / seconds}
-        )
-
-    session.stage(
-        f"predict:{name}",
-        reads=[session.marks[f"train:{name}"], path_digest(folder.rows)],
-        outputs=[folder.predictions(name)],
-        work=work,
-    )
-
-
-def _show_training(session: Session, name: str, state: FitProgress) -> None:
-    note = f"epoch {state.epoch} of {state.epochs} · {state.rows_per_s:,.0f} pairs/s"
-    note += f" · loss {state.loss:.3f}" if state.loss is not None else ""
-    session.progress.step(name, done=state.step, total=state.total_steps, note=note)
-
-
-def _votes_digest(path: Path) -> str:
+def votes_digest(path: Path) -> str:
     """Digest of what votes say, whatever they cost and however long they took."""
     votes = pl.scan_parquet(path)
     kept = set(votes.collect_schema().names())  # a folder of an older version has fewer
