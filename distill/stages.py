@@ -136,6 +136,7 @@ def merge_votes(session: Session) -> None:
             f"{len(merged):,} of {len(labels):,} rows labeled; their votes are worth {n_eff:.2f} independent ones a row"
         )
         facts = {"rows": len(labels), "labeled": len(merged), "ties": ties, "n_eff": n_eff, "method": found.method}
+        facts["warning"] = found.warning
         warning = f"; warning: {found.warning}" if found.warning else ""
         return Ended(f"{said}; {ties:,} ties{warning}", facts={**facts, "confidence": _mean(merged["confidence"])})
 
@@ -403,6 +404,7 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
         if fitted.abstention is not None and fitted.abstention.threshold is None:
             session.progress.warn(_no_threshold(name, fitted.abstention))
         facts = {"parameters": fitted.parameters, "train_s": round(fitted.seconds, 3), "rows": training.counts}
+        facts["resumed_at"] = fitted.resumed_at
         said = f"{fitted.parameters:,} parameters on {fitted.rows:,} rows"
         if config.prune is not None:
             facts["pruned"] = fitted.pruned

@@ -222,10 +222,12 @@ def heat_map(table: Sequence[Sequence[float]], labels: Sequence[str], *, title: 
         axes: What lines and columns are.
     """
     side = max(44, min(76, 320 // max(1, len(labels))))
-    left, top = min(130.0, max(text_width(cut(label, 16)) for label in labels) + 16), 44
+    down = cut(f"{axes[0]} ↓", 24)
+    widest = max(text_width(down) * 0.9, *(text_width(cut(label, 16)) for label in labels))
+    left, top = min(160.0, widest + 16), 44
     parts = [
         text(left + side * len(labels) / 2, 12, f"{axes[1]} →", anchor="middle", style="small muted"),
-        text(left - 8, 32, f"{axes[0]} ↓", anchor="end", style="small muted"),
+        text(left - 8, 32, down, anchor="end", style="small muted"),
     ]
     spoken = []
     for i, counts in enumerate(table):
