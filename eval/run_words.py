@@ -18,6 +18,7 @@ from distill.eval.wording import (
     TRUTH_WORDS,
     count,
     dollars,
+    flatten,
     interval,
     is_percent,
     metric_meaning,
@@ -135,20 +136,6 @@ def teacher_cost(teacher: TeacherFacts) -> str:
     if teacher.cost_usd is None:
         return "unknown" if teacher.answered else "–"
     return dollars(teacher.cost_usd) + (f" + {plural(missing, 'answer')} of unknown price" if missing else "")
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested mappings as ``a.b`` and text, for a list of names and values."""
-    lines: list[tuple[str, str]] = []
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            lines += flatten(value, f"{name}.")
-        elif isinstance(value, list | tuple):
-            lines.append((name, ", ".join(str(item) for item in value) or "–"))
-        else:
-            lines.append((name, "–" if value is None else str(value)))
-    return lines
 
 
 def _shown(facts: RunFacts) -> str | None:

@@ -7,10 +7,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from distill.eval.student_facts import AbstentionFacts, AnsweredFacts, CalibrationFacts, StudentFacts, TraceLearning
-from distill.eval.wording import count, plural, seconds, share
+from distill.eval.wording import count, flatten, plural, seconds, share
 
 _MADE_COLUMNS = ("student", "learned from", "loss", "left out as mislabeled", "reasons learned", "trained")
-_SURE_COLUMNS = ("student", "map", "fitted on", "error before", "error after", "test rows answered", "wrong among them")
+_SURE_COLUMNS = (
+    "student",
+    "map",
+    "fitted on",
+    "calibration error before",
+    "after",
+    "test rows answered",
+    "wrong among them",
+)
 _NOTHING = "–"
 _FITTED_ON = {
     "audit gold": "gold",
@@ -39,6 +47,7 @@ class StudentWords:
     made: Table
     sure: Table
     sure_lines: list[str]
+    settings: list[list[str]]
 
 
 def students_said(students: Mapping[str, StudentFacts], answered: Mapping[str, AnsweredFacts]) -> StudentWords | None:
@@ -58,7 +67,9 @@ def students_said(students: Mapping[str, StudentFacts], answered: Mapping[str, A
     ]
     sure = [(name, *_sure(found.calibration, answered.get(name))) for name, found in students.items()]
     lines = [_promise(name, found.abstention) for name, found in students.items() if found.abstention is not None]
-    return StudentWords(_lede(students), Table.of(_MADE_COLUMNS, made), Table.of(_SURE_COLUMNS, sure), lines)
+    return StudentWords(
+        _lede(students), Table.of(_MADE_COLUMNS, made), Table.of(_SURE_COLUMNS, sure), lines, _settings(students)
+    )
 
 
 def traces_learned(found: TraceLearning) -> str:
@@ -70,6 +81,13 @@ def traces_learned(found: TraceLearning) -> str:
     if found.left_out:
         said += "; left out: " + ", ".join(f"{count(n)} {name.replace('_', ' ')}" for name, n in found.left_out.items())
     return said
+
+
+def _settings(students: Mapping[str, StudentFacts]) -> list[list[str]]:
+    """A line a setting: its name, and its value for each student."""
+    told = [dict(flatten(found.settings)) for found in students.values()]
+    names = dict.fromkeys(name for settings in told for name in settings)
+    return [[name, *(settings.get(name, _NOTHING) for settings in told)] for name in names]
 
 
 def _lede(students: Mapping[str, StudentFacts]) -> str:
