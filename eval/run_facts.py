@@ -277,7 +277,7 @@ def teacher_facts(votes: pl.DataFrame) -> list[TeacherFacts]:
                 cost_usd=_total(priced["cost_usd"]),
                 priced=len(priced),
                 answered=len(answered),
-                paid_usd=_total(priced.filter(~pl.col("from_ledger"))["cost_usd"]) if len(priced) else None,
+                paid_usd=float(priced.filter(~pl.col("from_ledger"))["cost_usd"].sum()) if len(priced) else None,
                 from_ledger=int(own["from_ledger"].sum()),
                 latency_p50_s=_quantile(answered["latency_s"], 0.5),
                 latency_p95_s=_quantile(answered["latency_s"], 0.95),

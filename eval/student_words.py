@@ -84,10 +84,11 @@ def traces_learned(found: TraceLearning) -> str:
 
 
 def _settings(students: Mapping[str, StudentFacts]) -> list[list[str]]:
-    """A line a setting: its name, and its value for each student."""
+    """A line a setting that any student has: its name, and its value for each."""
     told = [dict(flatten(found.settings)) for found in students.values()]
     names = dict.fromkeys(name for settings in told for name in settings)
-    return [[name, *(settings.get(name, _NOTHING) for settings in told)] for name in names]
+    lines = [[name, *(settings.get(name, _NOTHING) for settings in told)] for name in names]
+    return [line for line in lines if any(value != _NOTHING for value in line[1:])]
 
 
 def _lede(students: Mapping[str, StudentFacts]) -> str:

@@ -17,7 +17,7 @@ from distill.eval.ladder import Ladder, Rung, build_ladder
 from distill.eval.page import markdown_cell
 from distill.eval.review import review
 from distill.eval.review_report import write_review_report
-from distill.eval.run_facts import FileLink, RunFacts, RunReport
+from distill.eval.run_facts import FileLink, RunFacts, RunReport, teacher_facts
 from distill.eval.run_report import write_run_report
 from distill.eval.student_facts import AbstentionFacts, CalibrationFacts, StudentFacts, TraceLearning
 from distill.eval.wording import printable
@@ -426,3 +426,10 @@ def test_a_run_without_students_tells_nothing_of_them(run, tmp_path):
     html, markdown, _ = (path.read_text() for path in write_run_report(tmp_path / "report.html", run))
     check(html)
     assert "What the students learned from" not in html + markdown
+
+
+def test_a_run_served_from_the_ledger_paid_nothing(run):
+    served = run.votes.with_columns(from_ledger=pl.lit(True))
+    careful = next(found for found in teacher_facts(served) if found.name == "careful")
+    # 24 answers at $0.002 when they were bought; the abstention has no price.
+    assert (careful.cost_usd, careful.paid_usd) == (pytest.approx(0.048), 0)
