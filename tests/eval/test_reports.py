@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from distill.eval import plots, run_report
 from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.evaluation import evaluate
 from distill.eval.ladder import Ladder, Rung, build_ladder
@@ -433,3 +434,29 @@ def test_a_run_served_from_the_ledger_paid_nothing(run):
     careful = next(found for found in teacher_facts(served) if found.name == "careful")
     # 24 answers at $0.002 when they were bought; the abstention has no price.
     assert (careful.cost_usd, careful.paid_usd) == (pytest.approx(0.048), 0)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_stands_out_from_what_is_behind_it(dark):
+    """WCAG 2.2 asks 4.5 to 1 of text (1.4.3, level AA)."""
+    style = (Path(run_report.__file__).parent / "templates" / "style.css").read_text()
+    colours = [
+        dict(re.findall(r"--([\w-]+): #(\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", style, re.S)
+    ]
+    found = {
+        name: np.array([int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)]) for name, code in colours[dark].items()
+    }
+
+    def light(colour):
+        return np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+    def contrast(one, other):
+        low, high = sorted((light(one), light(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    pairs = [(text, back) for text in ("ink", "muted", "accent", "warn") for back in ("paper", "card")]
+    pairs += [("accent-ink", "accent"), ("accent", "accent-soft"), ("warn", "warn-soft"), ("ink", "soft")]
+    assert {pair: ratio for pair in pairs if (ratio := contrast(found[pair[0]], found[pair[1]])) < 4.5} == {}
+    for shade in ("accent", "warn"):  # numbers on the deepest cell of a confusion matrix
+        deepest = plots.DEEPEST_SHADE * found[shade] + (1 - plots.DEEPEST_SHADE) * found["card"]
+        assert contrast(found["ink"], deepest) >= 4.5
