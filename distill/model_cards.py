@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from distill.eval.evaluation import Evaluation
-from distill.eval.intervals import Estimate, Resamples, ratio_estimates
-from distill.eval.scored import score_rows
+from distill.eval.intervals import Estimate
+from distill.eval.student_facts import answered_facts
 from distill.session import Session
 from distill.students.config import HUMAN, LABELS, StudentConfig
 from distill.students.model_card import CARD_FILE, CardContext, Figure, SplitSize, TeacherShare, write_card
@@ -110,22 +109,12 @@ def _measured(
 
 def _answered(session: Session, name: str, rows: pl.DataFrame) -> list[Figure]:
     """Share of the test rows that a student that abstains answers, and how many of those it answers wrongly."""
-    predictions = pl.read_parquet(session.folder.predictions(name))
-    if "abstained" not in predictions.columns:
+    predictions, recipe = pl.read_parquet(session.folder.predictions(name)), session.recipe
+    found = answered_facts(predictions, rows, task=session.task, config=recipe.eval, seed=recipe.seed)
+    if found is None:
         return []
-    recipe = session.recipe
-    scored = score_rows(predictions, rows, task=session.task, weighted=False)
-    abstained = scored.frame.select("row_id").join(predictions, on="row_id", how="left", maintain_order="left")
-    answered = (~abstained["abstained"]).to_numpy().astype(float)
-    wrong = answered * (scored.predicted != scored.gold)
-    estimates = ratio_estimates(
-        np.stack([answered, wrong], axis=1),
-        np.stack([np.ones_like(answered), answered], axis=1),
-        Resamples.of(scored.group, count=recipe.eval.bootstrap, seed=recipe.seed),
-        level=recipe.eval.level,
-    )
-    named = zip(("share answered", "wrong among answered"), estimates, strict=True)
-    return [_figure(label, found) for label, found in named if found.value is not None]
+    named = (("share answered", found.share), ("wrong among answered", found.wrong))
+    return [_figure(label, estimate) for label, estimate in named if estimate.value is not None]
 
 
 def _figure(name: str, found: Estimate) -> Figure:

@@ -16,6 +16,7 @@ from typing import IO
 
 import polars as pl
 
+from distill.eval.annotation_files import spreadsheet_safe
 from distill.labeling.data_config import DataConfig
 from distill.labeling.errors import UsageError
 from distill.labeling.rows_problems import ProblemLog
@@ -63,8 +64,9 @@ def predict_file(
     Args:
         student: The student's folder.
         rows: csv, tsv, jsonl or parquet, a folder or a glob of them, with the student's input columns.
-        out: parquet (as ``predictions/<student>.parquet`` of a run), csv (a column a label) or jsonl; JSON lines on
-            standard output where none is given. It appears whole or not at all.
+        out: parquet (as ``predictions/<student>.parquet`` of a run), csv (a column a label; an apostrophe
+            before every text that a spreadsheet would run) or jsonl; JSON lines on standard output where none is
+            given. It appears whole or not at all.
         id_columns: Columns that name a row; a hash of its inputs where none is given.
         columns: ``input=column`` each, where the file has other names.
         traces: Have the student write its reasoning, into a column ``trace``.
@@ -147,5 +149,5 @@ def _write_csv(table: pl.DataFrame, labels: Sequence[str], stream: IO[str]) -> N
     extra = [name for name in ("abstained", "trace") if name in table.columns]
     clauses = [pl.col("clauses").list.join(" ")] if "clauses" in table.columns else []
     told = table.select("row_id", "label", "confidence", *columns, *extra, *clauses)
-    text = told.write_csv(include_header=stream.tell() == 0)
+    text = spreadsheet_safe(told).write_csv(include_header=stream.tell() == 0)
     stream.write(text)

@@ -15,6 +15,7 @@ from distill.eval.run_report import write_run_report
 from distill.labeling.errors import DataError
 from distill.measurement import rows_with_truth
 from distill.review_files import ReviewSettings, write_review_files
+from distill.run_files import file_links, student_facts
 from distill.session import Ended, Session
 from distill.teachers.config import functions_among
 
@@ -27,7 +28,7 @@ def write_run_reports(session: Session) -> Ended:
     folder, recipe, task = session.folder, session.recipe, session.task
     votes = pl.read_parquet(folder.votes) if recipe.teachers else None
     labels = pl.read_parquet(folder.labels) if recipe.teachers else None
-    rows = pl.read_parquet(folder.rows)
+    rows, merging = pl.read_parquet(folder.rows), folder.stage("aggregate")
     written = []
     if votes is not None:
         try:
@@ -54,6 +55,9 @@ def write_run_reports(session: Session) -> Ended:
         seed=recipe.seed,
         canaries=pl.read_parquet(folder.canaries) if recipe.teachers and recipe.labeling.canaries else None,
         labeling_functions=[] if votes is None else functions_among(votes["teacher"].unique(), recipe.teachers),
+        merging=merging.facts if merging and labels is not None else {},
+        students={name: student_facts(session, name) for name in recipe.students},
+        files=file_links(session, written),
         labeling=labeling.facts if recipe.teachers and (labeling := folder.stage("label")) else {},
     )
     written = [*write_run_report(folder.report, report), *written]

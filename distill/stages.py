@@ -131,6 +131,7 @@ def merge_votes(session: Session) -> None:
             f"{len(merged):,} of {len(labels):,} rows labeled; their votes are worth {n_eff:.2f} independent ones a row"
         )
         facts = {"rows": len(labels), "labeled": len(merged), "ties": ties, "n_eff": n_eff, "method": found.method}
+        facts["warning"] = found.warning
         warning = f"; warning: {found.warning}" if found.warning else ""
         return Ended(f"{said}; {ties:,} ties{warning}", facts={**facts, "confidence": _mean(merged["confidence"])})
 

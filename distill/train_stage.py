@@ -57,6 +57,7 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
         if fitted.abstention is not None and fitted.abstention.threshold is None:
             session.progress.warn(_no_threshold(name, fitted.abstention))
         facts = {"parameters": fitted.parameters, "train_s": round(fitted.seconds, 3), "rows": training.counts}
+        facts["resumed_at"] = fitted.resumed_at
         said = f"{fitted.parameters:,} parameters on {fitted.rows:,} rows"
         if config.prune is not None:
             facts["pruned"] = fitted.pruned

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -57,7 +58,7 @@ def markdown_cell(text: object, *, longest: int = 120) -> str:
     return re.sub(r"([\\`*_\[\]|~#!$@])", r"\\\1", words)
 
 
-def markdown_table(columns: list[str], lines: list[list[object]]) -> str:
+def markdown_table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
     """A Markdown table; cells go through :func:`markdown_cell`."""
     head = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     return "\n".join([*head, *("| " + " | ".join(markdown_cell(cell) for cell in line) + " |" for line in lines)])

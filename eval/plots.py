@@ -16,6 +16,8 @@ from markupsafe import Markup
 from distill.eval.svg import NARROW_PX, cut, dot, drawing, line, tag, text, text_width
 
 _LONGEST_LABEL = 34
+DEEPEST_SHADE = 0.5
+"""Opacity of a full cell: deeper, and the number on it would be too faint in the light page or the dark one."""
 
 
 @dataclass(frozen=True)
@@ -222,10 +224,12 @@ def heat_map(table: Sequence[Sequence[float]], labels: Sequence[str], *, title: 
         axes: What lines and columns are.
     """
     side = max(44, min(76, 320 // max(1, len(labels))))
-    left, top = min(130.0, max(text_width(cut(label, 16)) for label in labels) + 16), 44
+    down = cut(f"{axes[0]} ↓", 24)
+    widest = max(text_width(down) * 0.9, *(text_width(cut(label, 16)) for label in labels))
+    left, top = min(160.0, widest + 16), 44
     parts = [
         text(left + side * len(labels) / 2, 12, f"{axes[1]} →", anchor="middle", style="small muted"),
-        text(left - 8, 32, f"{axes[0]} ↓", anchor="end", style="small muted"),
+        text(left - 8, 32, down, anchor="end", style="small muted"),
     ]
     spoken = []
     for i, counts in enumerate(table):
@@ -238,15 +242,14 @@ def heat_map(table: Sequence[Sequence[float]], labels: Sequence[str], *, title: 
             box = tag(
                 "rect",
                 class_="heat-right" if i == j else "heat-wrong",
-                fill_opacity=f"{0.06 + 0.84 * cell / total:.3f}",
+                fill_opacity=f"{0.06 + (DEEPEST_SHADE - 0.06) * cell / total:.3f}",
                 x=left + side * j,
                 y=y,
                 width=side - 2,
                 height=side - 2,
                 rx=3,
             )
-            ink = "on-heat" if cell / total > 0.5 else None
-            words = text(left + side * (j + 0.5) - 1, y + side / 2 + 4, f"{cell:,.0f}", anchor="middle", style=ink)
+            words = text(left + side * (j + 0.5) - 1, y + side / 2 + 4, f"{cell:,.0f}", anchor="middle")
             parts.append(tag("g", box, words, title=said))
     size = (left + side * len(labels) + 4, top + side * len(labels) + 4)
     return drawing(*parts, title=title, spoken="; ".join(spoken), size=size)

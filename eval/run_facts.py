@@ -17,9 +17,11 @@ from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.evaluation import Evaluation
 from distill.eval.examples import Example, hardest_rows
 from distill.eval.intervals import Estimate, Resamples, ratio_estimates
+from distill.eval.judge_confusion import JudgeConfusion, judge_confusions
 from distill.eval.labeling_functions import FunctionFacts, analyze_functions
 from distill.eval.ladder import Ladder
 from distill.eval.scored import collapse_votes
+from distill.eval.student_facts import AnsweredFacts, StudentFacts, measure_answered
 from distill.labeling.cascade_votes import CASCADE_CAUSE
 from distill.labeling.task import Task
 from distill.labeling.vote import OUTCOMES
@@ -27,6 +29,13 @@ from distill.labeling.vote import OUTCOMES
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileLink(_Frozen):
+    """A file that the report links to."""
+
+    href: str = Field(description="address relative to the report")
+    holds: str = Field(description="what is in it, in words")
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,9 @@ class RunReport:
         labeling: Facts of the labeling stage.
         labeling_functions: Names of the teachers that are labeling functions: they are measured apart, and stand in no
             table of pairs.
+        merging: How votes were merged: ``method``, and ``warning`` where it does not suit the panel.
+        students: How each student was made.
+        files: What lies beside the report, in the order to show it in.
     """
 
     name: str
@@ -72,6 +84,9 @@ class RunReport:
     canaries: pl.DataFrame | None = None
     labeling: Mapping[str, Any] = field(default_factory=dict)
     labeling_functions: Sequence[str] = ()
+    merging: Mapping[str, Any] = field(default_factory=dict)
+    students: Mapping[str, StudentFacts] = field(default_factory=dict)
+    files: Sequence[FileLink] = ()
 
     @property
     def against_teachers(self) -> bool:
@@ -127,6 +142,8 @@ class LabelFacts(_Frozen):
     mean_confidence: float | None
     mean_votes: float | None
     mean_n_eff: float | None = Field(description="independent votes that the votes on a row are worth")
+    method: str | None = Field(None, description="how votes were merged; what 'auto' stood for")
+    warning: str | None = Field(None, description="why that method does not suit the panel; None where it does")
 
 
 class CanaryFacts(_Frozen):
@@ -159,6 +176,12 @@ class RunFacts(_Frozen):
     functions: list[FunctionFacts] = Field(default_factory=list, description="the teachers that are functions or rules")
     cascade: CascadeFacts | None = Field(None, description="who answered what, where a cascade was asked for")
     examples: list[Example]
+    students: dict[str, StudentFacts] = Field(default_factory=dict, description="how each student was made")
+    answered: dict[str, AnsweredFacts] = Field(
+        default_factory=dict, description="of the students that leave rows unanswered"
+    )
+    confusions: list[JudgeConfusion] = Field(default_factory=list, description="judges with judges, without a truth")
+    files: list[FileLink] = Field(default_factory=list)
     examples_of: str | None = Field(description="whose mistakes the examples are")
     summary: dict[str, Any]
     manifest: dict[str, Any]
@@ -187,7 +210,7 @@ def gather(report: RunReport) -> RunFacts:
         evaluations=dict(report.evaluations),
         teachers=[] if votes is None else teacher_facts(votes),
         pairs=pairs,
-        labels=None if report.labels is None else label_facts(report.labels, task),
+        labels=None if report.labels is None else label_facts(report.labels, task, merging=report.merging),
         canaries=_canaries(report),
         obeyed=obeyed_facts(report.canaries, config=report.eval_config, seed=report.seed),
         asking=AskingFacts.of(report.labeling),
@@ -202,6 +225,12 @@ def gather(report: RunReport) -> RunFacts:
         ),
         examples=hardest_rows(report, student=shown),
         examples_of=shown if shown in report.predictions else None,
+        students=dict(report.students),
+        answered=measure_answered(
+            report.predictions, report.rows, task=task, config=report.eval_config, seed=report.seed
+        ),
+        confusions=judge_confusions(judges, report.predictions, task=task),
+        files=list(report.files),
         summary=_plain(report.summary),
         manifest=_plain(report.manifest),
         review_href=report.review_href,
@@ -248,7 +277,7 @@ def teacher_facts(votes: pl.DataFrame) -> list[TeacherFacts]:
                 cost_usd=_total(priced["cost_usd"]),
                 priced=len(priced),
                 answered=len(answered),
-                paid_usd=_total(priced.filter(~pl.col("from_ledger"))["cost_usd"]) if len(priced) else None,
+                paid_usd=float(priced.filter(~pl.col("from_ledger"))["cost_usd"].sum()) if len(priced) else None,
                 from_ledger=int(own["from_ledger"].sum()),
                 latency_p50_s=_quantile(answered["latency_s"], 0.5),
                 latency_p95_s=_quantile(answered["latency_s"], 0.95),
@@ -271,7 +300,7 @@ def _trace_facts(votes: pl.DataFrame) -> dict[str, Any]:
     return {"traces": traces, "traces_checked": len(checked) > 0, "trace_problems": dict(counts.iter_rows())}
 
 
-def label_facts(labels: pl.DataFrame, task: Task) -> LabelFacts:
+def label_facts(labels: pl.DataFrame, task: Task, *, merging: Mapping[str, Any]) -> LabelFacts:
     """Counts of the merged labels, and how much evidence they carry."""
     given = labels.filter(pl.col("label").is_not_null())
     counts = dict(given["label"].value_counts().iter_rows())
@@ -283,6 +312,8 @@ def label_facts(labels: pl.DataFrame, task: Task) -> LabelFacts:
         mean_confidence=_mean(given["confidence"]) if "confidence" in has else None,
         mean_votes=_mean(given["votes"]) if "votes" in has else None,
         mean_n_eff=_mean(given["n_eff"]) if "n_eff" in has else None,
+        method=merging.get("method"),
+        warning=merging.get("warning"),
     )
 
 

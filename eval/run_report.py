@@ -24,10 +24,15 @@ from distill.eval.plots import (
 )
 from distill.eval.run_facts import RunFacts, RunReport, gather
 from distill.eval.run_words import Words, put_in_words
+from distill.eval.student_words import StudentWords
 from distill.eval.wording import interval, number, plural, share
 from distill.labeling.vote import OUTCOMES
 
 _WIDE_PX, _NARROW_PX = 920, 340
+_ROWS_AT_ONCE = 200
+"""Rows laid out before a reader asks for more, as ``PAGE`` of ``tables.js``: the others wait hidden."""
+_MOST_JUDGE_PLOTS = 12
+"""Pairs of judges drawn; the JSON has all."""
 Pair = tuple[Markup, Markup]
 
 
@@ -42,6 +47,7 @@ class _Plots:
     reliability: Markup | None = None
     risk: Markup | None = None
     confusions: dict[str, Markup] = field(default_factory=dict)
+    judges: list[Markup] = field(default_factory=list)
     slices: dict[str, Pair] = field(default_factory=dict)
 
 
@@ -67,6 +73,7 @@ def write_run_report(path: Path, report: RunReport) -> list[Path]:
         plots=_plots(facts, words),
         stem=path.stem,
         text_length=report.config.text_length,
+        rows_at_once=_ROWS_AT_ONCE,
     )
     return [
         write_whole(path, page),
@@ -102,6 +109,8 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
     evaluation = facts.evaluations.get(words.shown or "")
     if evaluation is not None:
         parts += _markdown_of(evaluation, words)
+    if words.students is not None:
+        parts += _markdown_of_students(words.students)
     if facts.canaries:
         table = [[c.name, c.planted, c.breached, share(c.rate), share(c.usual)] for c in facts.canaries]
         columns = ["judge", "planted rows", "gave in", "breach rate", "same error without a plant"]
@@ -123,9 +132,21 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
         ]
         columns = ["row", *facts.inputs[:2], "truth", "predicted", "merged"]
         parts += ["## Rows worth reading", words.examples, markdown_table(columns, table)]
+    if facts.files:
+        links = [[link.holds, link.href] for link in facts.files]
+        parts += ["## Files", markdown_table(["what", "where"], links)]
     if words.data:
         parts += ["## What came in", markdown_table(["", ""], [list(line) for line in words.data])]
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_of_students(said: StudentWords) -> list[str]:
+    parts = ["## What the students learned from", said.made_lede, markdown_table(*said.made)]
+    return [
+        *parts,
+        markdown_table(*said.sure),
+        *(markdown_cell(line, longest=400) for line in said.sure_lines),
+    ]
 
 
 def _markdown_of(evaluation: Evaluation, words: Words) -> list[str]:
@@ -154,8 +175,9 @@ def _plots(facts: RunFacts, words: Words) -> _Plots:
     evaluation = facts.evaluations.get(words.shown or "")
     ladder, outcomes = _ladder_plot(facts, words), _outcome_bars(facts)
     cascade = cascade_plots(facts.cascade)
+    judges = _judge_plots(facts, words.shown)
     if evaluation is None:
-        return _Plots(ladder=ladder, outcomes=outcomes, cascade=cascade)
+        return _Plots(ladder=ladder, outcomes=outcomes, cascade=cascade, judges=judges)
     return _Plots(
         ladder=ladder,
         outcomes=outcomes,
@@ -165,6 +187,7 @@ def _plots(facts: RunFacts, words: Words) -> _Plots:
         risk=_risk(evaluation),
         confusions={name: _confusion(other, name) for name, other in facts.evaluations.items() if name != words.shown},
         slices=_slice_plots(facts, evaluation),
+        judges=judges,
     )
 
 
@@ -206,6 +229,20 @@ def _confusion(evaluation: Evaluation, name: str) -> Markup:
     return heat_map(
         evaluation.confusion, evaluation.labels, title=f"Confusion of {name}", axes=("truth", f"{name} says")
     )
+
+
+def _judge_plots(facts: RunFacts, shown: str | None) -> list[Markup]:
+    students = facts.students.keys() - {shown}
+    drawn = [pair for pair in facts.confusions if pair.first not in students][:_MOST_JUDGE_PLOTS]
+    return [
+        heat_map(
+            pair.table,
+            facts.labels_of_task,
+            title=f"{pair.first} beside {pair.second}, on {plural(pair.rows, 'row')} that both labeled",
+            axes=(f"{pair.first} says", f"{pair.second} says"),
+        )
+        for pair in drawn
+    ]
 
 
 def _reliability(evaluation: Evaluation) -> Markup | None:

@@ -12,11 +12,13 @@ from distill.eval.evaluation import METRICS, Evaluation
 from distill.eval.function_words import COLUMNS, function_cells, functions_said
 from distill.eval.ladder import LadderRow
 from distill.eval.run_facts import RunFacts, TeacherFacts
+from distill.eval.student_words import StudentWords, students_said
 from distill.eval.trace_words import traces_said
 from distill.eval.wording import (
     TRUTH_WORDS,
     count,
     dollars,
+    flatten,
     interval,
     is_percent,
     metric_meaning,
@@ -24,6 +26,7 @@ from distill.eval.wording import (
     number,
     plural,
     quantity,
+    seconds,
     share,
 )
 from distill.labeling.vote import OUTCOMES
@@ -77,6 +80,7 @@ class Words:
     metrics: list[tuple[str, str]]
     metric_titles: dict[str, str]
     manifest: list[tuple[str, str]]
+    students: StudentWords | None
 
 
 def put_in_words(facts: RunFacts) -> Words:
@@ -122,6 +126,7 @@ def put_in_words(facts: RunFacts) -> Words:
         ],
         metric_titles={name: metric_title(name, positive=facts.positive, truth_source=truth) for name in METRICS},
         manifest=flatten(facts.manifest),
+        students=students_said(facts.students, facts.answered),
     )
 
 
@@ -131,20 +136,6 @@ def teacher_cost(teacher: TeacherFacts) -> str:
     if teacher.cost_usd is None:
         return "unknown" if teacher.answered else "–"
     return dollars(teacher.cost_usd) + (f" + {plural(missing, 'answer')} of unknown price" if missing else "")
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested mappings as ``a.b`` and text, for a list of names and values."""
-    lines: list[tuple[str, str]] = []
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            lines += flatten(value, f"{name}.")
-        elif isinstance(value, list | tuple):
-            lines.append((name, ", ".join(str(item) for item in value) or "–"))
-        else:
-            lines.append((name, "–" if value is None else str(value)))
-    return lines
 
 
 def _shown(facts: RunFacts) -> str | None:
@@ -190,9 +181,18 @@ def _lede(facts: RunFacts) -> str:
         said += f" ({100 * quality.level:g}% interval)."
     if facts.ladder.baseline is not None:
         said += f" Always giving the commonest answer would reach {number(facts.ladder.baseline, best.metric)}."
+    said += _cost_said(best)
     if best.truth_source == "teacher":
         said += " This is agreement with those who taught it and reads high; it ranks students and is no accuracy."
     return said
+
+
+def _cost_said(best: LadderRow) -> str:
+    took = f", in {seconds(best.train_s)} of training" if best.train_s is not None else ""
+    if best.trained_on == "human":
+        return f" It learned from labels by people{took}."
+    price = "of unknown cost" if best.cost_usd is None else f"that cost {dollars(best.cost_usd)}"
+    return f" It learned from labels {price}{took}." if best.trained_on else ""
 
 
 def _tiles(facts: RunFacts) -> list[Tile]:
@@ -246,6 +246,8 @@ def _alerts(facts: RunFacts, evaluation: Evaluation | None) -> list[str]:
         for name, packed in facts.asking.packing.items()
         if packed.place is not None and packed.place.p < PLACE_LEVEL
     ]
+    if facts.labels is not None and facts.labels.warning:
+        alerts.append(f"How votes were merged: {facts.labels.warning}.")
     best = facts.ladder.best
     if best and best.gain and best.gain.low is not None and best.gain.low <= 0:
         alerts.append(f"The gain over {best.gain_over} is not shown to be one: its interval includes zero.")
@@ -263,6 +265,7 @@ def _contents(facts: RunFacts) -> list[tuple[str, str]]:
         ("cascade", "Cascade", facts.cascade is not None),
         ("agreement", "Agreement", bool(facts.pairs or facts.labels)),
         ("trust", "Mistakes and trust", evaluation is not None),
+        ("made", "Training", bool(facts.students)),
         ("slices", "Slices", evaluation is not None and bool(evaluation.slices)),
         ("canaries", "Planted orders", bool(facts.canaries or facts.obeyed)),
         ("rows", "Rows", bool(facts.examples)),
@@ -317,6 +320,7 @@ def _agreement(facts: RunFacts) -> list[str]:
     if facts.labels is not None:
         labels = facts.labels
         said = f"{plural(labels.rows, 'row')} carry a merged label"
+        said += f", by {labels.method}" if labels.method else ""
         if labels.mean_votes is not None and labels.mean_n_eff is not None:
             said += f"; {labels.mean_votes:.1f} votes a row are worth {labels.mean_n_eff:.1f} independent ones"
         if labels.mean_confidence is not None:
@@ -336,7 +340,7 @@ def _calibration(evaluation: Evaluation | None, shown: str | None) -> str:
     ]
     worst = max(cells, default=(0.0, "", ""))
     said = (
-        f"Its commonest mistake is to call {worst[1]} {worst[2]} ({plural(worst[0], 'row')})."
+        f"Its commonest mistake is to call {worst[1]} rows {worst[2]} ({plural(worst[0], 'row')})."
         if worst[0]
         else "No mistakes."
     )

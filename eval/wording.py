@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from distill.eval.evaluation import LOWER_IS_BETTER
 from distill.eval.intervals import Estimate
@@ -130,3 +132,17 @@ def plural(amount: float, singular: str, many: str | None = None) -> str:
 def printable(text: object) -> str:
     """Text without control characters and without marks that reorder what is around them (bidi overrides)."""
     return _UNPRINTABLE.sub("\ufffd", str(text))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested mappings as ``a.b`` and text, for a list of names and values."""
+    lines: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            lines += flatten(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            lines.append((name, ", ".join(str(item) for item in value) or "–"))
+        else:
+            lines.append((name, "–" if value is None else str(value)))
+    return lines

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from distill.eval.config import EvalConfig, ReportConfig
@@ -51,10 +53,10 @@ def test_pages_render_without_a_complaint_and_load_nothing(page, pages, name, wi
     assert page.evaluate("document.title").startswith("quickstart")
     # nothing is wider than the screen: tables scroll within themselves
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate("[...document.querySelectorAll('svg')].every(s => s.getAttribute('aria-label'))") in (
-        True,
-        False,
-    )
+    # every plot has words for those who hear the page, and values on hover; the keys of a legend have neither
+    plots = "[...document.querySelectorAll('svg:not([aria-hidden])')]"
+    assert page.evaluate(f"{plots}.length") > 0
+    assert page.evaluate(f"{plots}.every(s => s.getAttribute('aria-label') && s.querySelector('title'))")
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(int(part) for part in light[4:-1].split(",")) < 200) == dark
     assert (
@@ -144,3 +146,33 @@ def test_ten_thousand_rows_stay_quick(page, quickstart_rows, quickstart_votes, q
     assert found.endswith("of 10000 rows") and not found.startswith("0 ")
     assert took < 5000
     assert page.complaints == []
+
+
+def test_text_reads_in_its_own_direction_and_without_the_script(page, quickstart_rows, quickstart_task, tmp_path):
+    """Korean runs to the right and Arabic to the left, in one table; where no script runs every row is shown."""
+    import polars as pl
+
+    queries = ["면 티셔츠", "قميص قطن", *(f"shirt {i}" for i in range(248))]
+    rows = quickstart_rows.head(250).with_columns(query=pl.Series(queries), split=pl.lit("test"))
+    report = RunReport(
+        name="scripts",
+        task=quickstart_task,
+        rows=rows,
+        ladder=build_ladder([], rows, task=quickstart_task),
+        labels=rows.select("row_id", label=pl.lit("exact"), confidence=pl.lit(0.5)),
+        config=ReportConfig(examples=250),
+    )
+    html = write_run_report(tmp_path / "report.html", report)[0]
+    visible = "[...document.querySelectorAll('#examples tbody tr')].filter(r => r.offsetParent !== null).length"
+    page.open(html)
+    direction = """(words => getComputedStyle([...document.querySelectorAll('.query')]
+      .find(each => each.textContent === words)).direction)"""
+    assert page.evaluate(f"{direction}('قميص قطن')") == "rtl"
+    assert page.evaluate(f"{direction}('면 티셔츠')") == "ltr"
+    assert page.evaluate(visible) == 200
+    page.call("Emulation.setScriptExecutionDisabled", value=True)
+    page.call("Page.navigate", url=html.as_uri())  # no promise is kept without scripts: open() would wait for ever
+    until = time.monotonic() + 15
+    while page.evaluate("document.readyState") != "complete" and time.monotonic() < until:
+        time.sleep(0.02)
+    assert page.evaluate(visible) == 250

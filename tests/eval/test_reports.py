@@ -11,14 +11,16 @@ import numpy as np
 import polars as pl
 import pytest
 
+from distill.eval import plots, run_report
 from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.evaluation import evaluate
 from distill.eval.ladder import Ladder, Rung, build_ladder
 from distill.eval.page import markdown_cell
 from distill.eval.review import review
 from distill.eval.review_report import write_review_report
-from distill.eval.run_facts import RunFacts, RunReport
+from distill.eval.run_facts import FileLink, RunFacts, RunReport, teacher_facts
 from distill.eval.run_report import write_run_report
+from distill.eval.student_facts import AbstentionFacts, CalibrationFacts, StudentFacts, TraceLearning
 from distill.eval.wording import printable
 from distill.labeling.guideline import Guideline
 from distill.labeling.task import Task
@@ -133,6 +135,31 @@ def run(make_rows, make_votes):
         manifest={"seed": 7, "packages": {"torch": "2.13.0"}},
         review_href="review.html",
         eval_config=CONFIG,
+        merging={"method": "dawid_skene", "warning": "dawid_skene takes voters for independent, and these are not"},
+        students={"dcn": made_plainly(), "encoder": made_with_all()},
+        files=[FileLink(href="votes.parquet", holds="every answer of every teacher")],
+    )
+
+
+def made_plainly():
+    calibration = CalibrationFacts(method="none", source="none", rows=0, groups=0, tried={})
+    return StudentFacts(learned={"human": 40}, loss="soft_ce", train_s=9.0, calibration=calibration)
+
+
+def made_with_all():
+    return StudentFacts(
+        learned={"labels": 200},
+        loss="gce (q 0.7)",
+        settings={"epochs": 3},
+        train_s=130.0,
+        resumed_at=12,
+        pruned=7,
+        calibration=CalibrationFacts(
+            method="isotonic", source="audit gold", rows=90, groups=30, tried={"none": 0.12, "isotonic": 0.034}
+        ),
+        abstention=AbstentionFacts(risk=0.1, confidence=0.95, threshold=0.8, rows=90, groups=30),
+        traces=TraceLearning(learned=180, left_out={"too_short": 4}, clauses=3, citations=190, f1=0.75),
+        card_href="students/encoder/README.md",
     )
 
 
@@ -171,7 +198,7 @@ def test_the_page_is_whole_and_trusts_nothing(run, tmp_path):
         assert f"{tag}-src 'sha256-{digest}'" in policy
     assert not [a for a in page.attributes if a[1] == "style" or a[1].startswith("on")]
     loads = [a for a in page.attributes if a[1] in ("src", "href") and not a[2].startswith(("#", "data:,"))]
-    assert loads == [("a", "href", "review.html")] * 2
+    assert {a[2] for a in loads} == {"review.html", "students/encoder/README.md", "votes.parquet"}
     assert all(a[2] in ("col", "row") for a in page.attributes if a[0] == "th" and a[1] == "scope")
     assert page.tags.count("th") == sum(a[:2] == ("th", "scope") for a in page.attributes)
     assert page.tags.count("caption") == page.tags.count("table")
@@ -189,9 +216,8 @@ def test_what_strangers_write_stays_text(hostile, tmp_path):
             assert page.tags.count("script") == 1 and page.tags.count("style") == 1
             assert not {"img", "iframe", "object", "b onload"} & set(page.tags)
             assert not [a for a in page.attributes if a[1].startswith("on") or a[1] == "style"]
-            assert not [
-                a for a in page.attributes if a[1] in ("href", "src") and not a[2].startswith(("#", "data:,", "r"))
-            ]
+            links = {a[2] for a in page.attributes if a[1] in ("href", "src") and not a[2].startswith(("#", "data:,"))}
+            assert links <= {"review.html", "report.html", "students/encoder/README.md", "votes.parquet"}
             assert "49" not in re.findall(r"\{\{ 7 \* 7 \}\}|49 \{%", text)
             assert "{{ 7 * 7 }}" in text
             assert "\u202e" not in text and "\x00" not in text and "\x1b" not in text
@@ -358,3 +384,79 @@ def test_the_runs_own_canaries_and_how_the_asking_went(run, tmp_path):
     html = write_run_report(tmp_path / "s.html", replace(report, rows=report.rows.drop("planted")))[0].read_text()
     check(html)
     assert html.count('id="canaries"') == 1 and 'href="#canaries"' in html
+
+
+def test_how_students_were_made_is_told_alike_everywhere(run, tmp_path):
+    abstained = [i % 4 == 0 for i in range(24)]
+    encoder = run.predictions["encoder"].with_columns(abstained=pl.Series(abstained))
+    run = replace(run, predictions={**run.predictions, "encoder": encoder})
+    html, markdown, facts = (path.read_text() for path in write_run_report(tmp_path / "report.html", run))
+    for text in ("7 training rows", "12.0%", "3.4%", "interrupted", "went on from a checkpoint"):
+        assert text in html and text in markdown
+    found = RunFacts.model_validate_json(facts)
+    assert found.students == dict(run.students)
+    # Of 24 rows every fourth is left unanswered: 18 of 24. The wrong among them, counted by hand.
+    gold = dict(run.rows.select("row_id", "gold").iter_rows())
+    wrong = [
+        gold[row] != label
+        for (row, label), left in zip(encoder.select("row_id", "label").iter_rows(), abstained, strict=True)
+        if not left
+    ]
+    assert found.answered.keys() == {"encoder"}
+    assert found.answered["encoder"].share.value == 18 / 24
+    assert found.answered["encoder"].wrong.value == pytest.approx(sum(wrong) / 18)
+    assert 'href="students/encoder/README.md"' in html and 'href="votes.parquet"' in html
+    # The warning of the merging is said at the top, where it cannot be missed.
+    assert html.index("takes voters for independent") < html.index('id="ladder"')
+
+
+def test_judges_are_laid_beside_each_other_without_a_truth(run, tmp_path):
+    facts = RunFacts.model_validate_json(write_run_report(tmp_path / "report.html", run)[2].read_text())
+    pairs = {(pair.first, pair.second): pair for pair in facts.confusions}
+    assert pairs.keys() == {("careful", "quick"), *((s, t) for s in ("dcn", "encoder") for t in ("careful", "quick"))}
+    gold = run.rows["gold"].to_list()
+    # "careful" says the truth; "quick" says substitute on every fifth row, and exact on row 3.
+    quick = ["substitute" if i % 5 == 0 else "exact" if i == 3 else gold[i] for i in range(24)]
+    table = pairs["careful", "quick"].table
+    assert table == [[sum(pair == (a, b) for pair in zip(gold, quick, strict=True)) for b in LABELS] for a in LABELS]
+    assert pairs["careful", "quick"].same == sum(a == b for a, b in zip(gold, quick, strict=True))
+
+
+def test_a_run_without_students_tells_nothing_of_them(run, tmp_path):
+    run = replace(run, students={}, predictions={}, files=(), merging={})
+    html, markdown, _ = (path.read_text() for path in write_run_report(tmp_path / "report.html", run))
+    check(html)
+    assert "What the students learned from" not in html + markdown
+
+
+def test_a_run_served_from_the_ledger_paid_nothing(run):
+    served = run.votes.with_columns(from_ledger=pl.lit(True))
+    careful = next(found for found in teacher_facts(served) if found.name == "careful")
+    # 24 answers at $0.002 when they were bought; the abstention has no price.
+    assert (careful.cost_usd, careful.paid_usd) == (pytest.approx(0.048), 0)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_stands_out_from_what_is_behind_it(dark):
+    """WCAG 2.2 asks 4.5 to 1 of text (1.4.3, level AA)."""
+    style = (Path(run_report.__file__).parent / "templates" / "style.css").read_text()
+    colours = [
+        dict(re.findall(r"--([\w-]+): #(\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", style, re.S)
+    ]
+    found = {
+        name: np.array([int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)]) for name, code in colours[dark].items()
+    }
+
+    def light(colour):
+        return np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+    def contrast(one, other):
+        low, high = sorted((light(one), light(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    pairs = [(text, back) for text in ("ink", "muted", "accent", "warn") for back in ("paper", "card")]
+    pairs += [("accent-ink", "accent"), ("accent", "accent-soft"), ("warn", "warn-soft"), ("ink", "soft")]
+    assert {pair: ratio for pair in pairs if (ratio := contrast(found[pair[0]], found[pair[1]])) < 4.5} == {}
+    for shade in ("accent", "warn"):  # numbers on the deepest cell of a confusion matrix
+        deepest = plots.DEEPEST_SHADE * found[shade] + (1 - plots.DEEPEST_SHADE) * found["card"]
+        assert contrast(found["ink"], deepest) >= 4.5
