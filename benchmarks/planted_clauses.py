@@ -165,7 +165,9 @@ def reviewed(votes: Votes) -> Review:
         for judge, said in by_judge.items()
     )
     pairs = pl.read_parquet(QUICKSTART / "pairs.parquet")
-    rows = pairs.select("row_id", "query", "title", group="query_id", gold="label").filter(pl.col("row_id").is_in(list(votes)))
+    rows = pairs.select("row_id", "query", "title", group="query_id", gold="label").filter(
+        pl.col("row_id").is_in(list(votes))
+    )
     return review(table, rows, task=TASK, config=EvalConfig(bootstrap=100))
 
 
