@@ -27,6 +27,7 @@ from distill.eval.clauses import (
 from distill.eval.clusters import Theme, find_themes
 from distill.eval.config import EvalConfig
 from distill.eval.diagnosis import cause_counts, diagnose
+from distill.eval.guideline_history import GuidelineHistory
 from distill.eval.intervals import Estimate, ratio_estimates, undefined
 from distill.eval.scored import collapse_votes, label_indices
 from distill.eval.slice_agreement import SliceAgreement, slice_agreement
@@ -124,6 +125,7 @@ class Review(_Frozen):
     unexplained: int = Field(description="citable conflicts that no cause took")
     themes: list[Theme] = Field([], description="contested rows that are alike, see distill.eval.clusters")
     slices: list[SliceAgreement] = Field([], description="agreement by value of the columns of eval.slices")
+    history: GuidelineHistory | None = Field(None, description="earlier versions of the guideline, where given")
     never_cited: list[str]
     uncovered: Estimate = Field(description="share of rows for which a judge who cites clauses elsewhere cites none")
     uncovered_row_ids: list[str]

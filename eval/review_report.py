@@ -14,12 +14,13 @@ from distill.eval.advice import Advice
 from distill.eval.clusters import Theme
 from distill.eval.config import ReportConfig
 from distill.eval.edit_trial import Tried
+from distill.eval.guideline_history import GuidelineHistory
 from distill.eval.intervals import Estimate
 from distill.eval.page import markdown_cell, markdown_table, render_page, write_whole
 from distill.eval.plots import Whisker, dot_whisker
 from distill.eval.review import Boundary, Review, TellingRow
 from distill.eval.run_words import Tile
-from distill.eval.wording import count, interval, plural, share
+from distill.eval.wording import count, dollars, interval, plural, share
 
 _WIDE_PX, _NARROW_PX = 920, 340
 LIKELY_WORDS: Mapping[str, str] = MappingProxyType(
@@ -103,6 +104,7 @@ def write_review_report(
         said=words,
         steps=_steps(review),
         themes=_themes(review),
+        history_said=history_words(review.history) if review.history else "",
         rows=review.telling[: config.examples],
         plots={"causes": _cause_plot(review), "borders": _border_plot(review)},
         reliability=_reliability(review),
@@ -149,6 +151,18 @@ def review_markdown(review: Review, *, name: str) -> str:
         ]
         columns = ["clause", "citations", "disagreements", "rate", "excess share", "both sides cite it"]
         parts += ["## Clauses", markdown_table(columns, lines)]
+    if review.history:
+        parts += ["## Guideline history", history_words(review.history)]
+        parts += [
+            markdown_table(
+                ["from", "to", "clause", "change", "before", "after"],
+                [
+                    [step.old, step.new, change.id, change.kind, change.before, change.after]
+                    for step in review.history.steps
+                    for change in step.changes
+                ],
+            )
+        ]
     lines = [[f"{b.left} or {b.right}", b.conflicts, share(b.share)] for b in review.boundaries]
     parts += ["## Borders between labels", markdown_table(["border", "disagreements", "share"], lines)]
     lines = [[name.replace("_", " "), number, LIKELY_WORDS[name]] for name, number in review.likely.items()]
@@ -170,6 +184,27 @@ def _reliability(review: Review) -> list[tuple[str, Estimate]]:
         ("Fleiss’ kappa" + (" (weighted)" if found.ordered else ""), found.kappa),
         ("Gwet’s AC2" if found.ordered else "Gwet’s AC1", found.ac),
     ]
+
+
+def history_words(history: GuidelineHistory) -> str:
+    """What earlier versions mean for the votes, in words."""
+    said = f"Of {plural(history.votes, 'label')} by judges who read a guideline, {count(history.current)} are of the "
+    said += f"version in force and {count(history.stale)} of an earlier one"
+    said += f"; {count(history.unknown)} are of a version that was not given." if history.unknown else "."
+    if history.stale:
+        said += (
+            f" {plural(history.touched, 'stale label')} on {plural(history.touched_rows, 'row')} cite a clause that "
+            "changed since or is gone: these rest on words that no longer hold."
+        )
+        if history.stale_usd is None or history.touched_usd is None:
+            said += " What they cost is not known."
+        else:
+            said += f" They cost {dollars(history.touched_usd)}, all stale ones {dollars(history.stale_usd)}."
+        said += (
+            " Judges read the whole text, so a run asks every stale one again; “distill plan” says what that will cost "
+            "and what the ledger holds."
+        )
+    return said + (f" Beware: {history.note}." if history.note else "")
 
 
 def cause_name(clauses: tuple[str, ...]) -> str:
