@@ -86,17 +86,18 @@ def write_proposals(path: Path, run: Run, edits: list[ClauseEdit], *, teacher: s
 
 
 async def _ask(teacher: Teacher, prompts: list[Prompt], ledger: Ledger) -> list[str]:
-    requests = [teacher.compile(prompt, sample=0) for prompt in prompts]
+    compiled = [teacher.compile(prompt, sample=0) for prompt in prompts]
+    requests = [request for request in compiled if request is not None]
+    assert len(requests) == len(prompts), "a model asks about any prompt"
     held = ledger.get_many([request.key for request in requests])
     texts = []
     await teacher.open()
     try:
         for request in requests:
-            reply = held.get(request.key)
-            if reply is None:
-                reply = await teacher.ask(request)
+            if (reply := held.get(request.key)) is None:
+                answer = await teacher.ask(request)
                 source = Source(request.endpoint, request.model, teacher.name)
-                reply = await asyncio.wrap_future(ledger.put(request.key, reply, source=source))
+                reply = await asyncio.wrap_future(ledger.put(request.key, answer, source=source))
             texts.append(teacher.read(reply).text)
     finally:
         await teacher.close()
