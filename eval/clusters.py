@@ -194,8 +194,12 @@ def _telling_words(words: Floats, vocabulary: list[str], at: Ints) -> tuple[str,
 
 
 def _most_telling(own: list[TellingRow], vectors: Floats) -> list[TellingRow]:
-    """Rows near the middle of the theme with reasons to read, the nearest first."""
-    middle = vectors.mean(axis=0)
-    near = vectors @ middle
+    """Rows near the middle of the theme that have reasons to read, of different groups where there are such."""
+    near = (vectors @ vectors.mean(axis=0)).round(9)
     order = sorted(range(len(own)), key=lambda k: (not any(voice.trace for voice in own[k].said), -near[k], k))
-    return [own[k] for k in order[:_TELLING]]
+    seen: set[str] = set()
+    first, again = [], []
+    for row in (own[k] for k in order):
+        (again if row.group in seen else first).append(row)
+        seen.add(row.group)
+    return [*first, *again][:_TELLING]

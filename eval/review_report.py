@@ -152,7 +152,7 @@ def review_markdown(review: Review, *, name: str) -> str:
         columns = ["clause", "citations", "disagreements", "rate", "excess share", "both sides cite it"]
         parts += ["## Clauses", markdown_table(columns, lines)]
     if review.history:
-        parts += ["## Guideline history", history_words(review.history)]
+        parts += ["## Guideline history", markdown_cell(history_words(review.history), longest=900)]
         parts += [
             markdown_table(
                 ["from", "to", "clause", "change", "before", "after"],

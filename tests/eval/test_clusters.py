@@ -46,6 +46,7 @@ def test_two_themes_are_told_apart_named_and_sized(two_themes):
     assert first.share.value == pytest.approx(30 / 45)  # 30 of 45 pairs apart
     assert first.share.low < 30 / 45 < first.share.high
     assert set(first.telling) <= set(first.row_ids)
+    assert rows.filter(rows["row_id"].is_in(list(first.telling)))["group"].n_unique() == len(first.telling) == 3
     assert sum(theme.conflicts for theme in found.themes) == found.conflicts
 
 
