@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
 from distill.eval.clusters import MOST_THEMES, find_themes
 from distill.eval.config import EvalConfig
+from distill.eval.guideline_history import guideline_history
 from distill.eval.review import review
+from distill.eval.review_report import write_review_report
 from distill.labeling.guideline import Guideline
 from distill.labeling.task import Task
 
@@ -93,3 +96,16 @@ def test_agreement_by_slice(make_rows, make_votes):
         ("en", 1, 0, 1.0),
         ("(none)", 1, 0, 1.0),
     ]
+
+
+def test_what_strangers_write_stays_text_in_themes_and_history(two_themes, tmp_path):
+    votes, rows, task = two_themes
+    attack = "<script>alert(1)</script> | cotton"
+    votes, rows = votes.with_columns(trace=pl.lit(attack)), rows.with_columns(title=pl.lit(attack))
+    old = Guideline.parse(f"version: 0\n\n- **E1 Kind.** {attack}\n")
+    found = review(votes, rows, task=task, config=CONFIG)
+    found = found.model_copy(update={"history": guideline_history(votes, [old, task.guideline])})
+    assert found.themes
+    html, markdown, _ = (path.read_text("utf-8") for path in write_review_report(tmp_path / "r.html", found, name="n"))
+    assert "alert(1)" in html and "<script>alert" not in html and "<script>alert" not in markdown
+    assert "## Themes" in markdown and "## Guideline history" in markdown
