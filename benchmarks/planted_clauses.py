@@ -70,8 +70,8 @@ SAYS = {"exact": ("E3",), "substitute": ("S1", "S2"), "complement": ("C1",), "ir
 FOUND = (
     "One plant showed a fault of the review, and is counted as it stands since that was mended: of A1's six conflicts "
     "at p = 0.5 all were put to “E3 against S1”, two clauses that say labels and so meet wherever the labels differ. "
-    "Such pairs now come after the clauses that decide. Before, the settled base at p = 0.5 stood at 19 of 20; among the "
-    "recorded votes A1 at p = 0.5 moved from place 7 to 4, and E9 at p = 0.1 from 2 to 3. Nothing else was set by "
+    "Such pairs now come after the clauses that decide. Before, the settled base at p = 0.5 stood at 19 of 20; among "
+    "the recorded votes A1 at p = 0.5 moved from place 7 to 4, and E9 at p = 0.1 from 2 to 3. Nothing else was set by "
     "looking at plants."
 )
 

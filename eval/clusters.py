@@ -198,7 +198,8 @@ def _most_telling(own: list[TellingRow], vectors: Floats) -> list[TellingRow]:
     near = (vectors @ vectors.mean(axis=0)).round(9)
     order = sorted(range(len(own)), key=lambda k: (not any(voice.trace for voice in own[k].said), -near[k], k))
     seen: set[str] = set()
-    first, again = [], []
+    first: list[TellingRow] = []
+    again: list[TellingRow] = []
     for row in (own[k] for k in order):
         (again if row.group in seen else first).append(row)
         seen.add(row.group)

@@ -193,8 +193,8 @@ def history_words(history: GuidelineHistory) -> str:
     said += f"; {count(history.unknown)} are of a version that was not given." if history.unknown else "."
     if history.stale:
         said += (
-            f" {plural(history.touched, 'stale label')} on {plural(history.touched_rows, 'row')} cite a clause that "
-            "changed since or is gone: these rest on words that no longer hold."
+            f" There are {plural(history.touched, 'stale label')} on {plural(history.touched_rows, 'row')} citing a "
+            "clause that changed since or is gone: words that no longer hold."
         )
         if history.stale_usd is None or history.touched_usd is None:
             said += " What they cost is not known."
