@@ -193,13 +193,13 @@ def history_words(history: GuidelineHistory) -> str:
     said += f"; {count(history.unknown)} are of a version that was not given." if history.unknown else "."
     if history.stale:
         said += (
-            f" There are {plural(history.touched, 'stale label')} on {plural(history.touched_rows, 'row')} citing a "
-            "clause that changed since or is gone: words that no longer hold."
+            " Citing a clause that changed since or is gone, words that no longer hold: "
+            f"{plural(history.touched, 'stale label')} on {plural(history.touched_rows, 'row')}."
         )
         if history.stale_usd is None or history.touched_usd is None:
             said += " What they cost is not known."
         else:
-            said += f" They cost {dollars(history.touched_usd)}, all stale ones {dollars(history.stale_usd)}."
+            said += f" These cost {dollars(history.touched_usd)}, all stale ones {dollars(history.stale_usd)}."
         said += (
             " Judges read the whole text, so a run asks every stale one again; “distill plan” says what that will cost "
             "and what the ledger holds."
