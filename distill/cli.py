@@ -179,7 +179,7 @@ _stage_command("report", "Write the run report and the guideline review.")
     "--labels 'exact > substitute > irrelevant'. Or: distill review ratings.csv --column judge=rater_1 "
     "--column judge=rater_2 --column group=query"
 )
-def review(
+def review(  # noqa: PLR0913 (a command has this many options)
     source: Annotated[
         Path, typer.Argument(metavar="RUN|FILE", help="a run folder, or annotations as csv, tsv, jsonl or parquet")
     ],
@@ -193,6 +193,13 @@ def review(
     ] = None,
     edits: Annotated[
         Path | None, typer.Option(metavar="FILE", help="of a RUN: edits to try, a YAML list of clause, text, why")
+    ] = None,
+    propose: Annotated[
+        str | None, typer.Option(metavar="TEACHER", help="of a RUN: have this teacher propose edits, for you to read")
+    ] = None,
+    history: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="an earlier text of the guideline: what changed since; oldest first"),
     ] = None,
     columns: Annotated[
         list[str] | None,
@@ -208,7 +215,9 @@ def review(
     if source.is_dir():
         from distill.runs import Run
 
-        written = Run(source).write_review(out, decisions=decisions or (), edits=edits)
+        written = Run(source).write_review(
+            out, decisions=decisions or (), edits=edits, propose=propose, history=history or ()
+        )
     else:
         from distill.annotations import AnnotationColumns, read_annotations
         from distill.review_files import review_annotations
@@ -218,7 +227,9 @@ def review(
         )
         for note in table.notes:
             print(f"{source}: {note}", file=sys.stderr)
-        written = review_annotations(table, out or Path(f"{source.stem}_review.html"), decisions=decisions or ())
+        written = review_annotations(
+            table, out or Path(f"{source.stem}_review.html"), decisions=decisions or (), history=history or ()
+        )
     for path in written:
         print(path)
 

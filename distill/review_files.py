@@ -21,9 +21,12 @@ from distill.eval.annotation_files import spreadsheet_safe
 from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.diagnosis import diagnose
 from distill.eval.edit_trial import Tried, write_trials
+from distill.eval.guideline_history import GuidelineHistory, guideline_history
 from distill.eval.page import write_whole
 from distill.eval.review import review
 from distill.eval.review_report import write_review_report
+from distill.labeling.errors import UsageError
+from distill.labeling.guideline import Guideline
 from distill.labeling.task import Task
 
 
@@ -39,6 +42,7 @@ class ReviewSettings:
         eval: Resamples and level of the intervals.
         report: How many rows are shown, and how long a cell may be.
         seed: Of the resamples.
+        earlier: Files of earlier texts of the guideline, oldest first.
     """
 
     labels: pl.DataFrame | None = None
@@ -48,6 +52,7 @@ class ReviewSettings:
     eval: EvalConfig = field(default_factory=EvalConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     seed: int = 0
+    earlier: tuple[Path, ...] = ()
 
 
 def write_review_files(
@@ -74,11 +79,14 @@ def write_review_files(
         settings: The rest.
 
     Raises:
-        DataError: No row was labeled by two judges.
+        DataError: No row was labeled by two judges, or a guideline cannot be read.
+        UsageError: Earlier guidelines are given, and there is none in force.
     """
     decided = read_decisions(settings.decisions, task=task) if settings.decisions else None
     rows = rows if decided is None else with_decisions(rows, decided)
     found = review(votes, rows, task=task, labels=settings.labels, config=settings.eval, seed=settings.seed)
+    if settings.earlier:
+        found = found.model_copy(update={"history": _history(votes, task, settings.earlier)})
     decide = path.with_name(f"{path.stem}_decide.html")
     written = write_review_report(
         path,
@@ -105,16 +113,27 @@ def write_review_files(
     return written
 
 
-def review_annotations(table: Annotations, out: Path, *, decisions: Sequence[Path] = ()) -> list[Path]:
+def _history(votes: pl.DataFrame, task: Task, earlier: Sequence[Path]) -> GuidelineHistory:
+    if task.guideline is None:
+        raise UsageError(
+            "--history: there is no guideline in force to compare with; give task.guideline or --guideline"
+        )
+    return guideline_history(votes, [*map(Guideline.load, earlier), task.guideline])
+
+
+def review_annotations(
+    table: Annotations, out: Path, *, decisions: Sequence[Path] = (), history: Sequence[Path] = ()
+) -> list[Path]:
     """Reviews a table of annotations, as people keep them.
 
     Args:
         table: From :func:`distill.annotations.read_annotations`.
         out: The HTML file; the others stand beside it.
         decisions: Files that people saved on the page.
+        history: Files of earlier texts of the guideline, oldest first.
 
     Raises:
         DataError: No row was labeled by two judges, or a file holds no decisions.
     """
-    settings = ReviewSettings(decisions=tuple(decisions))
+    settings = ReviewSettings(decisions=tuple(decisions), earlier=tuple(history))
     return write_review_files(out, table.votes, table.rows, name=table.name, task=table.task, settings=settings)

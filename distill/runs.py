@@ -158,7 +158,13 @@ class Run:
         )
 
     def write_review(
-        self, out: Path | None = None, *, decisions: Sequence[Path] = (), edits: Path | None = None
+        self,
+        out: Path | None = None,
+        *,
+        decisions: Sequence[Path] = (),
+        edits: Path | None = None,
+        propose: str | None = None,
+        history: Sequence[Path] = (),
     ) -> list[Path]:
         """Writes the guideline review: HTML, Markdown and JSON, the page to decide on, the table of contested rows.
 
@@ -166,6 +172,8 @@ class Run:
             out: The HTML file; ``review.html`` in the run folder where none is given. The others stand beside it.
             decisions: Files that people saved on the page; what they decided counts as gold.
             edits: Edits of clauses to try first: the run's teachers are asked again, see :mod:`distill.try_edits`.
+            propose: Name of the run's teacher that is to propose edits, for a person to read.
+            history: Earlier texts of the guideline, oldest first: what changed since, and what that made stale.
 
         Raises:
             DataError: No row was labeled by two judges, or a file holds no decisions.
@@ -179,8 +187,22 @@ class Run:
             from distill.try_edits import read_edits, try_edits
 
             tried = try_edits(self, read_edits(edits))
-        settings = ReviewSettings(labels, None, tuple(decisions), tried, recipe.eval, recipe.report, recipe.seed)
-        return write_review_files(path, self.votes, self.rows, name=recipe.name, task=task, settings=settings)
+        settings = ReviewSettings(
+            labels=labels,
+            decisions=tuple(decisions),
+            tried=tried,
+            earlier=tuple(history),
+            eval=recipe.eval,
+            report=recipe.report,
+            seed=recipe.seed,
+        )
+        written = write_review_files(path, self.votes, self.rows, name=recipe.name, task=task, settings=settings)
+        if propose is not None:
+            from distill.propose_edits import propose_edits, write_proposals
+
+            proposed = path.with_name(f"{path.stem}_proposed.yaml")
+            written.append(write_proposals(proposed, self, propose_edits(self, propose), teacher=propose))
+        return written
 
     def to_dict(self) -> dict[str, Any]:
         """What a program wants to know of the run."""

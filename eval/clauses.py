@@ -233,6 +233,8 @@ def find_causes(units: Units, accounts: list[ClauseAccount]) -> list[Cause]:
     Candidates are the clauses that decide between labels, and pairs of one-sided clauses that collide (the border
     between two labels). Each step takes the candidate with the largest excess over the units not yet explained, gives
     it its conflicts, and goes on with the others, until nothing explains at least three conflicts and 2% of them.
+    Pairs come after all clauses: clauses that say two different labels meet head-on only where the labels differ, so
+    that a pair restates its border and would take the conflicts of any clause that is unclear there.
     """
     conflict, open_units = units.conflict & units.citing, units.citing.copy()
     fewest = max(_FEWEST_CONFLICTS, 0.02 * conflict.sum())
@@ -240,7 +242,7 @@ def find_causes(units: Units, accounts: list[ClauseAccount]) -> list[Cause]:
     taken: list[tuple[tuple[str, ...], Flags]] = []
     while candidates and len(taken) < _MOST_CAUSES:
         worth = {key: _gain(covers, conflict, open_units) for key, covers in candidates.items()}
-        best = max(worth, key=lambda key: (worth[key], key))
+        best = max(worth, key=lambda key: (_decides(key) and worth[key] >= fewest, worth[key], key))
         if worth[best] < fewest:
             break
         covers = candidates.pop(best) & open_units
@@ -269,6 +271,10 @@ def _candidates(units: Units, accounts: list[ClauseAccount]) -> dict[tuple[str, 
                 key = tuple(sorted((one.id, other.id), key=place.__getitem__))
                 found[key] = units.collide(place[one.id], place[other.id])
     return found
+
+
+def _decides(key: tuple[str, ...]) -> bool:
+    return len(key) == 1
 
 
 def _gain(covers: Flags, conflict: Flags, open_units: Flags) -> float:

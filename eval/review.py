@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distill.eval.advice import Advice, advise
 from distill.eval.agreement import PairAgreement, judge_agreement
+from distill.eval.attributed_clauses import attribute_clauses
 from distill.eval.chance_corrected import Reliability, panel_reliability
 from distill.eval.clauses import (
     Cause,
@@ -23,10 +24,13 @@ from distill.eval.clauses import (
     find_collisions,
     pair_units,
 )
+from distill.eval.clusters import Theme, find_themes
 from distill.eval.config import EvalConfig
 from distill.eval.diagnosis import cause_counts, diagnose
+from distill.eval.guideline_history import GuidelineHistory
 from distill.eval.intervals import Estimate, ratio_estimates, undefined
 from distill.eval.scored import collapse_votes, label_indices
+from distill.eval.slice_agreement import SliceAgreement, slice_agreement
 from distill.labeling.errors import DataError
 from distill.labeling.guideline import Guideline
 from distill.labeling.task import Task
@@ -46,6 +50,7 @@ class Judge(_Frozen):
     family: str
     rows: int = Field(description="rows labeled")
     citing: float = Field(description="share of them with at least one clause cited")
+    attributed: float = Field(0.0, description="share of them whose clauses were read off the reason, as a guess")
     tracing: float = Field(description="share of them with a reason in words")
     agreement: Estimate = Field(description="share of its comparisons with other judges that agree")
 
@@ -76,6 +81,7 @@ class Said(_Frozen):
     label: str
     confidence: float | None
     clauses: list[str]
+    attributed: bool = Field(False, description="whether the clauses were read off the trace rather than cited")
     trace: str | None
 
 
@@ -117,6 +123,9 @@ class Review(_Frozen):
     collisions: list[Collision]
     causes: list[Cause]
     unexplained: int = Field(description="citable conflicts that no cause took")
+    themes: list[Theme] = Field([], description="contested rows that are alike, see distill.eval.clusters")
+    slices: list[SliceAgreement] = Field([], description="agreement by value of the columns of eval.slices")
+    history: GuidelineHistory | None = Field(None, description="earlier versions of the guideline, where given")
     never_cited: list[str]
     uncovered: Estimate = Field(description="share of rows for which a judge who cites clauses elsewhere cites none")
     uncovered_row_ids: list[str]
@@ -149,7 +158,7 @@ def review(
         DataError: No row was labeled by two judges, or a label is outside the set.
     """
     config, guideline = config or EvalConfig(), guideline or task.guideline
-    said = _said(votes, rows)
+    said = _said(votes, rows, guideline)
     clauses = guideline.clauses if guideline else ()
     units = pair_units(said, ids=tuple(clause.id for clause in clauses), labels=task.labels, config=config, seed=seed)
     if units.frame.is_empty():
@@ -164,6 +173,7 @@ def review(
     diagnosed = diagnose(votes, rows, task=task)
     apart = units.frame.filter(pl.Series(units.conflict))["row_id"].n_unique()
     one = np.ones((len(units.conflict), 1))
+    telling = _telling(_Sides(said, units, causes, diagnosed), rows, task=task, labels=labels)
     found = Review(
         guideline_version=guideline.version if guideline else None,
         labels=task.labels,
@@ -187,16 +197,18 @@ def review(
         collisions=find_collisions(units),
         causes=causes,
         unexplained=int((units.conflict & units.citing).sum()) - sum(cause.conflicts for cause in causes),
+        themes=find_themes(telling, causes, labels=task.labels, config=config, seed=seed),
+        slices=slice_agreement(units, rows, config=config),
         never_cited=[account.id for account in accounts if not account.citations],
         uncovered=uncovered,
         uncovered_row_ids=uncovered_ids,
-        telling=_telling(_Sides(said, units, causes, diagnosed), rows, task=task, labels=labels),
+        telling=telling,
         advice=[],
     )
     return found.model_copy(update={"advice": advise(found)})
 
 
-def _said(votes: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+def _said(votes: pl.DataFrame, rows: pl.DataFrame, guideline: Guideline | None) -> pl.DataFrame:
     said = collapse_votes(votes)
     for column, kind in (("clauses", pl.List(pl.String)), ("trace", pl.String), ("probs", pl.List(pl.Float64))):
         if column not in said.columns:
@@ -205,7 +217,10 @@ def _said(votes: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
         said = said.with_columns(pl.col("teacher").alias("family"))
     gold = [column for column in ("group", "gold") if column in rows.columns]
     joined = said.drop("group", "gold", strict=False).join(rows.select("row_id", *gold), on="row_id", how="inner")
-    return joined if "gold" in gold else joined.with_columns(pl.lit(None, dtype=pl.String).alias("gold"))
+    joined = joined if "gold" in gold else joined.with_columns(pl.lit(None, dtype=pl.String).alias("gold"))
+    if guideline is None:
+        return joined.with_columns(attributed=pl.lit(False))
+    return attribute_clauses(joined, rows, guideline=guideline)
 
 
 def _judges(said: pl.DataFrame, units: Units) -> list[Judge]:
@@ -218,7 +233,7 @@ def _judges(said: pl.DataFrame, units: Units) -> list[Judge]:
         estimate = ratio_estimates(
             (agree * takes_part)[:, None], takes_part[:, None], units.resamples, level=units.level
         )[0]
-        cites = (own["clauses"].list.len().fill_null(0) > 0).mean()
+        cites = ((own["clauses"].list.len().fill_null(0) > 0) & ~own["attributed"]).mean()
         traces = own["trace"].fill_null("").ne("").mean()
         found.append(
             Judge(
@@ -227,6 +242,7 @@ def _judges(said: pl.DataFrame, units: Units) -> list[Judge]:
                 rows=len(own),
                 agreement=estimate,
                 citing=_real(cites),
+                attributed=_real(own["attributed"].mean()),
                 tracing=_real(traces),
             )
         )
@@ -264,7 +280,7 @@ def _boundaries(units: Units) -> list[Boundary]:
 def _uncovered(said: pl.DataFrame, config: EvalConfig, seed: int) -> tuple[list[str], Estimate]:
     from distill.eval.intervals import Resamples
 
-    cites = pl.col("clauses").list.len().fill_null(0) > 0
+    cites = (pl.col("clauses").list.len().fill_null(0) > 0) & ~pl.col("attributed")
     citers = said.filter(cites.any().over("teacher"))
     if citers.is_empty():
         return [], undefined("no judge cites clauses", level=config.level)
@@ -297,6 +313,7 @@ def _telling(sides: _Sides, rows: pl.DataFrame, *, task: Task, labels: pl.DataFr
                 label=vote["label"],
                 confidence=confidence,
                 clauses=vote["clauses"] or [],
+                attributed=vote["attributed"],
                 trace=vote["trace"],
             )
         )

@@ -11,14 +11,16 @@ from types import MappingProxyType
 from markupsafe import Markup
 
 from distill.eval.advice import Advice
+from distill.eval.clusters import Theme
 from distill.eval.config import ReportConfig
 from distill.eval.edit_trial import Tried
+from distill.eval.guideline_history import GuidelineHistory
 from distill.eval.intervals import Estimate
 from distill.eval.page import markdown_cell, markdown_table, render_page, write_whole
 from distill.eval.plots import Whisker, dot_whisker
 from distill.eval.review import Boundary, Review, TellingRow
 from distill.eval.run_words import Tile
-from distill.eval.wording import count, interval, plural, share
+from distill.eval.wording import count, dollars, interval, plural, share
 
 _WIDE_PX, _NARROW_PX = 920, 340
 LIKELY_WORDS: Mapping[str, str] = MappingProxyType(
@@ -44,6 +46,14 @@ class _Step:
 
 
 @dataclass(frozen=True)
+class _Theme:
+    """A theme with the rows to read."""
+
+    theme: Theme
+    rows: list[TellingRow]
+
+
+@dataclass(frozen=True)
 class _Words:
     """Sentences and small tables of the page."""
 
@@ -58,6 +68,7 @@ class _Words:
     borders: dict[str, list[str]]
     gold_known: bool
     likely: list[tuple[str, str, int]]
+    attributed: str
 
 
 def write_review_report(
@@ -92,6 +103,8 @@ def write_review_report(
         review=review,
         said=words,
         steps=_steps(review),
+        themes=_themes(review),
+        history_said=history_words(review.history) if review.history else "",
         rows=review.telling[: config.examples],
         plots={"causes": _cause_plot(review), "borders": _border_plot(review)},
         reliability=_reliability(review),
@@ -128,6 +141,9 @@ def review_markdown(review: Review, *, name: str) -> str:
             "## Where disagreement comes from",
             markdown_table(["clause", "disagreements", "share", "set against"], lines),
         ]
+    if review.themes:
+        lines = [[theme.name, theme.rows, share(theme.share), theme.border] for theme in review.themes]
+        parts += ["## Themes", markdown_table(["theme", "rows", "share", "border"], lines)]
     if review.clauses:
         lines = [
             [f"{c.id} {c.title}", sum(c.citations.values()), c.conflicts, share(c.rate), share(c.excess), c.splits]
@@ -135,6 +151,18 @@ def review_markdown(review: Review, *, name: str) -> str:
         ]
         columns = ["clause", "citations", "disagreements", "rate", "excess share", "both sides cite it"]
         parts += ["## Clauses", markdown_table(columns, lines)]
+    if review.history:
+        parts += ["## Guideline history", markdown_cell(history_words(review.history), longest=900)]
+        parts += [
+            markdown_table(
+                ["from", "to", "clause", "change", "before", "after"],
+                [
+                    [step.old, step.new, change.id, change.kind, change.before, change.after]
+                    for step in review.history.steps
+                    for change in step.changes
+                ],
+            )
+        ]
     lines = [[f"{b.left} or {b.right}", b.conflicts, share(b.share)] for b in review.boundaries]
     parts += ["## Borders between labels", markdown_table(["border", "disagreements", "share"], lines)]
     lines = [[name.replace("_", " "), number, LIKELY_WORDS[name]] for name, number in review.likely.items()]
@@ -143,6 +171,9 @@ def review_markdown(review: Review, *, name: str) -> str:
     parts += ["## All judges together", markdown_table(["coefficient", "value"], lines)]
     lines = [[f"{p.first} – {p.second}", p.rows, share(p.agreement), interval(p.kappa, "kappa")] for p in review.pairs]
     parts += ["## Judges", markdown_table(["pair", "rows", "same label", "kappa"], lines)]
+    if review.slices:
+        lines = [[f"{s.column}: {s.value}", s.rows, s.conflicts, share(s.agreement)] for s in review.slices]
+        parts += ["## Agreement by slice", markdown_table(["part", "rows", "disagreements", "same label"], lines)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -153,6 +184,27 @@ def _reliability(review: Review) -> list[tuple[str, Estimate]]:
         ("Fleiss’ kappa" + (" (weighted)" if found.ordered else ""), found.kappa),
         ("Gwet’s AC2" if found.ordered else "Gwet’s AC1", found.ac),
     ]
+
+
+def history_words(history: GuidelineHistory) -> str:
+    """What earlier versions mean for the votes, in words."""
+    said = f"Of {plural(history.votes, 'label')} by judges who read a guideline, {count(history.current)} are of the "
+    said += f"version in force and {count(history.stale)} of an earlier one"
+    said += f"; {count(history.unknown)} are of a version that was not given." if history.unknown else "."
+    if history.stale:
+        said += (
+            " Citing a clause that changed since or is gone, words that no longer hold: "
+            f"{plural(history.touched, 'stale label')} on {plural(history.touched_rows, 'row')}."
+        )
+        if history.stale_usd is None or history.touched_usd is None:
+            said += " What they cost is not known."
+        else:
+            said += f" These cost {dollars(history.touched_usd)}, all stale ones {dollars(history.stale_usd)}."
+        said += (
+            " Judges read the whole text, so a run asks every stale one again; “distill plan” says what that will cost "
+            "and what the ledger holds."
+        )
+    return said + (f" Beware: {history.note}." if history.note else "")
 
 
 def cause_name(clauses: tuple[str, ...]) -> str:
@@ -174,6 +226,7 @@ def _put_in_words(review: Review, config: ReportConfig) -> _Words:
         borders={f"{border.left}|{border.right}": _leans(border) for border in review.boundaries},
         gold_known=any(row.gold for row in review.telling),
         likely=[(cause, LIKELY_WORDS[cause], count) for cause, count in review.likely.items()],
+        attributed=_attributed(review),
     )
 
 
@@ -241,6 +294,16 @@ def _clauses(review: Review) -> str:
     )
 
 
+def _attributed(review: Review) -> str:
+    guessed = [f"{judge.name} ({judge.attributed:.0%} of its rows)" for judge in review.judges if judge.attributed]
+    if not guessed:
+        return ""
+    return (
+        f"{' and '.join(guessed)} cites no clauses; they were read off the reasons, by number or by likeness to the "
+        "clause’s text. They are guesses: on a judge who cites, about three of four were clauses that it cited itself."
+    )
+
+
 def _leans(border: Boundary) -> list[str]:
     lines = []
     for lean in border.leans[:6]:
@@ -280,6 +343,11 @@ def _steps(review: Review) -> list[_Step]:
         used |= {row.row_id for row in rows}
         steps.append(_Step(advice, rows))
     return steps
+
+
+def _themes(review: Review) -> list[_Theme]:
+    by_id = {row.row_id: row for row in review.telling}
+    return [_Theme(theme, [by_id[row_id] for row_id in theme.telling]) for theme in review.themes]
 
 
 def _cause_plot(review: Review) -> tuple[Markup, Markup] | None:

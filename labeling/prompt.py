@@ -299,7 +299,7 @@ class Prompter:
             A prompt that is named after its first row. The answer is ``{"answers": {"1": {…}, "2": {…}, …}}``, each
             with the fields of a single answer; see :mod:`distill.labeling.pack_answers`.
         """
-        fenced = _fenced_apart([field_lines(prompt.values) for prompt in prompts])
+        fenced = fence_apart([field_lines(prompt.values) for prompt in prompts])
         items = [f"Item {number} (mark {mark}):\n{text}" for number, (mark, text) in enumerate(fenced, start=1)]
         marks = ", ".join(f"{number} (mark {mark})" for number, (mark, _) in enumerate(fenced, start=1))
         shown = list(dict.fromkeys(text for prompt in prompts for text in prompt.examples))
@@ -418,7 +418,7 @@ def _fenced(content: str) -> tuple[str, str]:
     return mark, f"<data {mark}>\n{content}\n</data {mark}>"
 
 
-def _fenced_apart(contents: Sequence[str]) -> list[tuple[str, str]]:
+def fence_apart(contents: Sequence[str]) -> list[tuple[str, str]]:
     """Fences each content with a mark of its own, which hangs on all of them and is in none: pairs of mark and text."""
     whole = "\x00".join(contents)
     folded, data = whole.casefold(), whole.encode("utf-8", "surrogatepass")

@@ -74,6 +74,7 @@ function side(label, voices) {
       pill.title = clauseOf.has(id) ? clauseOf.get(id).title + ": " + clauseOf.get(id).text : "not in the guideline";
       who.append(pill);
     }
+    if (voice.attributed) who.append(element("span", "from its words", "ci"));
     box.append(who);
     if (voice.trace) {
       const trace = element("blockquote", voice.trace);

@@ -184,3 +184,19 @@ def test_judges_who_always_agree(make_rows, make_votes, judged):
 def test_votes_that_cannot_be_reviewed_are_one_clear_error(make_rows, make_votes, task, said, message):
     with pytest.raises(DataError, match=message):
         review(make_votes(*said), make_rows([None, None]), task=task, config=CONFIG)
+
+
+def test_clauses_that_say_a_label_do_not_take_the_conflicts_of_one_that_decides(make_rows, make_votes):
+    """E3 says exact and S1 substitute, so they meet head-on in all ten conflicts; six of them are over X1."""
+    text = "- **E3 Unstated.** Text.\n- **S1 Off.** Text.\n- **X1 Vague.** Text.\n"
+    task = Task(labels=LABELS, inputs=("query", "title"), positive="exact", guideline=Guideline.parse(text))
+    said = []
+    for i in range(100):
+        vague = ["X1"] if i < 12 else []
+        apart = i < 6 or 12 <= i < 16
+        label, own = ("exact", "E3") if i % 2 else ("substitute", "S1")
+        other, others = ("substitute", "S1") if i % 2 else ("exact", "E3")
+        said.append((f"r{i:03d}", "a", label, [*vague, own]))
+        said.append((f"r{i:03d}", "b", other if apart else label, [*vague, others if apart else own]))
+    found = review(make_votes(*said), make_rows([None] * 100), task=task, config=CONFIG)
+    assert [(cause.clauses, cause.conflicts) for cause in found.causes] == [(("X1",), 6), (("E3", "S1"), 4)]
