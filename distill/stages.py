@@ -9,6 +9,7 @@ import itertools
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,9 +58,11 @@ def read_rows(session: Session) -> None:
         write_json(folder.rows_summary, summary.to_dict())
         for warning in summary.warnings:
             session.progress.warn(warning)
-        return Ended(_said_of_rows(summary))
+        decided = _take_decisions(session, config.decisions) if config.decisions else ""
+        return Ended(f"{_said_of_rows(summary)}{decided}")
 
-    settings = config.model_dump(mode="json", exclude={"rows"})
+    digests += [path_digest(Path(file)) for file in config.decisions]
+    settings = config.model_dump(mode="json", exclude={"rows", "decisions"})
     session.stage(
         "data",
         reads=[
@@ -184,6 +187,24 @@ def write_reports(session: Session) -> None:
         outputs=outputs,
         work=lambda: write_run_reports(session),
     )
+
+
+def _take_decisions(session: Session, files: Sequence[str]) -> str:
+    """Puts what people decided on the review's page into the rows, and says how many rows that was."""
+    from distill.eval.adjudication import read_decisions
+
+    path = session.folder.rows
+    decided = read_decisions([Path(file) for file in files], task=session.task).select("row_id", _decided="label")
+    known = pl.scan_parquet(path).join(decided.lazy(), on="row_id", how="left", maintain_order="left")
+    taken = pl.col("_decided").is_not_null()
+    rows = known.with_columns(
+        gold=pl.coalesce("_decided", "gold"),
+        split=pl.when(taken & (pl.col("split") == "pool")).then(pl.lit("train")).otherwise(pl.col("split")),
+    )
+    found = int(known.select(taken.sum()).collect().item())
+    write_table(rows.drop("_decided"), path)
+    lost = len(decided) - found
+    return f"; {found:,} decided by people" + (f", {lost:,} decisions are of rows that are not there" if lost else "")
 
 
 def _said_of_rows(summary: RowsSummary) -> str:

@@ -52,6 +52,11 @@ class DataConfig(BaseModel):
         description="who gave the gold labels: human for people who judged the rows, author for whoever wrote the rows "
         "to have these labels; every quality figure names it",
     )
+    decisions: list[str] = Field(
+        default_factory=list,
+        description="files that people saved on the review's page: what they decided is gold, before the gold column, "
+        "and a decided row of split pool goes to split train",
+    )
     split: str | dict[Split, float] | None = Field(
         None,
         description="a column, or shares by hash of the group such as {pool: 0.7, audit: 0.1, test: 0.2}; by default "
