@@ -30,7 +30,7 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
-from distill.eval.scored import collapse_votes
+from distill.eval.scored import said_in_full
 from distill.labeling.task import Task
 
 RowCause = Literal["gold_error", "slip", "leaning", "guideline", "missing_information", "unclear"]
@@ -223,7 +223,7 @@ class _Leanings:
 
     @classmethod
     def of(cls, votes: pl.DataFrame, rows: pl.DataFrame) -> _Leanings:
-        said = _said(votes, rows)
+        said = said_in_full(votes, rows)
         given: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
         faced: dict[str, Counter[str]] = defaultdict(Counter)
         for _, votes_of_row in _by_row(said):
@@ -246,7 +246,7 @@ class _Leanings:
 
 
 def _contested(votes: pl.DataFrame, rows: pl.DataFrame, task: Task) -> list[_Row]:
-    said = _said(votes, rows)
+    said = said_in_full(votes, rows)
     listing = [name for name in task.inputs[1:] if name in rows.columns]
     apart = said.group_by("row_id").agg(
         pl.col("label").n_unique(), pl.len(), pl.col("gold").first(), one=pl.first("label")
@@ -271,20 +271,6 @@ def _contested(votes: pl.DataFrame, rows: pl.DataFrame, task: Task) -> list[_Row
             )
         )
     return found
-
-
-def _said(votes: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    said = collapse_votes(votes)
-    for column, kind in (("clauses", pl.List(pl.String)), ("trace", pl.String), ("probs", pl.List(pl.Float64))):
-        if column not in said.columns:
-            said = said.with_columns(pl.lit(None, dtype=kind).alias(column))
-    if "family" not in said.columns:
-        said = said.with_columns(family=pl.col("teacher"))
-    gold = pl.col("gold") if "gold" in rows.columns else pl.lit(None, dtype=pl.String).alias("gold")
-    said = said.select(
-        "row_id", "teacher", pl.col("family").fill_null(pl.col("teacher")), "label", "clauses", "trace", "probs"
-    )
-    return said.join(rows.select("row_id", "group", gold), on="row_id", how="inner")
 
 
 def _by_row(said: pl.DataFrame) -> Iterator[tuple[str, list[dict[str, Any]]]]:

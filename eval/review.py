@@ -29,7 +29,7 @@ from distill.eval.config import EvalConfig
 from distill.eval.diagnosis import cause_counts, diagnose
 from distill.eval.guideline_history import GuidelineHistory
 from distill.eval.intervals import Estimate, ratio_estimates, undefined
-from distill.eval.scored import collapse_votes, label_indices
+from distill.eval.scored import label_indices, said_in_full
 from distill.eval.slice_agreement import SliceAgreement, slice_agreement
 from distill.labeling.errors import DataError
 from distill.labeling.guideline import Guideline
@@ -209,18 +209,10 @@ def review(
 
 
 def _said(votes: pl.DataFrame, rows: pl.DataFrame, guideline: Guideline | None) -> pl.DataFrame:
-    said = collapse_votes(votes)
-    for column, kind in (("clauses", pl.List(pl.String)), ("trace", pl.String), ("probs", pl.List(pl.Float64))):
-        if column not in said.columns:
-            said = said.with_columns(pl.lit(None, dtype=kind).alias(column))
-    if "family" not in said.columns:
-        said = said.with_columns(pl.col("teacher").alias("family"))
-    gold = [column for column in ("group", "gold") if column in rows.columns]
-    joined = said.drop("group", "gold", strict=False).join(rows.select("row_id", *gold), on="row_id", how="inner")
-    joined = joined if "gold" in gold else joined.with_columns(pl.lit(None, dtype=pl.String).alias("gold"))
+    said = said_in_full(votes, rows)
     if guideline is None:
-        return joined.with_columns(attributed=pl.lit(False))
-    return attribute_clauses(joined, rows, guideline=guideline)
+        return said.with_columns(attributed=pl.lit(False))
+    return attribute_clauses(said, rows, guideline=guideline)
 
 
 def _judges(said: pl.DataFrame, units: Units) -> list[Judge]:

@@ -142,6 +142,27 @@ def collapse_votes(votes: pl.DataFrame) -> pl.DataFrame:
     return said.unique(subset=key, keep="first", maintain_order=True).drop("_times")
 
 
+def said_in_full(votes: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """:func:`collapse_votes` of the rows that are there, with everything that a review looks at.
+
+    Args:
+        votes: The votes table; ``family``, ``clauses``, ``trace`` and ``probs`` where they are known.
+        rows: ``row_id``, ``group`` and, where known, ``gold``.
+
+    Returns:
+        The columns of the votes, with ``family`` (the teacher itself where none is known), ``clauses``, ``trace``,
+        ``probs``, ``group`` and ``gold``, null where nothing is known.
+    """
+    said = collapse_votes(votes).drop("group", "gold", strict=False)
+    for column, kind in (("clauses", pl.List(pl.String)), ("trace", pl.String), ("probs", pl.List(pl.Float64))):
+        if column not in said.columns:
+            said = said.with_columns(pl.lit(None, dtype=kind).alias(column))
+    family = pl.col("family").fill_null(pl.col("teacher")) if "family" in said.columns else pl.col("teacher")
+    gold = pl.col("gold") if "gold" in rows.columns else pl.lit(None, dtype=pl.String).alias("gold")
+    said = said.with_columns(family.alias("family"))
+    return said.join(rows.select("row_id", "group", gold), on="row_id", how="inner")
+
+
 def label_indices(column: pl.Series, task: Task, where: str) -> Ints:
     """Turns labels into indices of ``task.labels``.
 

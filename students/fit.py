@@ -116,18 +116,7 @@ def fit_student(
     if isinstance(config, EncoderConfig) and config.traces is not None:
         training, counts = fit_traces(training, task)
         traces = traces_info(config.traces, training, counts=counts, task=task)
-    store = os.environ.get("DISTILL_STORE")
-    job = Job(
-        out.with_name(f".{out.name}.job"),
-        config,
-        labels=task.labels,
-        inputs=task.inputs,
-        seed=seed,
-        positive=task.positive,
-        ordered=task.ordered,
-        logs=out.with_name(f"{out.name}.tensorboard"),
-        store=Path(store) if store else None,
-    )
+    job = _job(config, task=task, out=out, seed=seed)
     with _begun(job, training):
         if isinstance(config, CausalConfig) and config.teacher_logprobs is not None:
             from distill.students.causal_teacher import make_missing
@@ -161,6 +150,21 @@ def fit_student(
         resumed_at=result.resumed_at,
         facts=result.facts,
         traces=info.traces,
+    )
+
+
+def _job(config: StudentConfig, *, task: Task, out: Path, seed: int) -> Job:
+    store = os.environ.get("DISTILL_STORE")
+    return Job(
+        out.with_name(f".{out.name}.job"),
+        config,
+        labels=task.labels,
+        inputs=task.inputs,
+        seed=seed,
+        positive=task.positive,
+        ordered=task.ordered,
+        logs=out.with_name(f"{out.name}.tensorboard"),
+        store=Path(store) if store else None,
     )
 
 
