@@ -212,6 +212,14 @@ def review(  # noqa: PLR0913 (a command has this many options)
     ] = None,
 ) -> None:
     """Write the guideline review: where judges disagree, which clause is to blame, what a person should decide."""
+    if not source.exists():
+        raise typer.BadParameter(f"{source}: no such run folder or file", param_hint="RUN|FILE")
+    of_file = {"--guideline": guideline, "--labels": labels, "--column": columns}
+    of_run = {"--edits": edits, "--propose": propose}
+    for option, value in (of_file if source.is_dir() else of_run).items():
+        if value:
+            kind, other = ("a run folder", "a file") if source.is_dir() else ("a file", "a run folder")
+            raise typer.BadParameter(f"goes with {other}; {source} is {kind}", param_hint=option)
     if source.is_dir():
         from distill.runs import Run
 

@@ -109,3 +109,20 @@ def test_reviewed_decided_and_reviewed_again_from_the_command_line(tmp_path, mon
     assert "is **substitute**: too short" in Path("judged_review_examples.md").read_text()
     told = json.loads(Path("judged_review.json").read_text())
     assert [row["gold"] for row in told["telling"]] == ["substitute"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none.csv"], "none.csv: no such run folder or file"),
+        (["judged.csv", "--edits", "e.yaml"], "--edits"),
+        (["judged.csv", "--propose", "careful"], "--propose"),
+        ([".", "--labels", "a,b"], "--labels"),
+    ],
+)
+def test_options_of_the_other_kind_are_not_swallowed(tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    Path("judged.csv").write_text(LONG)
+    called = CliRunner().invoke(app, ["review", *arguments])
+    assert called.exit_code == 2
+    assert said in " ".join(called.output.split())
