@@ -74,6 +74,10 @@ class RunFolder:
         """Table of one student's predictions."""
         return self.path / "predictions" / f"{name}.parquet"
 
+    def round(self, number: int) -> RunFolder:
+        """Folder of one round of distillation, laid out as a run's."""
+        return RunFolder(self.path / "rounds" / f"{number:02d}")
+
     def locked(self, recipe_name: str) -> RunLock:
         """Takes the folder for writing, for the length of a ``with``.
 

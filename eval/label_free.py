@@ -60,6 +60,20 @@ class ConfidenceEstimate(BaseModel):
     note: str
 
 
+class LabelFreeEstimate(BaseModel):
+    """What is said of a student without any label by a person. It ranks and tracks students; it grades none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    agreement: Estimate | None = Field(
+        None, description="share of held-out rows with the teachers' merged label, of rows that it did not learn from"
+    )
+    expected: Estimate | None = Field(None, description="how often it expects to be right, see ConfidenceEstimate")
+    consistency: Estimate | None = Field(
+        None, description="share of rows whose answer stays under typos, case, word order and field shuffles"
+    )
+
+
 def rank_teachers(
     votes: pl.DataFrame, rows: pl.DataFrame, *, task: Task, config: EvalConfig | None = None, seed: int = 0
 ) -> list[RankedTeacher]:

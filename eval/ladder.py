@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from distill.eval.config import EvalConfig
 from distill.eval.evaluation import Evaluation, paired_difference, primary_metric
 from distill.eval.intervals import Estimate
+from distill.eval.label_free import LabelFreeEstimate
 from distill.eval.scored import TruthSource
 from distill.eval.wording import TRUTH_WORDS, interval, metric_title, quantity, seconds
 from distill.labeling.errors import DataError
@@ -39,6 +40,9 @@ class Rung:
         pairs_per_s: Rows predicted a second on the machine that measured it.
         cost_usd: What the labels that it learned from cost; None where a price is unknown.
         train_s: Seconds to train.
+        round: Round of distillation that made it, from 0; None where there are no rounds.
+        changed: What is new since the round before, in words.
+        estimate: What is said of it without any label by a person; None where that was not worked out.
     """
 
     name: str
@@ -51,6 +55,9 @@ class Rung:
     pairs_per_s: float | None = None
     cost_usd: float | None = None
     train_s: float | None = None
+    round: int | None = None
+    changed: str = ""
+    estimate: LabelFreeEstimate | None = None
 
 
 class LadderRow(BaseModel):
@@ -75,6 +82,9 @@ class LadderRow(BaseModel):
     pairs_per_s: float | None = None
     cost_usd: float | None = None
     train_s: float | None = None
+    round: int | None = Field(None, description="round of distillation, from 0")
+    changed: str = Field("", description="what is new since the round before")
+    estimate: LabelFreeEstimate | None = Field(None, description="what is said of it without any label by a person")
 
     @property
     def is_student(self) -> bool:
@@ -254,6 +264,9 @@ def _line(rung: Rung, metric: str, *, gain: Estimate | None, gain_over: str | No
         pairs_per_s=rung.pairs_per_s,
         cost_usd=rung.cost_usd,
         train_s=rung.train_s,
+        round=rung.round,
+        changed=rung.changed,
+        estimate=rung.estimate,
     )
 
 
