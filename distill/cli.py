@@ -49,7 +49,7 @@ LedgerOption = Annotated[
     Path | None, typer.Option("--ledger", help="its file; $DISTILL_LEDGER or .distill/ledger.sqlite")
 ]
 
-_PIPE_COLUMNS = 160
+_PIPE_COLUMNS = 200
 _DISK_WORDS = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS))
 
 

@@ -61,6 +61,8 @@ class RunFolder:
         self.labels = path / "labels.parquet"
         self.evaluations = path / "evaluations.json"
         self.ladder = path / "ladder.json"
+        self.label_free = path / "label_free.json"
+        self.few_labels = path / "few_labels.json"
         self.report = path / "report.html"
         self.review = path / "review.html"
         self.recipe = path / "recipe.yaml"

@@ -16,8 +16,10 @@ from distill.eval.cascade_facts import CascadeFacts, cascade_facts
 from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.evaluation import Evaluation
 from distill.eval.examples import Example, hardest_rows
+from distill.eval.few_labels import FewLabels
 from distill.eval.intervals import Estimate, Resamples, ratio_estimates
 from distill.eval.judge_confusion import JudgeConfusion, judge_confusions
+from distill.eval.label_free import LabelFreeFacts
 from distill.eval.labeling_functions import FunctionFacts, analyze_functions
 from distill.eval.ladder import Ladder
 from distill.eval.scored import collapse_votes
@@ -65,6 +67,8 @@ class RunReport:
         merging: How votes were merged: ``method``, and ``warning`` where it does not suit the panel.
         students: How each student was made.
         files: What lies beside the report, in the order to show it in.
+        label_free: What is said of teachers and students without labels; None where that was not worked out.
+        few_labels: What the test rows with labels tell of all; None where all have one, or none has.
     """
 
     name: str
@@ -87,6 +91,8 @@ class RunReport:
     merging: Mapping[str, Any] = field(default_factory=dict)
     students: Mapping[str, StudentFacts] = field(default_factory=dict)
     files: Sequence[FileLink] = ()
+    label_free: LabelFreeFacts | None = None
+    few_labels: FewLabels | None = None
 
     @property
     def against_teachers(self) -> bool:
@@ -182,6 +188,8 @@ class RunFacts(_Frozen):
     )
     confusions: list[JudgeConfusion] = Field(default_factory=list, description="judges with judges, without a truth")
     files: list[FileLink] = Field(default_factory=list)
+    label_free: LabelFreeFacts | None = Field(None, description="teachers and students, without labels by people")
+    few_labels: FewLabels | None = Field(None, description="where a part of the test rows has labels: all of them")
     examples_of: str | None = Field(description="whose mistakes the examples are")
     summary: dict[str, Any]
     manifest: dict[str, Any]
@@ -231,6 +239,8 @@ def gather(report: RunReport) -> RunFacts:
         ),
         confusions=judge_confusions(judges, report.predictions, task=task),
         files=list(report.files),
+        label_free=report.label_free,
+        few_labels=report.few_labels,
         summary=_plain(report.summary),
         manifest=_plain(report.manifest),
         review_href=report.review_href,
