@@ -19,7 +19,8 @@ import typer
 from distill.serving_commands import export, serve
 
 if TYPE_CHECKING:
-    from distill.eval.ladder import Ladder
+    from rich.table import Table
+
     from distill.runner import StageName
     from distill.runs import Run
 
@@ -276,15 +277,20 @@ app.command(epilog="Example: distill serve runs/quickstart/students/merged --por
 def ladder(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, in the order to compare")],
     as_json: JsonOption = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown tables")] = False,
 ) -> None:
-    """Compare students over runs: quality with its interval and truth source, size, speed."""
+    """Compare students over runs: quality with its interval, and paired differences to the first run's."""
     from distill.runs import joined_ladder
 
     joined = joined_ladder(runs)
     if as_json:
         print(joined.model_dump_json(indent=1))
+    elif as_markdown:
+        print(joined.to_markdown())
     else:
-        _print_ladder(joined)
+        _print_table(joined.to_rich())
+        if joined.differences:
+            _print_table(joined.differences_to_rich())
 
 
 @ledger_app.command("stats")
@@ -404,7 +410,7 @@ def _run(
     if until != "data":
         _print_functions(finished)
     if finished.has_ladder and until in ("eval", "report"):
-        _print_ladder(finished.ladder)
+        _print_table(finished.ladder.to_rich())
     for name, path in finished.reports.items() if until == "report" else ():
         print(f"{name:<18} {path}")
     print(f"{'run folder':<18} {finished.path}")
@@ -412,7 +418,6 @@ def _run(
 
 def _print_functions(run: Run) -> None:
     """What the run's labeling functions cover; nothing where it has none."""
-    from rich.console import Console
     from rich.table import Table
 
     from distill.eval.function_words import COLUMNS, function_cells
@@ -424,13 +429,12 @@ def _print_functions(run: Run) -> None:
         table.add_column(column, justify="left" if number < 2 else "right")
     for one in facts:
         table.add_row(*function_cells(one))
-    console = Console()
-    (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(table)
+    _print_table(table)
 
 
-def _print_ladder(ladder: Ladder) -> None:
+def _print_table(table: Table) -> None:
     from rich.console import Console
 
     console = Console()
     # A file or a pipe has no width; a table that is folded to 80 columns helps nobody there.
-    (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(ladder.to_rich())
+    (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(table)

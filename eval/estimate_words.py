@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from distill.eval.few_labels import FewLabels
 from distill.eval.label_free import LabelFreeEstimate, LabelFreeFacts
 from distill.eval.ladder_words import powered_cell
+from distill.eval.prediction_powered import PredictionPowered
 from distill.eval.scored import TruthSource
 from distill.eval.student_words import Table
 from distill.eval.wording import TRUTH_WORDS, count, interval, metric_title, number, plural, share
@@ -58,6 +59,7 @@ class FewLabelsWords:
     lede: str
     quality: Table
     differences: Table | None
+    further: Table | None
 
 
 def unlabeled_said(facts: LabelFreeFacts | None, *, judges: int) -> UnlabeledWords | None:
@@ -82,27 +84,25 @@ def few_labels_said(few: FewLabels | None) -> FewLabelsWords | None:
     """The words; None where all test rows have a label, or none has."""
     if few is None:
         return None
-    lines = [
-        (
-            name,
-            metric_title(metric, positive=few.positive, truth_source=few.truth_source),
-            interval(found.labels_alone, metric),
-            interval(found.estimate, metric),
-            count(found.as_good_as),
-            f"{100 * found.tuning:.0f}%",
-        )
+    told = [
+        (name, metric, found)
+        for metric in dict.fromkeys(metric for metrics in few.quality.values() for metric in metrics)
         for name, metrics in few.quality.items()
-        for metric, found in metrics.items()
+        for found in [metrics.get(metric)]
+        if found is not None
+    ]
+    first = [
+        _few_line(name, _title(metric, few), found, metric) for name, metric, found in told if metric == few.metric
+    ]
+    further = [
+        _few_line(name, _title(metric, few), found, metric) for name, metric, found in told if metric != few.metric
     ]
     if few.prevalence is not None:
-        one = few.prevalence
-        alone, both = share(one.labels_alone), share(one.estimate)
-        used = f"{100 * one.tuning:.0f}%"
-        lines.append(("all test rows", f"share of {few.positive}", alone, both, count(one.as_good_as), used))
+        first.append(_few_line("all test rows", f"share of {few.positive}", few.prevalence, "accuracy"))
     compared = [
         (
             f"{one.better} over {one.than}",
-            metric_title(one.metric, positive=few.positive, truth_source=few.truth_source),
+            _title(one.metric, few),
             interval(one.found.labels_alone, one.metric, signed=True),
             powered_cell(one.found, one.metric, signed=True),
         )
@@ -111,9 +111,25 @@ def few_labels_said(few: FewLabels | None) -> FewLabelsWords | None:
     columns = ("who", "what", "labels alone, points", "with guesses for the rest, points")
     return FewLabelsWords(
         lede=_few_lede(few, few.truth_source),
-        quality=Table.of(_FEW_COLUMNS, lines),
+        quality=Table.of(_FEW_COLUMNS, first),
         differences=Table.of(columns, compared) if compared else None,
+        further=Table.of(_FEW_COLUMNS, further) if further else None,
     )
+
+
+def _few_line(name: str, what: str, found: PredictionPowered, metric: str) -> tuple[str, ...]:
+    return (
+        name,
+        what,
+        interval(found.labels_alone, metric),
+        interval(found.estimate, metric),
+        count(found.as_good_as),
+        f"{100 * found.tuning:.0f}%",
+    )
+
+
+def _title(metric: str, few: FewLabels) -> str:
+    return metric_title(metric, positive=few.positive, truth_source=few.truth_source)
 
 
 def _few_lede(few: FewLabels, truth: TruthSource) -> str:

@@ -56,6 +56,7 @@ class FewLabels(BaseModel):
     groups: int = Field(description="groups that these are in")
     drawn: bool = Field(description="whether rows were drawn with chances that are known; otherwise taken as a sample")
     positive: str | None = None
+    metric: ShareMetric = Field(description="of these figures the one that the ladder compares, or the nearest to it")
     quality: dict[str, dict[str, PredictionPowered]] = Field(
         default_factory=dict, description="by who was measured, then by metric: shares, and precision@k by query"
     )
@@ -115,6 +116,7 @@ def measure_few_labels(
         groups=len(np.unique(test.group[labeled])),
         drawn=test.chance is not None,
         positive=task.positive,
+        metric=_compared_by(task, config),
         quality=found,
         prevalence=_prevalence(test, list(seen.values())),
         differences=[
@@ -266,9 +268,7 @@ def _difference(
     one: _Predictor, other: _Predictor, test: _Tested, config: EvalConfig
 ) -> tuple[str, PredictionPowered] | None:
     """On the rows that both answered. Where they say the same the difference is nought, whoever is right."""
-    metric: ShareMetric = "positive_accuracy" if one.positive is not None else "accuracy"
-    if primary_metric(test.task, config) == "accuracy":
-        metric = "accuracy"
+    metric = _compared_by(test.task, config)
     at, first, second = np.intersect1d(one.at, other.at, return_indices=True)
     (truth_one, guess_one), (truth_other, guess_other) = one.right(test, metric), other.right(test, metric)
     differ = one.side(metric)[first] != other.side(metric)[second]
@@ -276,6 +276,12 @@ def _difference(
     truth = truth_one[first] - truth_other[second]
     found = test.mean(truth, guess, at=at, strata=differ, bounds=(-1.0, 1.0))
     return None if found is None else (metric, found)
+
+
+def _compared_by(task: Task, config: EvalConfig) -> ShareMetric:
+    """A share of rows: what the ladder compares where that is one."""
+    metric = primary_metric(task, config)
+    return "positive_accuracy" if metric in ("positive_accuracy", "auc") and task.positive is not None else "accuracy"
 
 
 def _prevalence(test: _Tested, seen: Sequence[_Predictor]) -> PredictionPowered | None:

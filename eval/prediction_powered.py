@@ -38,12 +38,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from distill.eval.intervals import FEW_GROUPS, Estimate
+from distill.eval.intervals import FEW_GROUPS, Estimate, wilson
 from distill.eval.metrics import Floats
 from distill.labeling.errors import DataError
 
 FEWEST_LABELED = 2
 _FEWEST_TO_TUNE = 10
+_NO_ERROR = 1e-9
 
 
 class PredictionPowered(BaseModel):
@@ -136,7 +137,7 @@ def prediction_powered_mean(
     # Strata are made of predictions: labels alone know of none.
     plain = _combined(sample, [("all", np.arange(len(sample.truth)))], 0.0)
     quantile = _quantile(sample, level)
-    worth = (plain.error / tuned.error) ** 2 if tuned.error > 0 else None
+    worth = (plain.error / tuned.error) ** 2 if tuned.error > _NO_ERROR else None
     labeled = sample.labeled
     return PredictionPowered(
         estimate=_interval(tuned, sample, quantile, level=level, bounds=bounds),
@@ -260,7 +261,11 @@ def _interval(
         alone = "one labeled group only: nothing to tell how sure it is"
         return Estimate(value=found.value, level=level, rows=rows, groups=groups, note=alone)
     low, high = found.value - quantile * found.error, found.value + quantile * found.error
-    if bounds is not None:
+    if found.error <= _NO_ERROR and bounds is not None:
+        # All labels are alike, and no spread is seen: what did not happen in so many groups may still happen.
+        reach = wilson(0.0, groups, level=level)[1]
+        low, high = max(bounds[0], found.value - reach), min(bounds[1], found.value + reach)
+    elif bounds is not None:
         low, high = _within(found.value, quantile * found.error, low, high, bounds)
     note = f"only {groups} labeled groups: the interval is rough" if groups < FEW_GROUPS else None
     return Estimate(value=found.value, low=low, high=high, level=level, rows=rows, groups=groups, note=note)

@@ -92,7 +92,7 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
         parts += ["## Ladder", markdown_table(columns, [list(line) for line in lines]), facts.ladder.caption()]
     if words.few is not None:
         parts += ["## A few labels", markdown_cell(words.few.lede, longest=1200), markdown_table(*words.few.quality)]
-        parts += [markdown_table(*words.few.differences)] if words.few.differences else []
+        parts += [markdown_table(*table) for table in (words.few.differences, words.few.further) if table]
     if facts.teachers:
         columns = ["teacher", "asked", *words.outcomes_seen, "cost", "from ledger"]
         table: list[list[object]] = [
