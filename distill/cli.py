@@ -279,7 +279,11 @@ def ladder(
     as_json: JsonOption = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown tables")] = False,
 ) -> None:
-    """Compare students over runs: quality with its interval, and paired differences to the first run's."""
+    """Compare students over runs: quality with its interval and truth source, size, speed.
+
+    Below it: what the best student of each run, and students of one name, gain over the first run's, paired over the
+    test rows that both have.
+    """
     from distill.runs import joined_ladder
 
     joined = joined_ladder(runs)

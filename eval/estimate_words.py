@@ -38,6 +38,8 @@ _FEW_COLUMNS = (
     "as good as so many labels",
     "guesses used",
 )
+_OTHER_ROWS = 0.05
+"""Two teachers are not compared where their numbers of rows differ by more: rows that split the others are left out."""
 _BELIEVED = {True: "as far as tested", False: "no", None: "not tested"}
 
 
@@ -223,4 +225,6 @@ def _meant(place: int, facts: LabelFreeFacts) -> str:
     below = facts.teachers[place + 1] if place + 1 < len(facts.teachers) else None
     if below is None or below.kappa.high is None or one.kappa.low is None:
         return _NOTHING
+    if abs(one.rows - below.rows) > _OTHER_ROWS * max(one.rows, below.rows):
+        return "judged on other rows than the next"
     return "clearly before the next" if one.kappa.low > below.kappa.high else "not told apart from the next"
