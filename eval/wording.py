@@ -42,7 +42,7 @@ _MEANINGS = {
     "calibration_error": "mean gap between how sure it says it is and how often it is right (15 equal-width bins)",
     "grade_error": "mean distance between the true grade and the given one; 0 is perfect",
     "ranked_probability": "ranked probability score: as Brier, with near misses costing less than far ones",
-    **{f"ndcg@{k}": f"grades found by {_first(k)} of each query, against the best order’s; 1 is best" for k in CUTOFFS},
+    **{f"ndcg@{k}": f"grades of {_first(k)} of each query, against those of the best order" for k in CUTOFFS},
     **{f"precision@{k}": f"share that is {{positive}} among {_first(k)} of each query" for k in CUTOFFS},
 }
 TRUTH_WORDS: dict[str, str] = {
