@@ -168,6 +168,7 @@ def _curve(world: World, rule: Rule, learner: str, cache: Path) -> pl.DataFrame:
                 budget=pl.lit(asked.height),
                 score=pl.Series(probs[:, positive]),
                 predicted=pl.Series([world.task.labels[place] for place in probs.argmax(axis=1)]),
+                probs=pl.Series(probs.tolist()),
             )
         )
         rest = world.asking.join(asked.select("row_id"), on="row_id", how="anti")
