@@ -43,7 +43,7 @@ ChoiceRule = Literal["uncertainty", "disagreement", "diversity", "frequency", "r
 """Why a row is asked about: the student is unsure of it, students differ, it is unlike what was asked, it is asked
 often by shoppers, or by a plain draw."""
 
-DEFAULT_SHARES: Mapping[ChoiceRule, float] = {"uncertainty": 0.5, "diversity": 0.25, "random": 0.25}
+DEFAULT_SHARES: Mapping[ChoiceRule, float] = {"diversity": 0.5, "uncertainty": 0.25, "random": 0.25}
 """Share of a batch by rule where nobody says otherwise."""
 
 WITHIN_GROUP = 0.2
