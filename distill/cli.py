@@ -19,6 +19,8 @@ import typer
 from distill.serving_commands import export, serve
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from distill.eval.ladder import Ladder
     from distill.runner import StageName
     from distill.runs import Run
@@ -278,13 +280,15 @@ def ladder(
     as_json: JsonOption = False,
 ) -> None:
     """Compare students over runs: quality with its interval and truth source, size, speed."""
-    from distill.runs import joined_ladder
+    from distill.runs import Run, joined_ladder
 
     joined = joined_ladder(runs)
     if as_json:
         print(joined.model_dump_json(indent=1))
-    else:
-        _print_ladder(joined)
+        return
+    _print_ladder(joined)
+    for path in runs:
+        _print_rounds(Run(path), named=len(runs) > 1)
 
 
 @ledger_app.command("stats")
@@ -405,6 +409,7 @@ def _run(
         _print_functions(finished)
     if finished.has_ladder and until in ("eval", "report"):
         _print_ladder(finished.ladder)
+        _print_rounds(finished)
     for name, path in finished.reports.items() if until == "report" else ():
         print(f"{name:<18} {path}")
     print(f"{'run folder':<18} {finished.path}")
@@ -429,8 +434,23 @@ def _print_functions(run: Run) -> None:
 
 
 def _print_ladder(ladder: Ladder) -> None:
+    _print_table(ladder.to_rich())
+
+
+def _print_rounds(run: Run, *, named: bool = False) -> None:
+    """What each round asked, cost and gained, and why they ended; nothing where the run has none."""
+    if (rounds := run.rounds) is None:
+        return
+    table = rounds.to_rich()
+    table.title = f"Rounds of {run.path}" if named else table.title
+    _print_table(table)
+    for line in rounds.lines():
+        print(line)
+
+
+def _print_table(table: Table) -> None:
     from rich.console import Console
 
     console = Console()
     # A file or a pipe has no width; a table that is folded to 80 columns helps nobody there.
-    (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(ladder.to_rich())
+    (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(table)

@@ -40,17 +40,30 @@ def rounds_problems(recipe: Recipe) -> Iterator[tuple[Location, str]]:
         text = "there is no student that learns from labels or a teacher, and rounds are for those; add one to students"
         yield ("rounds",), text
     elif rounds.student is not None and rounds.student not in recipe.students:
-        yield ("rounds", "student"), f"got {rounds.student!r}; give the name of a student{suggest(rounds.student, able)}"
+        yield (
+            ("rounds", "student"),
+            f"got {rounds.student!r}; give the name of a student{suggest(rounds.student, able)}",
+        )
     elif rounds.student is not None and rounds.student not in able:
-        text = f"{rounds.student} learns from people alone and is the same in every round{suggest(rounds.student, able)}"
+        text = (
+            f"{rounds.student} learns from people alone and is the same in every round{suggest(rounds.student, able)}"
+        )
         yield ("rounds", "student"), text
     if rounds.choose.get("disagreement") and len(recipe.students) < 2:
-        yield ("rounds", "choose", "disagreement"), "students are to differ, and there is one; add another, or leave it out"
+        yield (
+            ("rounds", "choose", "disagreement"),
+            "students are to differ, and there is one; add another, or leave it out",
+        )
     if recipe.labeling.cascade is not None:
-        text = "a cascade sets its threshold on all rows at once, and rounds ask a few at a time; leave one of the two out"
+        text = (
+            "a cascade sets its threshold on all rows at once, and rounds ask a few at a time; leave one of the two out"
+        )
         yield ("rounds",), f"{text} (rounds.recheck has a stronger teacher asked where a label is doubted)"
     if not set(CHOOSABLE) & set(recipe.labeling.splits):
-        yield ("rounds",), "rows are chosen from splits pool and train, and neither is asked; add one to labeling.splits"
+        yield (
+            ("rounds",),
+            "rows are chosen from splits pool and train, and neither is asked; add one to labeling.splits",
+        )
     yield from _recheck_problems(recipe, rounds)
     yield from _budget_problems(recipe.teachers, rounds)
 

@@ -6,7 +6,7 @@ import math
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from distill.eval.row_choice import ChoiceRule
+from distill.eval.row_choice import DEFAULT_SHARES, ChoiceRule
 
 
 class RecheckConfig(BaseModel):
@@ -29,7 +29,7 @@ class RoundsConfig(BaseModel):
         None, ge=1, description="rows of the first round, drawn at random; as many as rows where not given"
     )
     choose: dict[ChoiceRule, float] = Field(
-        default={"uncertainty": 0.5, "diversity": 0.25, "random": 0.25},
+        default=dict(DEFAULT_SHARES),
         min_length=1,
         description="share of a round's rows by rule: uncertainty (the student is unsure), disagreement (students "
         "differ), diversity (unlike what was asked), frequency (asked often by shoppers), random",

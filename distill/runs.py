@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from distill.eval.labeling_functions import FunctionFacts
     from distill.eval.ladder import Ladder
     from distill.eval.review import Review
+    from distill.eval.rounds import RoundsFacts
     from distill.labeling.task import Task
     from distill.recipe import Recipe
     from distill.students.student import Student
@@ -129,6 +130,17 @@ class Run:
         return Ladder.model_validate_json(self.folder.ladder.read_text(encoding="utf-8"))
 
     @property
+    def rounds(self) -> RoundsFacts | None:
+        """What each round of distillation asked, cost and gained, and why they ended; None without rounds."""
+        from distill.eval.rounds import RoundsFacts
+        from distill.rounds import rounds_path
+
+        path = rounds_path(self.folder)
+        if not path.exists() or not self.folder.recipe.exists() or self.recipe.rounds is None:
+            return None
+        return RoundsFacts.model_validate_json(path.read_text(encoding="utf-8"))
+
+    @property
     def evaluations(self) -> dict[str, Evaluation]:
         """Every measurement, by the name of who was measured."""
         from distill.eval.evaluation import Evaluation
@@ -213,6 +225,7 @@ class Run:
             "cost_usd": label.facts.get("cost_usd") if label else None,
             "students": self.students,
             "ladder": self.ladder.model_dump(mode="json")["rows"] if self.has_ladder else [],
+            "rounds": rounds.model_dump(mode="json") if (rounds := self.rounds) else None,
             "reports": {name: str(path) for name, path in self.reports.items()},
         }
 

@@ -93,8 +93,9 @@ class LadderRow(BaseModel):
 
     @property
     def full_name(self) -> str:
-        """Run and name, where there is a run."""
-        return f"{self.run}: {self.name}" if self.run else self.name
+        """Run and name, where there is a run, and the round, where there are rounds."""
+        name = self.name if self.round is None else f"{self.name}, round {self.round}"
+        return f"{self.run}: {name}" if self.run else name
 
 
 class Ladder(BaseModel):
@@ -141,7 +142,9 @@ class Ladder(BaseModel):
         if partial := [row for row in self.rows if row.unanswered]:
             found = ", ".join(f"{row.full_name} left {row.unanswered:,} without an answer" for row in partial)
             said += f" Numbers are of the rows that each answered: {found}."
-        if any(row.gain is not None for row in self.rows):
+        if any(row.round is not None for row in self.rows):
+            said += " Gains are over the same student of the round before, on the same rows."
+        elif any(row.gain is not None for row in self.rows):
             said += " Gains are over the first student of the same kind; that one's is over the rung before it."
         if self.baseline is not None:
             said += f" Always answering the commonest label scores {100 * self.baseline:.1f}%."

@@ -92,7 +92,7 @@ class RoundsFacts(_Frozen):
         from rich.table import Table
 
         columns, lines = rounds_cells(self)
-        table = Table(title="Rounds", caption=" ".join(self.lines()), caption_justify="left", pad_edge=False)
+        table = Table(title="Rounds", pad_edge=False)
         for name in columns:
             wide = name in ("student", "what changed")
             table.add_column(name, justify="left" if wide else "right", overflow="fold")
@@ -166,15 +166,15 @@ def rounds_cells(facts: RoundsFacts) -> tuple[list[str], list[list[str]]]:
     title = "quality"
     if first is not None:
         title = metric_title(first.metric, positive=first.positive, truth_source=first.truth_source)
-    columns = ["round", "student", title, "gain", "truth", "label-free", "rows", "cost", "in all", "a point"]
+    columns = ["round", "student", title, "gain", "label-free", "rows", "cost", "in all", "a point"]
     control = any(one.control for one in facts.rounds)
-    columns += ["over random rows"] if control else []
+    columns += ["over random"] if control else []
     lines = []
     for one in facts.rounds:
         for at, row in enumerate(one.students):
             cells = [str(one.number), row.name, interval(row.quality, row.metric)]
             cells.append(interval(row.gain, row.metric, signed=True) if row.gain else "–")
-            cells += [row.truth_source, estimate_said(row)]
+            cells.append(estimate_said(row))
             once = [count(one.rows_in_all), dollars(one.cost_usd), dollars(one.cost_in_all_usd)]
             cells += once if at == 0 else [""] * len(once)
             cost = one.cost_per_point_usd.get(row.name)
@@ -202,12 +202,12 @@ def estimate_said(row: LadderRow) -> str:
 
 def changed_said(facts: RoundFacts) -> str:
     """What a round did that the one before had not, in words."""
-    rules = ", ".join(f"{count(rows)} by {rule}" for rule, rows in facts.asked.items() if rows)
-    said = [f"{plural(sum(facts.asked.values()), 'row')} asked ({rules})"] if rules else []
+    rules = ", ".join(f"{count(rows)} {rule}" for rule, rows in facts.asked.items() if rows)
+    said = [f"{plural(sum(facts.asked.values()), 'row')}: {rules}"] if rules else []
     if facts.held_out:
-        said.append(f"{plural(facts.held_out, 'held-out row')} to measure on")
+        said.append(f"{count(facts.held_out)} held out")
     if (found := facts.recheck) is not None:
-        said.append(f"{plural(found.asked, 'label')} asked again of {found.teacher}, {count(found.changed)} changed")
+        said.append(f"{count(found.asked)} rechecked by {found.teacher}, {count(found.changed)} changed")
     return "; ".join(said) or "nothing asked"
 
 
