@@ -82,11 +82,6 @@ class TitledProgress:
         self.progress.step(what, done=done, total=total, note=note, left_s=left_s)
 
 
-def rounds_path(folder: RunFolder) -> Path:
-    """Where a run's rounds are told."""
-    return folder.path / "rounds.json"
-
-
 def run_rounds(session: Session, *, until: LastStage) -> None:
     """Runs a recipe with ``rounds`` once its rows are read.
 
@@ -366,7 +361,7 @@ class _Loop:
             for card in cards:
                 # Written in place when a student is measured again: a link would change the other one with it.
                 card.write_bytes((last.path / os.path.relpath(card, folder.path)).read_bytes())
-            write_json(rounds_path(folder), told.model_dump(mode="json"))
+            write_json(folder.rounds, told.model_dump(mode="json"))
             write_json(folder.ladder, rounds_ladder(told, read_ladder(last)).model_dump(mode="json"))
             facts = {"rounds": len(told.rounds), "stop": told.stop, "truth_source": told.truth_source}
             return Ended(" ".join(told.lines()[:1]), facts=facts)
@@ -374,7 +369,7 @@ class _Loop:
         top.stage(
             "eval",
             reads=[told.model_dump(mode="json"), path_digest(last.evaluations), path_digest(last.ladder)],
-            outputs=[folder.evaluations, folder.ladder, rounds_path(folder), *cards],
+            outputs=[folder.evaluations, folder.ladder, folder.rounds, *cards],
             work=work,
         )
 

@@ -173,23 +173,28 @@ def join_labeling(session: Session, votes: Path, asked: Sequence[RunFolder], *, 
     )
 
 
+_COUNTS = ("requests_sent", "ledger_hits", "cost_usd", "unpriced", "elapsed_s", "shared")
+_COUNTS_BY = ("outcomes", "causes", "requests_cut", "fields_cut")
+
+
 def added_up(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Facts of several labelings as if of one; what only one of them can tell (canaries, gold rows) is the first's."""
-    total: dict[str, Any] = {name: {} for name in ("outcomes", "causes", "stopped")}
-    total |= dict.fromkeys(("requests_sent", "ledger_hits", "cost_usd", "unpriced", "elapsed_s"), 0)
+    total: dict[str, Any] = {"outcomes": {}, "causes": {}, "stopped": {}, **dict.fromkeys(_COUNTS, 0)}
     for facts in found:
         for name, value in facts.items():
-            if name in ("outcomes", "causes"):
+            if name in _COUNTS:
+                total[name] += value
+            elif name in _COUNTS_BY:
+                counts = total.setdefault(name, {})
                 for kind, count in value.items():
-                    total[name][kind] = total[name].get(kind, 0) + count
+                    counts[kind] = counts.get(kind, 0) + count
             elif name == "stopped":
                 total[name] |= value
-            elif name in total and isinstance(value, int | float):
-                total[name] += value
             elif name in LabelingFacts.NAMES:
                 total.setdefault(name, value)
     total["elapsed_s"] = round(total["elapsed_s"], 3)
-    return total
+    # As where one labeling tells it: what was not asked for is left out.
+    return {name: value for name, value in total.items() if name != "shared" or value}
 
 
 def cost_of(votes: pl.DataFrame) -> float | None:

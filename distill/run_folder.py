@@ -62,6 +62,7 @@ class RunFolder:
         self.labels = path / "labels.parquet"
         self.evaluations = path / "evaluations.json"
         self.ladder = path / "ladder.json"
+        self.rounds = path / "rounds.json"
         self.report = path / "report.html"
         self.review = path / "review.html"
         self.recipe = path / "recipe.yaml"

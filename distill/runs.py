@@ -133,9 +133,8 @@ class Run:
     def rounds(self) -> RoundsFacts | None:
         """What each round of distillation asked, cost and gained, and why they ended; None without rounds."""
         from distill.eval.rounds import RoundsFacts
-        from distill.rounds import rounds_path
 
-        path = rounds_path(self.folder)
+        path = self.folder.rounds
         if not path.exists() or not self.folder.recipe.exists() or self.recipe.rounds is None:
             return None
         return RoundsFacts.model_validate_json(path.read_text(encoding="utf-8"))

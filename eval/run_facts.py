@@ -20,6 +20,7 @@ from distill.eval.intervals import Estimate, Resamples, ratio_estimates
 from distill.eval.judge_confusion import JudgeConfusion, judge_confusions
 from distill.eval.labeling_functions import FunctionFacts, analyze_functions
 from distill.eval.ladder import Ladder
+from distill.eval.rounds import RoundsFacts
 from distill.eval.scored import collapse_votes
 from distill.eval.student_facts import AnsweredFacts, StudentFacts, measure_answered
 from distill.labeling.cascade_votes import CASCADE_CAUSE
@@ -65,6 +66,7 @@ class RunReport:
         merging: How votes were merged: ``method``, and ``warning`` where it does not suit the panel.
         students: How each student was made.
         files: What lies beside the report, in the order to show it in.
+        rounds: The rounds, where there were any; the ladder is then that of the last one.
     """
 
     name: str
@@ -87,6 +89,7 @@ class RunReport:
     merging: Mapping[str, Any] = field(default_factory=dict)
     students: Mapping[str, StudentFacts] = field(default_factory=dict)
     files: Sequence[FileLink] = ()
+    rounds: RoundsFacts | None = None
 
     @property
     def against_teachers(self) -> bool:
@@ -182,6 +185,7 @@ class RunFacts(_Frozen):
     )
     confusions: list[JudgeConfusion] = Field(default_factory=list, description="judges with judges, without a truth")
     files: list[FileLink] = Field(default_factory=list)
+    rounds: RoundsFacts | None = Field(None, description="what each round asked, cost and gained")
     examples_of: str | None = Field(description="whose mistakes the examples are")
     summary: dict[str, Any]
     manifest: dict[str, Any]
@@ -231,6 +235,7 @@ def gather(report: RunReport) -> RunFacts:
         ),
         confusions=judge_confusions(judges, report.predictions, task=task),
         files=list(report.files),
+        rounds=report.rounds,
         summary=_plain(report.summary),
         manifest=_plain(report.manifest),
         review_href=report.review_href,
