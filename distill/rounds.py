@@ -238,7 +238,9 @@ class _Loop:
         asked = asked_rows(pl.read_parquet(before.votes), self.recipe)
         chosen = self._choose(control, {"random": 1.0}, asked, before=before, count=rows)
         self._ask(control, chosen, ASKED, teachers=self.labelers, most_usd=None)
-        join_votes(control, number=number, before=before.votes, asked=[_votes_in(folder, ASKED)])
+        # Where a row is in both, both have what was asked again: what is compared is the choice.
+        again = _votes_in(session.folder, RECHECKED)
+        join_votes(control, number=number, before=before.votes, asked=[_votes_in(folder, ASKED)], beside=again)
         self._learn(control, "eval")
         return folder
 

@@ -103,7 +103,9 @@ def write_asked_rows(folder: RunFolder, rows: pl.DataFrame, row_ids: pl.Series) 
     write_table(rows.filter(pl.col("row_id").is_in(row_ids.implode())), folder.rows)
 
 
-def join_votes(session: Session, *, number: int, before: Path | None, asked: Sequence[Path]) -> None:
+def join_votes(
+    session: Session, *, number: int, before: Path | None, asked: Sequence[Path], beside: Path | None = None
+) -> None:
     """The votes so far: those before, and those of this round, which carry its number; in the order of the rows.
 
     Args:
@@ -111,15 +113,20 @@ def join_votes(session: Session, *, number: int, before: Path | None, asked: Seq
         number: Of the round.
         before: Votes of the rounds before; None in the first.
         asked: Tables of this round's votes, that are there or not.
+        beside: A further one, of which those votes are taken that are on rows of the others.
     """
+    beside = beside if beside and beside.exists() else None
     there = [path for path in asked if path.exists()]
     folder = session.folder
 
     def work() -> Ended:
         row_ids = pl.read_parquet(folder.rows, columns=["row_id"]).with_row_index("_row")
         new = [pl.read_parquet(path).with_columns(round=pl.lit(number, dtype=pl.Int32)) for path in there]
-        parts = [*([pl.read_parquet(before)] if before else []), *new]
-        votes = pl.concat(parts, how="diagonal_relaxed")
+        votes = pl.concat([*([pl.read_parquet(before)] if before else []), *new], how="diagonal_relaxed")
+        if beside is not None:
+            more = pl.read_parquet(beside).join(votes.select("row_id").unique(), on="row_id", how="semi")
+            more = more.with_columns(round=pl.lit(number, dtype=pl.Int32))
+            new, votes = [*new, more], pl.concat([votes, more], how="diagonal_relaxed")
         names = list(session.recipe.teachers)
         place = pl.col("teacher").replace_strict(names, range(len(names)), default=len(names))
         votes = votes.join(row_ids, on="row_id").with_columns(_teacher=place)
@@ -130,7 +137,7 @@ def join_votes(session: Session, *, number: int, before: Path | None, asked: Seq
 
     session.stage(
         "votes",
-        reads=[number, before and path_digest(before), [path_digest(path) for path in there]],
+        reads=[number, [path and path_digest(path) for path in (before, beside, *there)]],
         outputs=[folder.votes],
         work=work,
     )

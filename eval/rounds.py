@@ -214,7 +214,7 @@ def changed_said(facts: RoundFacts) -> str:
 def rounds_said(facts: RoundsFacts) -> list[str]:
     """What came of the rounds, a sentence or two each: the end, the gain over all, rechecks, the control."""
     many = plural(len(facts.rounds), "round")
-    said = [f"{many}; ended since {facts.stop}."]
+    said = [f"{many}; ended because {facts.stop}."]
     if facts.truth_source is not None:
         held = "" if facts.truth_source != "teacher" else ": no test row has a label by a person, so a gain is one in "
         held += "" if facts.truth_source != "teacher" else "agreement with the merged labels of the first round"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -11,7 +12,8 @@ from distill.eval.svg import dot, drawing, line, tag, text
 from distill.eval.wording import dollars, interval, number, plural
 
 _TOP, _BOTTOM_ROOM, _LEFT, _RIGHT_ROOM = 14, 48, 56, 18
-_LINES = 4
+_LINES = 5
+_STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _APART_PX = 5.0
 """How far the control stands beside the student, so that two whiskers at one cost are two."""
 
@@ -45,8 +47,8 @@ def rounds_plot(facts: RoundsFacts, *, width: int, height: int = 280) -> Markup 
     metric = facts.deciding[0].metric
     marks = [*chosen, *random]
     low, high = min(mark.low for mark in marks), max(mark.high for mark in marks)
-    spread = max(high - low, 1e-6)
-    low, high = max(0.0, low - 0.08 * spread), high + 0.08 * spread
+    step = next((step for step in _STEPS if (high - low) / step <= _LINES), high - low)
+    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
     last = max(mark.x for mark in marks) * 1.04 or 1.0
     right, bottom = width - _RIGHT_ROOM, height - _BOTTOM_ROOM
 
@@ -57,8 +59,8 @@ def rounds_plot(facts: RoundsFacts, *, width: int, height: int = 280) -> Markup 
         return bottom - (value - low) / (high - low) * (bottom - _TOP)
 
     parts = []
-    for step in range(_LINES + 1):
-        value = low + (high - low) * step / _LINES
+    for tick in range(round((high - low) / step) + 1):
+        value = low + step * tick
         parts.append(line(_LEFT, y(value), right, y(value), style="grid"))
         parts.append(text(_LEFT - 6, y(value) + 4, number(value, metric), anchor="end", style="small muted"))
     for mark in chosen:

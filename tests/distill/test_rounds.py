@@ -111,7 +111,7 @@ def test_every_round_asks_about_other_rows_and_the_run_folder_is_the_last_round(
     assert run.student("small").predict(run.rows.head(2)).height == 2
     again = cli("run", rounds_shop(), "--out", "run")
     assert again.code == 0 and again.err.count("unchanged, kept") > 20 and "train:small …" not in again.err
-    assert "why" not in again.err and "ended since the count" in cli("ladder", "run").out
+    assert "why" not in again.err and "ended because the count" in cli("ladder", "run").out
 
 
 def test_an_interrupted_run_ends_in_what_a_whole_one_gives(
