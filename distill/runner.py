@@ -82,6 +82,7 @@ def run(
             stages.read_rows(session)
             run_rounds(session, until=until)
         else:
+            folder.rounds.unlink(missing_ok=True)  # of a recipe that had some
             for name in STAGE_NAMES[: STAGE_NAMES.index(until) + 1]:
                 _WORK[name](session)
         session.finish()

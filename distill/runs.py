@@ -135,7 +135,7 @@ class Run:
         from distill.eval.rounds import RoundsFacts
 
         path = self.folder.rounds
-        if not path.exists() or not self.folder.recipe.exists() or self.recipe.rounds is None:
+        if not path.exists():
             return None
         return RoundsFacts.model_validate_json(path.read_text(encoding="utf-8"))
 
