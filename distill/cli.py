@@ -21,7 +21,6 @@ from distill.serving_commands import export, serve
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from distill.eval.ladder import Ladder
     from distill.runner import StageName
     from distill.runs import Run
 
@@ -51,7 +50,7 @@ LedgerOption = Annotated[
     Path | None, typer.Option("--ledger", help="its file; $DISTILL_LEDGER or .distill/ledger.sqlite")
 ]
 
-_PIPE_COLUMNS = 160
+_PIPE_COLUMNS = 200
 _DISK_WORDS = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS))
 
 
@@ -278,17 +277,26 @@ app.command(epilog="Example: distill serve runs/quickstart/students/merged --por
 def ladder(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, in the order to compare")],
     as_json: JsonOption = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown tables")] = False,
 ) -> None:
-    """Compare students over runs: quality with its interval and truth source, size, speed."""
+    """Compare students over runs: quality with its interval and truth source, size, speed.
+
+    Below it: what the best student of each run, and students of one name, gain over the first run's, paired over the
+    test rows that both have.
+    """
     from distill.runs import Run, joined_ladder
 
     joined = joined_ladder(runs)
     if as_json:
         print(joined.model_dump_json(indent=1))
-        return
-    _print_ladder(joined)
-    for path in runs:
-        _print_rounds(Run(path), named=len(runs) > 1)
+    elif as_markdown:
+        print(joined.to_markdown())
+    else:
+        _print_table(joined.to_rich())
+        if joined.differences:
+            _print_table(joined.differences_to_rich())
+        for path in runs:
+            _print_rounds(Run(path), named=len(runs) > 1)
 
 
 @ledger_app.command("stats")
@@ -408,7 +416,7 @@ def _run(
     if until != "data":
         _print_functions(finished)
     if finished.has_ladder and until in ("eval", "report"):
-        _print_ladder(finished.ladder)
+        _print_table(finished.ladder.to_rich())
         _print_rounds(finished)
     for name, path in finished.reports.items() if until == "report" else ():
         print(f"{name:<18} {path}")
@@ -417,7 +425,6 @@ def _run(
 
 def _print_functions(run: Run) -> None:
     """What the run's labeling functions cover; nothing where it has none."""
-    from rich.console import Console
     from rich.table import Table
 
     from distill.eval.function_words import COLUMNS, function_cells
@@ -429,12 +436,7 @@ def _print_functions(run: Run) -> None:
         table.add_column(column, justify="left" if number < 2 else "right")
     for one in facts:
         table.add_row(*function_cells(one))
-    console = Console()
-    (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(table)
-
-
-def _print_ladder(ladder: Ladder) -> None:
-    _print_table(ladder.to_rich())
+    _print_table(table)
 
 
 def _print_rounds(run: Run, *, named: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from distill.estimates import read_few_labels, read_label_free
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import Ladder
 from distill.eval.rounds import RoundsFacts
@@ -60,6 +61,8 @@ def write_run_reports(session: Session) -> Ended:
         merging=merging.facts if merging and labels is not None else {},
         students={name: student_facts(session, name) for name in recipe.students},
         files=file_links(session, written),
+        label_free=read_label_free(folder),
+        few_labels=read_few_labels(folder),
         labeling=labeling.facts if recipe.teachers and (labeling := folder.stage("label")) else {},
         rounds=_rounds(session),
     )

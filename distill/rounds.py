@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,15 +127,17 @@ class _Loop:
 
     def run(self) -> None:
         """Goes through rounds until one of the reasons to stop."""
-        self.facts.append(self.first("eval"))
+        first = self.first("eval")
+        assert first is not None
+        self.facts.append(first)
         while not self._ended():
             since = self.watch.since
             self.last += 1
             self.facts.append(self._next(self.last, since))
         self.top.folder.note("rounds_ended", rounds=len(self.facts), reason=self.stop)
 
-    def first(self, until: LastStage) -> RoundFacts:
-        """The first round, as far as a stage."""
+    def first(self, until: LastStage) -> RoundFacts | None:
+        """The first round, as far as a stage; what it came to where that is the last one."""
         session = self._session(self._folder(0), "round 0", earlier=None)
         session.start()
         choose_first(session)
@@ -142,15 +145,7 @@ class _Loop:
         self._ask(session, chosen, ASKED, teachers=self.labelers, most_usd=self.rounds.budget_usd)
         join_votes(session, number=0, before=None, asked=[_votes_in(session.folder, ASKED)])
         if not self._learn(session, until):
-            return RoundFacts(
-                number=0,
-                asked={},
-                cost_usd=None,
-                cost_in_all_usd=None,
-                rows_in_all=0,
-                students=[],
-                cost_per_point_usd={},
-            )
+            return None
         return measure_round(session, Measuring(0))
 
     def bring_up(self, until: LastStage) -> None:
@@ -355,14 +350,16 @@ class _Loop:
 
     def _bring_up_measures(self, last: RunFolder) -> None:
         top, folder = self.top, self.top.folder
-        cards = card_paths(top)
+        beside = [folder.evaluations, folder.label_free, folder.few_labels, *card_paths(top)]
         told = RoundsFacts(student=self.student, stop=self.stop, rounds=self.facts)
 
         def work() -> Ended:
-            link_file(last.evaluations, folder.evaluations)
-            for card in cards:
-                # Written in place when a student is measured again: a link would change the other one with it.
-                card.write_bytes((last.path / os.path.relpath(card, folder.path)).read_bytes())
+            for path in beside:
+                source = last.path / os.path.relpath(path, folder.path)
+                path.unlink(missing_ok=True)
+                if source.exists():
+                    # No link: cards are written in place when a student is measured again.
+                    shutil.copy2(source, path)
             write_json(folder.rounds, told.model_dump(mode="json"))
             write_json(folder.ladder, rounds_ladder(told, read_ladder(last)).model_dump(mode="json"))
             facts = {"rounds": len(told.rounds), "stop": told.stop, "truth_source": told.truth_source}
@@ -371,7 +368,7 @@ class _Loop:
         top.stage(
             "eval",
             reads=[told.model_dump(mode="json"), path_digest(last.evaluations), path_digest(last.ladder)],
-            outputs=[folder.evaluations, folder.ladder, folder.rounds, *cards],
+            outputs=[folder.ladder, folder.rounds, *beside],
             work=work,
         )
 

@@ -146,16 +146,12 @@ def _facts(session: Session, measuring: Measuring) -> RoundFacts:
         cost_in_all_usd=cost_of(all_votes([folder.votes, measuring.controls])),
         rows_in_all=int(total.is_in(choosable.implode()).sum()),
         students=[],
-        cost_per_point_usd={},
     )
     truth = _Truth(session)
     if not truth.known:
         return facts
-    facts = facts.model_copy(update={"students": _lines(session, measuring, truth, changed=changed_said(facts))})
-    gained = {row.name: points for row in facts.students if (points := points_gained(row.gain)) is not None}
-    cost = facts.cost_usd
     update: dict[str, object] = {
-        "cost_per_point_usd": {} if cost is None else {name: cost / points for name, points in gained.items()},
+        "students": _lines(session, measuring, truth, facts),
         "control": _control(session, measuring, truth, choosable),
     }
     if measuring.since is not None:
@@ -165,18 +161,23 @@ def _facts(session: Session, measuring: Measuring) -> RoundFacts:
     return facts.model_copy(update=update)
 
 
-def _lines(session: Session, measuring: Measuring, truth: _Truth, *, changed: str) -> list[LadderRow]:
+def _lines(session: Session, measuring: Measuring, truth: _Truth, facts: RoundFacts) -> list[LadderRow]:
     """The students of the round; those that learn from people alone stand in the first one."""
     able, lines = learners(session.recipe.students), []
     for row in read_ladder(session.folder).rows:
         if not row.is_student or (measuring.number and row.name not in able):
             continue
-        update: dict[str, object] = {"round": measuring.number, "changed": changed, "gain": None, "gain_over": None}
+        # Within the round it was compared with another student.
+        update: dict[str, object] = {"gain": None, "gain_over": None, "powered_gain": None, "cost_per_point": None}
+        update |= {"round": measuring.number, "changed": changed_said(facts)}
         if row.name not in able:
             update["changed"] = "people's labels alone"
         elif measuring.before is not None:
             gain = truth.gain(session.folder.predictions(row.name), measuring.before.predictions(row.name))
             update |= {"gain": gain, "gain_over": f"round {measuring.number - 1}"}
+            points = points_gained(gain)
+            # What the round cost, whether its answers were dear or many: nothing paid has no price.
+            update["cost_per_point"] = facts.cost_usd / points if facts.cost_usd and points else None
         lines.append(row.model_copy(update=update))
     return lines
 
@@ -214,8 +215,9 @@ def _control(session: Session, measuring: Measuring, truth: _Truth, choosable: p
     total = asked_rows(votes, session.recipe)
     new = votes.filter(pl.col("round") == measuring.number)
     own = new.join(pl.read_parquet(session.folder.votes), on=["row_id", "teacher", "sample"], how="anti")
+    bare = {"gain": None, "gain_over": None, "powered_gain": None, "cost_per_point": None}
     return ControlFacts(
-        student=row.model_copy(update={"round": measuring.number, "changed": "random rows", "gain": None}),
+        student=row.model_copy(update={"round": measuring.number, "changed": "random rows", **bare}),
         rows=int(total.is_in(choosable.implode()).sum()),
         difference=truth.gain(session.folder.predictions(name), control.predictions(name)),
         cost_usd=cost_of(own),

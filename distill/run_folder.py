@@ -63,6 +63,8 @@ class RunFolder:
         self.evaluations = path / "evaluations.json"
         self.ladder = path / "ladder.json"
         self.rounds = path / "rounds.json"
+        self.label_free = path / "label_free.json"
+        self.few_labels = path / "few_labels.json"
         self.report = path / "report.html"
         self.review = path / "review.html"
         self.recipe = path / "recipe.yaml"

@@ -178,7 +178,7 @@ def measure(session: Session) -> None:
             session.task.guideline and session.task.guideline.sha256,
             session.recipe.seed,
         ],
-        outputs=[folder.evaluations, folder.ladder, *card_paths(session)],
+        outputs=[folder.evaluations, folder.ladder, folder.label_free, folder.few_labels, *card_paths(session)],
         work=lambda: measure_run(session),
     )
 

@@ -12,6 +12,7 @@ from distill.eval import metrics
 from distill.eval.config import EvalConfig, MetricName
 from distill.eval.intervals import Estimate, Resamples, Size, estimate, ratio_estimates, undefined
 from distill.eval.metrics import Floats, Ints
+from distill.eval.ranking import RANK_METRICS, Judged, rank_estimates
 from distill.eval.scored import Scored, TruthSource, score_rows
 from distill.labeling.task import Task
 
@@ -27,6 +28,7 @@ METRICS = (
     "calibration_error",
     "grade_error",
     "ranked_probability",
+    *RANK_METRICS,
 )
 """Names of all metrics, in the order in which they are shown."""
 
@@ -138,7 +140,8 @@ def evaluate(
         groups=resamples.groups,
         unanswered=scored.unanswered,
         gold_counts={label: int((scored.gold == i).sum()) for i, label in enumerate(task.labels)},
-        metrics=_all_metrics(scored, everything, task=task, resamples=resamples, level=config.level),
+        metrics=_all_metrics(scored, everything, task=task, resamples=resamples, level=config.level)
+        | _rank_metrics(scored, task=task, resamples=resamples, level=config.level),
         commonest=_commonest(matrix, task),
         confusion=matrix.tolist(),
         slices=_slices(scored, task=task, config=config, resamples=resamples),
@@ -184,6 +187,8 @@ def _all_metrics(scored: Scored, at: Ints, *, task: Task, resamples: Resamples, 
     size = Size(len(at), len(np.unique(resamples.codes[at])))
     found = {}
     for name in METRICS:
+        if name in RANK_METRICS:
+            continue
         if (name in ("positive_accuracy", "auc") and task.positive is None) or (
             name in ("grade_error", "ranked_probability") and not task.ordered
         ):
@@ -197,6 +202,14 @@ def _all_metrics(scored: Scored, at: Ints, *, task: Task, resamples: Resamples, 
             continue
         found[name] = estimate(drawn.value, drawn.draws, size, level=level, proportion=name in _SHARES)
     return found
+
+
+def _rank_metrics(scored: Scored, *, task: Task, resamples: Resamples, level: float) -> dict[str, Estimate]:
+    """Metrics of whole queries; none where rows were drawn one by one: what is judged of a query ranks otherwise."""
+    if scored.probs is None or scored.drawn:
+        return {}
+    judged = Judged(scored.gold, scored.probs, resamples.codes, scored.weight)
+    return rank_estimates(judged, task=task, resamples=resamples, level=level)
 
 
 def _metric_draws(scored: Scored, at: Ints, metric: str, *, task: Task, resamples: Resamples) -> _Draws:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distill.eval.intervals import Estimate
 from distill.eval.ladder import Ladder, LadderRow
+from distill.eval.ladder_words import cost_per_point_cell
 from distill.eval.scored import TruthSource
 from distill.eval.wording import TRUTH_WORDS, count, dollars, interval, is_percent, metric_title, number, plural
 
@@ -52,10 +53,6 @@ class RoundFacts(_Frozen):
     cost_in_all_usd: float | None = Field(description="of all answers so far, the control's among them")
     rows_in_all: int = Field(description="rows asked so far, held-out ones aside")
     students: list[LadderRow] = Field(description="gain is over the same student of the round before")
-    cost_per_point_usd: dict[str, float] = Field(
-        description="by student: what this round cost by percentage points gained (hundredths where the metric is no "
-        "percentage); only where the gain's interval is above zero"
-    )
     gain_since: Estimate | None = Field(None, description="the deciding student over that of the round named in since")
     since: int | None = Field(None, description="the last round that had a shown gain; 0 where none had")
     control: ControlFacts | None = None
@@ -177,8 +174,7 @@ def rounds_cells(facts: RoundsFacts) -> tuple[list[str], list[list[str]]]:
             cells.append(estimate_said(row))
             once = [count(one.rows_in_all), dollars(one.cost_usd), dollars(one.cost_in_all_usd)]
             cells += once if at == 0 else [""] * len(once)
-            cost = one.cost_per_point_usd.get(row.name)
-            cells.append("–" if cost is None else dollars(cost))
+            cells.append(cost_per_point_cell(row))
             if control:
                 beside = one.control if one.control and one.control.student.name == row.name else None
                 cells.append(interval(beside.difference, row.metric, signed=True) if beside else "–")

@@ -16,8 +16,10 @@ from distill.eval.cascade_facts import CascadeFacts, cascade_facts
 from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.evaluation import Evaluation
 from distill.eval.examples import Example, hardest_rows
+from distill.eval.few_labels import FewLabels
 from distill.eval.intervals import Estimate, Resamples, ratio_estimates
 from distill.eval.judge_confusion import JudgeConfusion, judge_confusions
+from distill.eval.label_free import LabelFreeFacts
 from distill.eval.labeling_functions import FunctionFacts, analyze_functions
 from distill.eval.ladder import Ladder
 from distill.eval.rounds import RoundsFacts
@@ -67,6 +69,8 @@ class RunReport:
         students: How each student was made.
         files: What lies beside the report, in the order to show it in.
         rounds: The rounds, where there were any; the ladder is then that of the last one.
+        label_free: What is said of teachers and students without labels; None where that was not worked out.
+        few_labels: What the test rows with labels tell of all; None where all have one, or none has.
     """
 
     name: str
@@ -90,6 +94,8 @@ class RunReport:
     students: Mapping[str, StudentFacts] = field(default_factory=dict)
     files: Sequence[FileLink] = ()
     rounds: RoundsFacts | None = None
+    label_free: LabelFreeFacts | None = None
+    few_labels: FewLabels | None = None
 
     @property
     def against_teachers(self) -> bool:
@@ -186,6 +192,8 @@ class RunFacts(_Frozen):
     confusions: list[JudgeConfusion] = Field(default_factory=list, description="judges with judges, without a truth")
     files: list[FileLink] = Field(default_factory=list)
     rounds: RoundsFacts | None = Field(None, description="what each round asked, cost and gained")
+    label_free: LabelFreeFacts | None = Field(None, description="teachers and students, without labels by people")
+    few_labels: FewLabels | None = Field(None, description="where a part of the test rows has labels: all of them")
     examples_of: str | None = Field(description="whose mistakes the examples are")
     summary: dict[str, Any]
     manifest: dict[str, Any]
@@ -236,6 +244,8 @@ def gather(report: RunReport) -> RunFacts:
         confusions=judge_confusions(judges, report.predictions, task=task),
         files=list(report.files),
         rounds=report.rounds,
+        label_free=report.label_free,
+        few_labels=report.few_labels,
         summary=_plain(report.summary),
         manifest=_plain(report.manifest),
         review_href=report.review_href,

@@ -8,6 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from distill.eval.cascade_plots import CascadePlots, cascade_markdown, cascade_plots
+from distill.eval.estimate_words import UnlabeledWords
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import ladder_cells
 from distill.eval.page import markdown_cell, markdown_table, render_page, write_whole
@@ -97,6 +98,9 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
             *facts.rounds.lines(),
             markdown_table(words.rounds[0], [[*line] for line in words.rounds[1]]),
         ]
+    if words.few is not None:
+        parts += ["## A few labels", markdown_cell(words.few.lede, longest=1200), markdown_table(*words.few.quality)]
+        parts += [markdown_table(*table) for table in (words.few.differences, words.few.further) if table]
     if facts.teachers:
         columns = ["teacher", "asked", *words.outcomes_seen, "cost", "from ledger"]
         table: list[list[object]] = [
@@ -114,6 +118,8 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
             [f"{p.first} – {p.second}", p.rows, share(p.agreement), interval(p.kappa, "kappa")] for p in facts.pairs
         ]
         parts += ["## Agreement", *words.agreement, markdown_table(["pair", "rows", "same label", "kappa"], table)]
+    if words.unlabeled is not None:
+        parts += _markdown_unlabeled(words.unlabeled)
     evaluation = facts.evaluations.get(words.shown or "")
     if evaluation is not None:
         parts += _markdown_of(evaluation, words)
@@ -146,6 +152,15 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
     if words.data:
         parts += ["## What came in", markdown_table(["", ""], [list(line) for line in words.data])]
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_unlabeled(said: UnlabeledWords) -> list[str]:
+    parts = ["## Without labels", markdown_cell(said.lede, longest=600)]
+    if said.students is not None:
+        notes = "\n".join(f"- {markdown_cell(note, longest=400)}" for note in said.notes)
+        parts += [markdown_table(*said.students), notes]
+    parts += [said.ranking] if said.ranking else []
+    return parts + ([markdown_table(*said.teachers)] if said.teachers else [])
 
 
 def _markdown_of_students(said: StudentWords) -> list[str]:

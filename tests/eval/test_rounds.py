@@ -47,6 +47,7 @@ def one_round(
     number: int, row: LadderRow, *, usd: float | None = 1.0, control: ControlFacts | None = None
 ) -> RoundFacts:
     points = points_gained(row.gain)
+    row = row.model_copy(update={"cost_per_point": usd / points if usd and points else None})
     return RoundFacts(
         number=number,
         asked={"uncertainty": 3, "random": 1},
@@ -57,7 +58,6 @@ def one_round(
         cost_in_all_usd=None if usd is None else usd * (number + 1),
         rows_in_all=4 * (number + 1),
         students=[row],
-        cost_per_point_usd={} if points is None or usd is None else {"small": usd / points},
         control=control,
     )
 
@@ -98,11 +98,13 @@ def test_the_reason_says_what_was_found() -> None:
     assert "cannot be told" in no_gain_said("small", None, metric="accuracy", since=0)
 
 
-def test_a_point_costs_what_the_round_cost_by_points_gained_and_only_where_they_are_shown() -> None:
+def test_points_are_gained_only_where_they_are_shown() -> None:
     # 4 points for $1.
     assert points_gained(GAINED) == pytest.approx(4.0)
-    assert one_round(1, line(1, 0.6, GAINED)).cost_per_point_usd == {"small": pytest.approx(0.25)}
-    assert points_gained(LOST) is None and one_round(1, line(1, 0.6, LOST)).cost_per_point_usd == {}
+    assert one_round(1, line(1, 0.6, GAINED)).students[0].cost_per_point == pytest.approx(0.25)
+    assert (
+        points_gained(LOST) is None and points_gained(None) is None and points_gained(estimate(0.1, 0.0, 0.2)) is None
+    )
 
 
 def test_rounds_as_cells_and_words() -> None:
