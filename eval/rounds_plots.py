@@ -49,6 +49,8 @@ def rounds_plot(facts: RoundsFacts, *, width: int, height: int = 280) -> Markup 
     low, high = min(mark.low for mark in marks), max(mark.high for mark in marks)
     step = next((step for step in _STEPS if (high - low) / step <= _LINES), high - low)
     low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+    if high - low < step:  # nothing moved, and no interval is wider than nothing
+        low, high = low - step, high + step
     last = max(mark.x for mark in marks) * 1.04 or 1.0
     right, bottom = width - _RIGHT_ROOM, height - _BOTTOM_ROOM
 

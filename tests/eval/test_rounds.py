@@ -150,3 +150,6 @@ def test_the_plot_has_every_round_by_cost_or_by_rows() -> None:
     drawn = rounds_plot(RoundsFacts(student="small", stop="x", rounds=unknown), width=340)
     assert drawn is not None and "rows asked so far" in drawn
     assert rounds_plot(RoundsFacts(student="small", stop="x", rounds=rounds[:1]), width=600) is None
+    still = [line(n, 0.5).model_copy(update={"quality": estimate(0.5, 0.5, 0.5)}) for n in range(2)]
+    flat = [one_round(n, row) for n, row in enumerate(still)]
+    assert rounds_plot(RoundsFacts(student="small", stop="x", rounds=flat), width=600) is not None
