@@ -168,12 +168,12 @@ def rounds_cells(facts: RoundsFacts) -> tuple[list[str], list[list[str]]]:
     columns += ["over random"] if control else []
     lines = []
     for one in facts.rounds:
-        for at, row in enumerate(one.students):
+        for row in one.students:
             cells = [str(one.number), row.name, interval(row.quality, row.metric)]
             cells.append(interval(row.gain, row.metric, signed=True) if row.gain else "–")
             cells.append(estimate_said(row))
             once = [count(one.rows_in_all), dollars(one.cost_usd), dollars(one.cost_in_all_usd)]
-            cells += once if at == 0 else [""] * len(once)
+            cells += once if row.name == facts.student else [""] * len(once)
             cells.append(cost_per_point_cell(row))
             if control:
                 beside = one.control if one.control and one.control.student.name == row.name else None
