@@ -284,7 +284,7 @@ def ladder(
     Below it: what the best student of each run, and students of one name, gain over the first run's, paired over the
     test rows that both have.
     """
-    from distill.runs import joined_ladder
+    from distill.runs import Run, joined_ladder
 
     joined = joined_ladder(runs)
     if as_json:
@@ -295,6 +295,8 @@ def ladder(
         _print_table(joined.to_rich())
         if joined.differences:
             _print_table(joined.differences_to_rich())
+        for path in runs:
+            _print_rounds(Run(path), named=len(runs) > 1)
 
 
 @ledger_app.command("stats")
@@ -415,6 +417,7 @@ def _run(
         _print_functions(finished)
     if finished.has_ladder and until in ("eval", "report"):
         _print_table(finished.ladder.to_rich())
+        _print_rounds(finished)
     for name, path in finished.reports.items() if until == "report" else ():
         print(f"{name:<18} {path}")
     print(f"{'run folder':<18} {finished.path}")
@@ -434,6 +437,17 @@ def _print_functions(run: Run) -> None:
     for one in facts:
         table.add_row(*function_cells(one))
     _print_table(table)
+
+
+def _print_rounds(run: Run, *, named: bool = False) -> None:
+    """What each round asked, cost and gained, and why they ended; nothing where the run has none."""
+    if (rounds := run.rounds) is None:
+        return
+    table = rounds.to_rich()
+    table.title = f"Rounds of {run.path}" if named else table.title
+    _print_table(table)
+    for line in rounds.lines():
+        print(line)
 
 
 def _print_table(table: Table) -> None:

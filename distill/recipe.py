@@ -17,7 +17,9 @@ from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.task import TaskConfig
 from distill.recipe_cascade import cascade_problems, has_positive
 from distill.recipe_problems import describe_problems, suggest
+from distill.recipe_rounds import rounds_problems
 from distill.recipe_teachers import teacher_names, teacher_problems
+from distill.rounds_config import RoundsConfig
 from distill.secrets import secret_problems, without_secrets
 from distill.students.config import StudentConfig
 from distill.students.task_fit import student_problems
@@ -44,6 +46,9 @@ class Recipe(BaseModel):
     aggregate: AggregateConfig = Field(default_factory=FamilyVoteConfig, description="how votes become labels")
     students: dict[str, StudentConfig] = Field(default_factory=dict, description="who learns, in ladder order")
     eval: EvalConfig = Field(default_factory=EvalConfig, description="how quality is measured")
+    rounds: RoundsConfig | None = Field(
+        None, description="ask, merge, train and measure in rounds, each choosing its rows by the students of the last"
+    )
     report: ReportConfig = Field(default_factory=ReportConfig, description="what the reports show")
 
     @field_validator("teachers", "students")
@@ -241,6 +246,7 @@ def _cross_checks(recipe: Recipe) -> list[tuple[Location, str]]:
                 problems.append((("students", name, "train_on"), "there are no teachers whose votes become labels"))
         problems += [(("students", name, key), text) for key, text in student_problems(student, recipe.task)]
     problems += cascade_problems(recipe.labeling, recipe.teachers, positive=has_positive(recipe.task))
+    problems += rounds_problems(recipe)
     if recipe.task and recipe.data:
         gold_values = set((recipe.data.gold_map or {}).values())
         for value in sorted(gold_values - set(recipe.task.labels)):

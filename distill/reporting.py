@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -11,6 +12,7 @@ import polars as pl
 from distill.estimates import read_few_labels, read_label_free
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import Ladder
+from distill.eval.rounds import RoundsFacts
 from distill.eval.run_facts import RunReport
 from distill.eval.run_report import write_run_report
 from distill.labeling.errors import DataError
@@ -43,7 +45,7 @@ def write_run_reports(session: Session) -> Ended:
         name=recipe.name,
         task=task,
         rows=with_truth,
-        ladder=Ladder.model_validate_json(folder.ladder.read_text(encoding="utf-8")),
+        ladder=Ladder.model_validate_json(_ladder_path(session).read_text(encoding="utf-8")),
         evaluations={name: Evaluation.model_validate(value) for name, value in evaluations.items()},
         votes=votes,
         labels=labels,
@@ -62,9 +64,22 @@ def write_run_reports(session: Session) -> Ended:
         label_free=read_label_free(folder),
         few_labels=read_few_labels(folder),
         labeling=labeling.facts if recipe.teachers and (labeling := folder.stage("label")) else {},
+        rounds=_rounds(session),
     )
     written = [*write_run_report(folder.report, report), *written]
     return Ended(", ".join(path.name for path in written))
+
+
+def _rounds(session: Session) -> RoundsFacts | None:
+    if session.recipe.rounds is None:
+        return None
+    return RoundsFacts.model_validate_json(session.folder.rounds.read_text(encoding="utf-8"))
+
+
+def _ladder_path(session: Session) -> Path:
+    """The ladder to report: of a run with rounds that of the last one, which compares students of one round."""
+    rounds = _rounds(session)
+    return session.folder.ladder if rounds is None else session.folder.round(len(rounds.rounds) - 1).ladder
 
 
 def _made_of(session: Session) -> dict[str, Any]:

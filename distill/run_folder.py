@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -61,6 +62,7 @@ class RunFolder:
         self.labels = path / "labels.parquet"
         self.evaluations = path / "evaluations.json"
         self.ladder = path / "ladder.json"
+        self.rounds = path / "rounds.json"
         self.label_free = path / "label_free.json"
         self.few_labels = path / "few_labels.json"
         self.report = path / "report.html"
@@ -122,6 +124,23 @@ class RunFolder:
         stages = _read_json(self.path / STAGES)
         stages[key] = asdict(record)
         write_json(self.path / STAGES, stages)
+
+    def take_over(self, key: str, fingerprint: str, other: RunFolder) -> bool:
+        """Takes over a stage of another folder that ended well on the same inputs: its files by hard links.
+
+        Returns:
+            Whether there was one to take over.
+        """
+        if not other.is_current(key, fingerprint):
+            return False
+        mine, record = self.stage(key), other.stage(key)
+        assert record is not None
+        for name in mine.outputs if mine else ():
+            (self.path / name).unlink(missing_ok=True)
+        for name in record.outputs:
+            link_file(other.path / name, self.path / name)
+        self.record(key, record)
+        return True
 
     def describe_outputs(self, paths: Sequence[Path]) -> dict[str, tuple[int, str]]:
         """Size and digest of files, and of all files below folders, by path inside the run folder.
@@ -211,6 +230,16 @@ def file_digest(path: Path) -> str:
     """BLAKE2b-128 of a file's bytes, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Makes a file stand at a second place without a second copy, where the file system can."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def path_digest(path: Path) -> str:

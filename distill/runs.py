@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distill.eval.ladder import Ladder
     from distill.eval.ladder_comparison import LadderComparison, MeasuredRun
     from distill.eval.review import Review
+    from distill.eval.rounds import RoundsFacts
     from distill.labeling.task import Task
     from distill.recipe import Recipe
     from distill.students.student import Student
@@ -132,6 +133,16 @@ class Run:
         return Ladder.model_validate_json(self.folder.ladder.read_text(encoding="utf-8"))
 
     @property
+    def rounds(self) -> RoundsFacts | None:
+        """What each round of distillation asked, cost and gained, and why they ended; None without rounds."""
+        from distill.eval.rounds import RoundsFacts
+
+        path = self.folder.rounds
+        if not path.exists():
+            return None
+        return RoundsFacts.model_validate_json(path.read_text(encoding="utf-8"))
+
+    @property
     def measured(self) -> MeasuredRun:
         """Ladder, rows and predictions, as a comparison of runs reads them.
 
@@ -140,7 +151,7 @@ class Run:
         """
         from distill.eval.ladder_comparison import MeasuredRun
 
-        ladder, recipe = self.ladder, self.recipe
+        ladder, recipe = self.ladder.last_round, self.recipe  # the students that the folder holds
         # Whoever keeps only ladders of old runs can still stand them below each other.
         kept = [row.name for row in ladder.rows if row.is_student and self.folder.predictions(row.name).exists()]
         rows = self.rows if self.folder.rows.exists() else None
@@ -246,6 +257,7 @@ class Run:
             "cost_usd": label.facts.get("cost_usd") if label else None,
             "students": self.students,
             "ladder": self.ladder.model_dump(mode="json")["rows"] if self.has_ladder else [],
+            "rounds": rounds.model_dump(mode="json") if (rounds := self.rounds) else None,
             "reports": {name: str(path) for name, path in self.reports.items()},
         }
 

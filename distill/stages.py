@@ -91,6 +91,7 @@ def label(session: Session) -> None:
     for name, values in settings.items():
         values["files"] = [path_digest(file) for file in files_of(recipe.teachers[name])]
         values.pop("path", None)
+        values.pop("budget_usd", None)
     asked = [
         task.labels,
         task.inputs,
@@ -101,11 +102,13 @@ def label(session: Session) -> None:
     ]
     rows = path_digest(folder.rows)
     question = fingerprint([rows, asked])
+    more = [recipe.seed, path_digest(session.examples) if session.examples and recipe.labeling.examples else None]
     # Asking again what failed asks no canary: the answers to those there are stay.
     canaries = recipe.labeling.canaries is not None and (not session.retry_failed or folder.canaries.exists())
     session.stage(
         "label",
-        reads=[rows, asked, settings, recipe.labeling.model_dump(mode="json"), recipe.seed],
+        # A budget that ended the asking has left its mark on the record; otherwise it changed no answer.
+        reads=[rows, asked, settings, recipe.labeling.model_dump(mode="json", exclude={"budget_usd"}), *more],
         outputs=[folder.votes, folder.failures, *([folder.canaries] if canaries else [])],
         work=lambda: _ask_failed(session, question) if session.retry_failed else _ask(session, question),
         again=session.retry_failed,
@@ -115,18 +118,21 @@ def label(session: Session) -> None:
 def merge_votes(session: Session) -> None:
     """Merges the votes into ``labels.parquet``."""
     from distill.labeling.aggregate import merge
-    from distill.labeling.cascade_votes import standing_votes
+    from distill.labeling.cascade_votes import overruled_left_out, standing_votes
 
     recipe, folder, task = session.recipe, session.folder, session.task
     if not recipe.teachers:
         return
     cascade = recipe.labeling.cascade
+    overruling = recipe.rounds.recheck.teacher if recipe.rounds and recipe.rounds.recheck else None
+    held = session.held_labels
 
     def work() -> Ended:
         votes = pl.read_parquet(folder.votes)
         votes = votes if cascade is None else standing_votes(votes, cascade.order)
+        votes = votes if overruling is None else overruled_left_out(votes, by=overruling)
         found = merge(votes, labels=task.labels, method=recipe.aggregate, ordered=task.ordered)
-        labels = found.labels
+        labels = found.labels if held is None else _with_held(found.labels, pl.read_parquet(held))
         write_table(labels, folder.labels)
         merged = labels.filter(pl.col("label").is_not_null())
         n_eff, ties = _mean(merged["n_eff"]), int(merged["tie"].sum())
@@ -146,6 +152,8 @@ def merge_votes(session: Session) -> None:
             task.labels,
             task.ordered,
             cascade and cascade.order,
+            overruling,
+            held and path_digest(held),
         ],
         outputs=[folder.labels],
         work=work,
@@ -250,7 +258,10 @@ def _ask(session: Session, question: str, failures: pl.DataFrame | None = None) 
         config = config.model_copy(
             update={"canaries": None, "watch": None, "cascade": None, "rows_per_request": unchecked}
         )
-    asked = AskedRows(rows, task=session.task, config=config, seed=session.recipe.seed, splits=config.splits)
+    shown = pl.scan_parquet(session.examples) if session.examples else None
+    asked = AskedRows(
+        rows, task=session.task, config=config, seed=session.recipe.seed, splits=config.splits, examples_from=shown
+    )
     _warn_of_unseen_costs(session)
     teachers = build_teachers(session.recipe)
     parts = folder.path / "votes.parts"
@@ -387,6 +398,13 @@ def votes_digest(path: Path) -> str:
     votes = pl.scan_parquet(path)
     kept = set(votes.collect_schema().names())  # a folder of an older version has fewer
     return table_digest(votes.select(name for name in _DECISIVE if name in kept))
+
+
+def _with_held(labels: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
+    """The labels, with those of held rows as they were."""
+    new = labels.join(held, on="row_id", how="anti")
+    both = pl.concat([new, held.join(labels, on="row_id", how="semi")])
+    return labels.select("row_id").join(both, on="row_id", how="left", maintain_order="left")
 
 
 def _mean(column: pl.Series) -> float:

@@ -112,8 +112,9 @@ class LadderRow(BaseModel):
 
     @property
     def full_name(self) -> str:
-        """Run and name, where there is a run."""
-        return f"{self.run}: {self.name}" if self.run else self.name
+        """Run and name, where there is a run, and the round, where there are rounds."""
+        name = self.name if self.round is None else f"{self.name}, round {self.round}"
+        return f"{self.run}: {name}" if self.run else name
 
 
 class Ladder(BaseModel):
@@ -125,9 +126,15 @@ class Ladder(BaseModel):
     baseline: float | None = Field(None, description="what answering the commonest label always would score")
 
     @property
+    def last_round(self) -> Ladder:
+        """What stands in the last round, and what has no round; all of it where there are no rounds."""
+        last = max((row.round for row in self.rows if row.round is not None), default=None)
+        return self.model_copy(update={"rows": [row for row in self.rows if row.round in (None, last)]})
+
+    @property
     def best(self) -> LadderRow | None:
-        """The student of the highest quality; None without one."""
-        students = [row for row in self.rows if row.is_student and row.quality.value is not None]
+        """The student of the highest quality, where there are rounds of the last one; None without one."""
+        students = [row for row in self.last_round.rows if row.is_student and row.quality.value is not None]
         return max(students, key=lambda row: row.quality.value or 0.0, default=None)
 
     def to_markdown(self) -> str:
@@ -163,7 +170,9 @@ class Ladder(BaseModel):
         if partial := [row for row in self.rows if row.unanswered]:
             found = ", ".join(f"{row.full_name} left {row.unanswered:,} without an answer" for row in partial)
             said += f" Numbers are of the rows that each answered: {found}."
-        if any(row.gain is not None for row in self.rows):
+        if any(row.round is not None for row in self.rows):
+            said += " Gains are over the same student of the round before, on the same rows."
+        elif any(row.gain is not None for row in self.rows):
             said += f" {_gains_said(self.rows)}"
         if any(row.powered is not None for row in self.rows):
             said += " With guesses for the rest: the same of all test rows, from these labels and what is predicted."

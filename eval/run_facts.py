@@ -22,6 +22,7 @@ from distill.eval.judge_confusion import JudgeConfusion, judge_confusions
 from distill.eval.label_free import LabelFreeFacts
 from distill.eval.labeling_functions import FunctionFacts, analyze_functions
 from distill.eval.ladder import Ladder
+from distill.eval.rounds import RoundsFacts
 from distill.eval.scored import collapse_votes
 from distill.eval.student_facts import AnsweredFacts, StudentFacts, measure_answered
 from distill.labeling.cascade_votes import CASCADE_CAUSE
@@ -67,6 +68,7 @@ class RunReport:
         merging: How votes were merged: ``method``, and ``warning`` where it does not suit the panel.
         students: How each student was made.
         files: What lies beside the report, in the order to show it in.
+        rounds: The rounds, where there were any; the ladder is then that of the last one.
         label_free: What is said of teachers and students without labels; None where that was not worked out.
         few_labels: What the test rows with labels tell of all; None where all have one, or none has.
     """
@@ -91,6 +93,7 @@ class RunReport:
     merging: Mapping[str, Any] = field(default_factory=dict)
     students: Mapping[str, StudentFacts] = field(default_factory=dict)
     files: Sequence[FileLink] = ()
+    rounds: RoundsFacts | None = None
     label_free: LabelFreeFacts | None = None
     few_labels: FewLabels | None = None
 
@@ -188,6 +191,7 @@ class RunFacts(_Frozen):
     )
     confusions: list[JudgeConfusion] = Field(default_factory=list, description="judges with judges, without a truth")
     files: list[FileLink] = Field(default_factory=list)
+    rounds: RoundsFacts | None = Field(None, description="what each round asked, cost and gained")
     label_free: LabelFreeFacts | None = Field(None, description="teachers and students, without labels by people")
     few_labels: FewLabels | None = Field(None, description="where a part of the test rows has labels: all of them")
     examples_of: str | None = Field(description="whose mistakes the examples are")
@@ -239,6 +243,7 @@ def gather(report: RunReport) -> RunFacts:
         ),
         confusions=judge_confusions(judges, report.predictions, task=task),
         files=list(report.files),
+        rounds=report.rounds,
         label_free=report.label_free,
         few_labels=report.few_labels,
         summary=_plain(report.summary),

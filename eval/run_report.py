@@ -23,6 +23,7 @@ from distill.eval.plots import (
     reliability,
     stacked_bars,
 )
+from distill.eval.rounds_plots import rounds_plot
 from distill.eval.run_facts import RunFacts, RunReport, gather
 from distill.eval.run_words import Words, put_in_words
 from distill.eval.student_words import StudentWords
@@ -44,6 +45,7 @@ class _Plots:
     ladder: Pair | None = None
     outcomes: Pair | None = None
     cascade: CascadePlots | None = None
+    rounds: Pair | None = None
     confusion: Markup | None = None
     reliability: Markup | None = None
     risk: Markup | None = None
@@ -90,6 +92,12 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
     if facts.ladder.rows:
         columns, lines = ladder_cells(facts.ladder)
         parts += ["## Ladder", markdown_table(columns, [list(line) for line in lines]), facts.ladder.caption()]
+    if facts.rounds is not None and words.rounds is not None:
+        parts += [
+            "## Rounds",
+            *facts.rounds.lines(),
+            markdown_table(words.rounds[0], [[*line] for line in words.rounds[1]]),
+        ]
     if words.few is not None:
         parts += ["## A few labels", markdown_cell(words.few.lede, longest=1200), markdown_table(*words.few.quality)]
         parts += [markdown_table(*table) for table in (words.few.differences, words.few.further) if table]
@@ -189,14 +197,15 @@ def _markdown_of(evaluation: Evaluation, words: Words) -> list[str]:
 def _plots(facts: RunFacts, words: Words) -> _Plots:
     evaluation = facts.evaluations.get(words.shown or "")
     ladder, outcomes = _ladder_plot(facts, words), _outcome_bars(facts)
-    cascade = cascade_plots(facts.cascade)
+    cascade, rounds = cascade_plots(facts.cascade), _rounds_plot(facts)
     judges = _judge_plots(facts, words.shown)
     if evaluation is None:
-        return _Plots(ladder=ladder, outcomes=outcomes, cascade=cascade, judges=judges)
+        return _Plots(ladder=ladder, outcomes=outcomes, cascade=cascade, rounds=rounds, judges=judges)
     return _Plots(
         ladder=ladder,
         outcomes=outcomes,
         cascade=cascade,
+        rounds=rounds,
         confusion=_confusion(evaluation, words.shown or ""),
         reliability=_reliability(evaluation),
         risk=_risk(evaluation),
@@ -227,6 +236,13 @@ def _ladder_plot(facts: RunFacts, words: Words) -> Pair | None:
     title = f"Ladder: {words.metric} with {words.level} intervals"
     wide, narrow = (dot_whisker(rows, title=title, width=px, reference=reference) for px in (_WIDE_PX, _NARROW_PX))
     return wide, narrow
+
+
+def _rounds_plot(facts: RunFacts) -> Pair | None:
+    if facts.rounds is None:
+        return None
+    wide, narrow = (rounds_plot(facts.rounds, width=px) for px in (_WIDE_PX, _NARROW_PX))
+    return None if wide is None or narrow is None else (wide, narrow)
 
 
 def _outcome_bars(facts: RunFacts) -> Pair | None:

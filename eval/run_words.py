@@ -13,6 +13,7 @@ from distill.eval.evaluation import METRICS, Evaluation
 from distill.eval.function_words import COLUMNS, function_cells, functions_said
 from distill.eval.ladder import Ladder, LadderRow
 from distill.eval.ladder_words import cost_title
+from distill.eval.rounds import rounds_cells
 from distill.eval.run_facts import RunFacts, TeacherFacts
 from distill.eval.student_words import StudentWords, students_said
 from distill.eval.trace_words import traces_said
@@ -74,6 +75,7 @@ class Words:
     function_cells: list[list[str]]
     cascade: list[str]
     cascade_right: str
+    rounds: tuple[list[str], list[list[str]]] | None
     examples: str
     example_picks: dict[str, tuple[str, list[tuple[str, str]]]]
     data: list[tuple[str, str]]
@@ -139,6 +141,7 @@ def put_in_words(facts: RunFacts) -> Words:
         function_cells=[function_cells(one) for one in facts.functions],
         cascade=cascade_said(facts.cascade),
         cascade_right=right_means(facts.cascade) if facts.cascade else "",
+        rounds=rounds_cells(facts.rounds) if facts.rounds else None,
         examples=_examples(facts),
         example_picks=_picks(facts),
         data=_data(facts.summary),
@@ -293,6 +296,7 @@ def _contents(facts: RunFacts) -> list[tuple[str, str]]:
     wanted = [
         ("ladder", "Ladder", bool(facts.ladder.rows)),
         ("few", "A few labels", facts.few_labels is not None),
+        ("rounds", "Rounds", facts.rounds is not None),
         ("teachers", "Teachers", bool(facts.teachers)),
         ("functions", "Labeling functions", bool(facts.functions)),
         ("cascade", "Cascade", facts.cascade is not None),
