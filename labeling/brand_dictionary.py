@@ -85,7 +85,12 @@ class BrandDictionary:
         return dictionary
 
     def __len__(self) -> int:
-        return len(set(self._names.values()))
+        return len(self.names)
+
+    @property
+    def names(self) -> list[str]:
+        """The brands, in the order given."""
+        return list(dict.fromkeys(self._names.values()))
 
     def learn_trust(self, titles: Sequence[str], brands: Sequence[str]) -> None:
         """Learns how far each name can be trusted from titles and their products' brands.

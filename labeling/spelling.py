@@ -13,7 +13,7 @@ not is no misspelling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from distill.labeling.typo_channel import TypoChannel
 from distill.labeling.word_counts import NearWords, WordCounts, other_number
 
 _CANDIDATES = 12
-_BEAM = 24
+_BEAM = 48
 _SHORT = 5
 _HOPELESS = -30.0
 
@@ -74,10 +74,30 @@ class Correction:
     log_odds: float
 
 
+class _Step(NamedTuple):
+    """Some typed words read as some meant ones; ``likely`` is log P(typed | meant)."""
+
+    typed: int
+    meant: tuple[str, ...]
+    likely: float
+    change: Change | None = None
+    penalty: float = 0.0
+
+
 class _Path(NamedTuple):
+    """Words read so far: their log probability, what known words cost besides, and what was changed."""
+
     score: float
     penalty: float
     changes: tuple[Change, ...]
+
+    @property
+    def worth(self) -> float:
+        return self.score - self.penalty
+
+    def after(self, step: _Step, log_words: float) -> _Path:
+        changes = self.changes if step.change is None else (*self.changes, step.change)
+        return _Path(self.score + step.likely + log_words, self.penalty + step.penalty, changes)
 
 
 class SpellingCorrector:
@@ -111,27 +131,10 @@ class SpellingCorrector:
     def correct(self, query: str) -> Correction:
         """The query that was most likely meant."""
         found = words(query)
-        fixed = protected_spans(query, self._find_brands)
-        free = [not any(start < word.end and word.start < end for start, end in fixed) for word in found]
-        beams: list[dict[str, _Path]] = [{} for _ in range(len(found) + 1)]
-        unchanged = self._unchanged(found)
-        beams[0][""] = _Path(0.0, 0.0, ())
-        changed: list[dict[str, _Path]] = [{} for _ in range(len(found) + 1)]
-        for at in range(len(found)):
-            for width, texts, likely in self._steps(found, free, at):
-                change = width != len(texts) or texts != [word.text for word in found[at : at + width]]
-                span = Change(found[at].start, found[at + width - 1].end, " ".join(texts))
-                cost = sum(self.options.known_margin for word in found[at : at + width] if word.text in self._known)
-                for source in (beams, changed):
-                    target = changed if change or source is changed else beams
-                    for before, path in _best(source[at]):
-                        score = path.score + likely + self._log_words(before, texts)
-                        step = _Path(score, path.penalty + cost * change, (*path.changes, *([span] * change)))
-                        _keep(target[at + width], texts[-1], step)
-        best = max(changed[-1].values(), key=lambda path: path.score - path.penalty, default=None)
+        best = self._best_change(found, protected_spans(query, self._find_brands))
         if best is None:
             return Correction(query, (), float("-inf"))
-        odds = best.score - unchanged
+        odds = best.score - self._unchanged(found)
         if odds - best.penalty <= self.options.margin:
             return Correction(query, (), odds)
         return Correction(_replaced(query, best.changes), best.changes, odds)
@@ -140,20 +143,43 @@ class SpellingCorrector:
         """The corrected text alone."""
         return self.correct(query).text
 
-    def _steps(self, found: list[Word], free: list[bool], at: int) -> Iterator[tuple[int, list[str], float]]:
-        """Ways on from a word: how many typed words it takes, the words meant, and log P(typed | meant)."""
-        typed = found[at].text
-        yield 1, [typed], self._log_channel(typed, typed)
+    def _best_change(self, found: Sequence[Word], fixed: Sequence[tuple[int, int]]) -> _Path | None:
+        """The likeliest way through the words that changes at least one (Viterbi, by the last word meant)."""
+        free = [not any(start < word.end and word.start < end for start, end in fixed) for word in found]
+        # What was reached after so many words: by whether something was changed, and the last word meant.
+        reached: list[dict[tuple[bool, str], _Path]] = [{} for _ in range(len(found) + 1)]
+        reached[0][False, ""] = _Path(0.0, 0.0, ())
+        for at in range(len(found)):
+            paths = _likeliest(reached[at])
+            for step in self._steps(found, free, at):
+                for (changed, before), path in paths:
+                    ahead = reached[at + step.typed]
+                    key = changed or step.change is not None, step.meant[-1]
+                    longer = path.after(step, self._log_words(before, step.meant))
+                    if key not in ahead or longer.worth > ahead[key].worth:
+                        ahead[key] = longer
+        changes = [path for (changed, _), path in reached[-1].items() if changed]
+        return max(changes, key=lambda path: path.worth, default=None)
+
+    def _steps(self, found: Sequence[Word], free: Sequence[bool], at: int) -> Iterator[_Step]:
+        """Ways on from a word: as it is, as another word or two, or joined with the next."""
+        word = found[at]
+        yield _Step(1, (word.text,), self._log_channel(word.text, word.text))
         if not free[at]:
             return
-        if len(keystrokes(typed)) >= self.options.fewest_keys:
-            for word, likely in self.candidates(typed):
-                yield 1, word.split(" "), likely
-        # Words with a hyphen or a slash between them are no slip of the space bar.
-        if self.options.spaces and at + 1 < len(found) and free[at + 1] and found[at + 1].start == found[at].end + 1:
-            joined = typed + found[at + 1].text
-            if joined in self._known:
-                yield 2, [joined], self._log_channel(f"{typed} {found[at + 1].text}", joined)
+        penalty = self.options.known_margin * (word.text in self._known)
+        if len(keystrokes(word.text)) >= self.options.fewest_keys:
+            for meant, likely in self.candidates(word.text):
+                yield _Step(1, tuple(meant.split(" ")), likely, Change(word.start, word.end, meant), penalty)
+        if not self.options.spaces or at + 1 == len(found) or not free[at + 1]:
+            return
+        following = found[at + 1]
+        joined = word.text + following.text
+        # Words with more than one character between them are no slip of the space bar.
+        if joined in self._known and following.start == word.end + 1:
+            penalty += self.options.known_margin * (following.text in self._known)
+            likely = self._log_channel(f"{word.text} {following.text}", joined)
+            yield _Step(2, (joined,), likely, Change(word.start, following.end, joined), penalty)
 
     def _candidates(self, typed: str) -> tuple[tuple[str, float], ...]:
         """Words, or two words with a space between, that may have been meant; likeliest first, at most twelve."""
@@ -180,20 +206,13 @@ class SpellingCorrector:
             before = text
         return total
 
-    def _unchanged(self, found: list[Word]) -> float:
+    def _unchanged(self, found: Sequence[Word]) -> float:
         typed = sum(self._log_channel(word.text, word.text) for word in found)
         return typed + self._log_words("", [word.text for word in found])
 
 
-def _best(paths: dict[str, _Path]) -> list[tuple[str, _Path]]:
-    if len(paths) <= _BEAM:
-        return list(paths.items())
-    return sorted(paths.items(), key=lambda one: one[1].penalty - one[1].score)[:_BEAM]
-
-
-def _keep(paths: dict[str, _Path], last: str, step: _Path) -> None:
-    if last not in paths or step.score - step.penalty > paths[last].score - paths[last].penalty:
-        paths[last] = step
+def _likeliest(paths: dict[tuple[bool, str], _Path]) -> list[tuple[tuple[bool, str], _Path]]:
+    return sorted(paths.items(), key=lambda one: -one[1].worth)[:_BEAM]
 
 
 def _replaced(query: str, changes: Iterable[Change]) -> str:

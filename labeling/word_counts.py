@@ -15,7 +15,7 @@ from distill.labeling.query_words import has_digit, words
 _PREFIX = 7
 _OTHER_NUMBER = 0.2
 _LATIN = re.compile("[a-z]{4,}")
-_NUMBER = "#"
+NUMBER = "#"
 """Stands for any word with a digit among a word's surroundings: which number it is says nothing."""
 
 
@@ -72,13 +72,13 @@ class WordCounts:
         )
 
     def _add(self, text: str) -> None:
-        found = [_NUMBER if has_digit(word.text) else word.text for word in words(text)]
-        self.words.update(word for word in found if word != _NUMBER)
+        found = [NUMBER if has_digit(word.text) else word.text for word in words(text)]
+        self.words.update(word for word in found if word != NUMBER)
         self.pairs.update(zip(["", *found], [*found, ""], strict=True))
 
     def _log_prob(self, word: str, before: str) -> float:
         """Natural log of P(word | the word before it); ``""`` for the beginning. Any two words with a digit are one."""
-        word, before = (_NUMBER if has_digit(one) else one for one in (word, before))
+        word, before = (NUMBER if has_digit(one) else one for one in (word, before))
         kept = 1.0
         if word not in self.words and (other := other_number(word)) in self.words:
             word, kept = str(other), _OTHER_NUMBER
@@ -94,7 +94,7 @@ class WordCounts:
         if seen := self.words.get(word, 0):
             return seen / (self._total + self._once)
         # Numbers are context only: no candidate competes with one, so that any constant does.
-        spelling = 0.0 if word == _NUMBER else self._letters.log_prob(word)
+        spelling = 0.0 if word == NUMBER else self._letters.log_prob(word)
         return self._once / (self._total + self._once) * math.exp(spelling)
 
 
