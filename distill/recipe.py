@@ -154,10 +154,11 @@ def _file_locations(data: Any) -> Iterator[tuple[Location, str, bool]]:
     for index, item in enumerate(rows if isinstance(rows, list) else [rows]):
         if isinstance(item, str) and not item.startswith("hf://"):
             yield (("data", "rows", index) if isinstance(rows, list) else ("data", "rows")), item, True
-    decisions = section("data").get("decisions")
-    for index, item in enumerate(decisions if isinstance(decisions, list) else []):
-        if isinstance(item, str):
-            yield ("data", "decisions", index), item, True
+    for key in ("decisions", "annotations"):
+        given = section("data").get(key)
+        for index, item in enumerate(given if isinstance(given, list) else []):
+            if isinstance(item, str):
+                yield ("data", key, index), item, True
     if isinstance(guideline := section("task").get("guideline"), str):
         yield ("task", "guideline"), guideline, True
     for name, teacher in section("teachers").items():

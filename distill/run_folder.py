@@ -55,6 +55,7 @@ class RunFolder:
         self.path = path
         self.rows = path / "rows.parquet"
         self.rows_summary = path / "rows.json"
+        self.annotations = path / "annotations.parquet"
         self.votes = path / "votes.parquet"
         self.failures = path / "failures.jsonl"
         self.canaries = path / "canaries.parquet"
