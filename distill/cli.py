@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill.people_commands import label_next
+from distill.people_commands import agreement, label_next
 from distill.serving_commands import export, serve
 
 if TYPE_CHECKING:
@@ -275,6 +275,9 @@ app.command(epilog="Example: distill serve runs/quickstart/students/merged --por
 
 app.command(name="label-next", epilog="Example: distill label-next runs/quickstart --rows 200 --out to_label.csv")(
     label_next
+)
+app.command(epilog="Example: distill agreement votes.parquet --people kim,lee,park --labels 'exact > substitute'")(
+    agreement
 )
 
 

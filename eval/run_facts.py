@@ -20,6 +20,7 @@ from distill.eval.intervals import Estimate, Resamples, ratio_estimates
 from distill.eval.judge_confusion import JudgeConfusion, judge_confusions
 from distill.eval.labeling_functions import FunctionFacts, analyze_functions
 from distill.eval.ladder import Ladder
+from distill.eval.people_agreement import PeopleAgreement
 from distill.eval.scored import collapse_votes
 from distill.eval.student_facts import AnsweredFacts, StudentFacts, measure_answered
 from distill.labeling.cascade_votes import CASCADE_CAUSE
@@ -65,6 +66,7 @@ class RunReport:
         merging: How votes were merged: ``method``, and ``warning`` where it does not suit the panel.
         students: How each student was made.
         files: What lies beside the report, in the order to show it in.
+        people: Annotators beside the models; None where no annotator's own labels are known.
     """
 
     name: str
@@ -87,6 +89,7 @@ class RunReport:
     merging: Mapping[str, Any] = field(default_factory=dict)
     students: Mapping[str, StudentFacts] = field(default_factory=dict)
     files: Sequence[FileLink] = ()
+    people: PeopleAgreement | None = None
 
     @property
     def against_teachers(self) -> bool:
@@ -181,6 +184,7 @@ class RunFacts(_Frozen):
         default_factory=dict, description="of the students that leave rows unanswered"
     )
     confusions: list[JudgeConfusion] = Field(default_factory=list, description="judges with judges, without a truth")
+    people: PeopleAgreement | None = Field(None, description="annotators beside the models")
     files: list[FileLink] = Field(default_factory=list)
     examples_of: str | None = Field(description="whose mistakes the examples are")
     summary: dict[str, Any]
@@ -230,6 +234,7 @@ def gather(report: RunReport) -> RunFacts:
             report.predictions, report.rows, task=task, config=report.eval_config, seed=report.seed
         ),
         confusions=judge_confusions(judges, report.predictions, task=task),
+        people=report.people,
         files=list(report.files),
         summary=_plain(report.summary),
         manifest=_plain(report.manifest),

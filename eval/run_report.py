@@ -11,6 +11,7 @@ from distill.eval.cascade_plots import CascadePlots, cascade_markdown, cascade_p
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import ladder_cells
 from distill.eval.page import markdown_cell, markdown_table, render_page, write_whole
+from distill.eval.people_words import people_markdown
 from distill.eval.plots import (
     Point,
     Reference,
@@ -106,6 +107,8 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
             [f"{p.first} – {p.second}", p.rows, share(p.agreement), interval(p.kappa, "kappa")] for p in facts.pairs
         ]
         parts += ["## Agreement", *words.agreement, markdown_table(["pair", "rows", "same label", "kappa"], table)]
+    if words.people is not None:
+        parts += people_markdown(words.people)
     evaluation = facts.evaluations.get(words.shown or "")
     if evaluation is not None:
         parts += _markdown_of(evaluation, words)

@@ -11,6 +11,7 @@ from distill.eval.cascade_words import cascade_said, right_means
 from distill.eval.evaluation import METRICS, Evaluation
 from distill.eval.function_words import COLUMNS, function_cells, functions_said
 from distill.eval.ladder import LadderRow
+from distill.eval.people_words import PeopleWords, people_said
 from distill.eval.run_facts import RunFacts, TeacherFacts
 from distill.eval.student_words import StudentWords, students_said
 from distill.eval.trace_words import traces_said
@@ -81,6 +82,7 @@ class Words:
     metric_titles: dict[str, str]
     manifest: list[tuple[str, str]]
     students: StudentWords | None
+    people: PeopleWords | None
 
 
 def put_in_words(facts: RunFacts) -> Words:
@@ -127,6 +129,7 @@ def put_in_words(facts: RunFacts) -> Words:
         metric_titles={name: metric_title(name, positive=facts.positive, truth_source=truth) for name in METRICS},
         manifest=flatten(facts.manifest),
         students=students_said(facts.students, facts.answered),
+        people=people_said(facts.people),
     )
 
 
@@ -264,6 +267,7 @@ def _contents(facts: RunFacts) -> list[tuple[str, str]]:
         ("functions", "Labeling functions", bool(facts.functions)),
         ("cascade", "Cascade", facts.cascade is not None),
         ("agreement", "Agreement", bool(facts.pairs or facts.labels)),
+        ("people", "People", facts.people is not None),
         ("trust", "Mistakes and trust", evaluation is not None),
         ("made", "Training", bool(facts.students)),
         ("slices", "Slices", evaluation is not None and bool(evaluation.slices)),
