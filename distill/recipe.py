@@ -15,6 +15,7 @@ from distill.labeling.data_config import DataConfig
 from distill.labeling.errors import RecipeError
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.task import TaskConfig
+from distill.recipe_aggregate import aggregate_problems
 from distill.recipe_cascade import cascade_problems, has_positive
 from distill.recipe_problems import describe_problems, suggest
 from distill.recipe_teachers import teacher_names, teacher_problems
@@ -241,6 +242,7 @@ def _cross_checks(recipe: Recipe) -> list[tuple[Location, str]]:
             elif source == "labels" and not recipe.teachers:
                 problems.append((("students", name, "train_on"), "there are no teachers whose votes become labels"))
         problems += [(("students", name, key), text) for key, text in student_problems(student, recipe.task)]
+    problems += aggregate_problems(recipe.aggregate, recipe.students, recipe.data)
     problems += cascade_problems(recipe.labeling, recipe.teachers, positive=has_positive(recipe.task))
     if recipe.task and recipe.data:
         gold_values = set((recipe.data.gold_map or {}).values())

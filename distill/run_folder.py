@@ -232,6 +232,14 @@ def table_digest(table: pl.LazyFrame) -> str:
     raise AssertionError("unreachable: the loop ends with the table")
 
 
+def lines_digest(table: pl.LazyFrame) -> str:
+    """Digest of a table's rows as text, a line each: the same however its file is laid out, for tables of any size."""
+    hasher = hashlib.blake2b(repr(table.collect_schema()).encode(), digest_size=16)
+    for part in table.collect_batches(maintain_order=True):
+        hasher.update(part.write_ndjson().encode())
+    return hasher.hexdigest()
+
+
 def fingerprint(parts: Any) -> str:
     """BLAKE2b-128 of plain values, as hex: equal values give equal fingerprints."""
     body = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)

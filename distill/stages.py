@@ -117,8 +117,8 @@ def label(session: Session) -> None:
 
 def merge_votes(session: Session) -> None:
     """Merges the votes into ``labels.parquet``."""
-    from distill.labeling.aggregate import merge
     from distill.labeling.cascade_votes import standing_votes
+    from distill.merging import merge_as_recipe_says, merging_reads
 
     recipe, folder, task = session.recipe, session.folder, session.task
     if not recipe.teachers:
@@ -128,7 +128,8 @@ def merge_votes(session: Session) -> None:
     def work() -> Ended:
         votes = pl.read_parquet(folder.votes)
         votes = votes if cascade is None else standing_votes(votes, cascade.order)
-        found = merge(votes, labels=task.labels, method=recipe.aggregate, ordered=task.ordered)
+        merge = merge_as_recipe_says(session, votes)
+        found = merge.merging
         labels = found.labels
         write_table(labels, folder.labels)
         merged = labels.filter(pl.col("label").is_not_null())
@@ -137,9 +138,11 @@ def merge_votes(session: Session) -> None:
             f"{len(merged):,} of {len(labels):,} rows labeled; their votes are worth {n_eff:.2f} independent ones a row"
         )
         facts = {"rows": len(labels), "labeled": len(merged), "ties": ties, "n_eff": n_eff, "method": found.method}
-        facts["warning"] = found.warning
+        facts |= {"warning": found.warning, **merge.facts}
         warning = f"; warning: {found.warning}" if found.warning else ""
-        return Ended(f"{said}; {ties:,} ties{warning}", facts={**facts, "confidence": _mean(merged["confidence"])})
+        return Ended(
+            f"{said}; {ties:,} ties{merge.said}{warning}", facts={**facts, "confidence": _mean(merged["confidence"])}
+        )
 
     session.stage(
         "aggregate",
@@ -149,6 +152,7 @@ def merge_votes(session: Session) -> None:
             task.labels,
             task.ordered,
             cascade and cascade.order,
+            merging_reads(session),
         ],
         outputs=[folder.labels],
         work=work,

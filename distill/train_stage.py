@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from distill.people_labels import CHANCE
-from distill.run_folder import path_digest
+from distill.run_folder import lines_digest, path_digest
 from distill.session import Ended, Session
 from distill.stages import votes_digest, write_table
 from distill.students.config import HUMAN, LABELS
@@ -91,12 +90,8 @@ def _learnable_digest(path: Path) -> str:
 
     People who label more test rows change what students are measured on, and nothing that they are trained on.
     """
-    rows = pl.scan_parquet(path).filter(pl.col("split") != "test").drop(CHANCE, strict=False)
-    hasher = hashlib.blake2b(repr(rows.collect_schema()).encode(), digest_size=16)
-    # As text, a line a row, since the parts come in sizes that follow from how the file is laid out.
-    for part in rows.collect_batches(maintain_order=True):
-        hasher.update(part.write_ndjson().encode())
-    return hasher.hexdigest()
+    rows = pl.scan_parquet(path).filter(pl.col("split") != "test")
+    return lines_digest(rows.drop(CHANCE, strict=False))
 
 
 def _no_threshold(name: str, abstention: Abstention) -> str:

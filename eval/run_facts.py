@@ -20,6 +20,8 @@ from distill.eval.intervals import Estimate, Resamples, ratio_estimates
 from distill.eval.judge_confusion import JudgeConfusion, judge_confusions
 from distill.eval.labeling_functions import FunctionFacts, analyze_functions
 from distill.eval.ladder import Ladder
+from distill.eval.merging_facts import GoldUsed, StudentVoted, merged_with
+from distill.eval.panel_facts import PanelFacts, panel_facts
 from distill.eval.people_agreement import PeopleAgreement
 from distill.eval.scored import collapse_votes
 from distill.eval.student_facts import AnsweredFacts, StudentFacts, measure_answered
@@ -147,6 +149,8 @@ class LabelFacts(_Frozen):
     mean_n_eff: float | None = Field(description="independent votes that the votes on a row are worth")
     method: str | None = Field(None, description="how votes were merged; what 'auto' stood for")
     warning: str | None = Field(None, description="why that method does not suit the panel; None where it does")
+    gold: GoldUsed | None = Field(None, description="people's labels that calibrated them")
+    student: StudentVoted | None = Field(None, description="a student that voted too")
 
 
 class CanaryFacts(_Frozen):
@@ -173,6 +177,7 @@ class RunFacts(_Frozen):
     teachers: list[TeacherFacts]
     pairs: list[PairAgreement]
     labels: LabelFacts | None
+    panel: PanelFacts | None = Field(None, description="what the teachers' votes are worth together")
     canaries: list[CanaryFacts] = Field(description="rows of the data that carry an order, against their truth")
     obeyed: list[ObeyedFacts] = Field(description="copies made by this run that carry an order, against the row itself")
     asking: AskingFacts
@@ -215,6 +220,7 @@ def gather(report: RunReport) -> RunFacts:
         teachers=[] if votes is None else teacher_facts(votes),
         pairs=pairs,
         labels=None if report.labels is None else label_facts(report.labels, task, merging=report.merging),
+        panel=_panel(report),
         canaries=_canaries(report),
         obeyed=obeyed_facts(report.canaries, config=report.eval_config, seed=report.seed),
         asking=AskingFacts.of(report.labeling),
@@ -240,6 +246,13 @@ def gather(report: RunReport) -> RunFacts:
         manifest=_plain(report.manifest),
         review_href=report.review_href,
     )
+
+
+def _panel(report: RunReport) -> PanelFacts | None:
+    if report.votes is None or report.labels is None or report.labeling.get("cascade"):
+        return None
+    gold = report.rows_of_people.filter(pl.col("gold").is_not_null()).select("row_id", "gold")
+    return panel_facts(report.votes, task=report.task, gold=gold, leave_out=report.labeling_functions)
 
 
 def _functions(report: RunReport) -> list[FunctionFacts]:
@@ -319,6 +332,8 @@ def label_facts(labels: pl.DataFrame, task: Task, *, merging: Mapping[str, Any])
         mean_n_eff=_mean(given["n_eff"]) if "n_eff" in has else None,
         method=merging.get("method"),
         warning=merging.get("warning"),
+        gold=merged_with(merging, GoldUsed, "gold"),
+        student=merged_with(merging, StudentVoted, "student"),
     )
 
 

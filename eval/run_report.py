@@ -107,6 +107,7 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
             [f"{p.first} – {p.second}", p.rows, share(p.agreement), interval(p.kappa, "kappa")] for p in facts.pairs
         ]
         parts += ["## Agreement", *words.agreement, markdown_table(["pair", "rows", "same label", "kappa"], table)]
+    parts += _markdown_of_merging(words)
     if words.people is not None:
         parts += people_markdown(words.people)
     evaluation = facts.evaluations.get(words.shown or "")
@@ -141,6 +142,15 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
     if words.data:
         parts += ["## What came in", markdown_table(["", ""], [list(line) for line in words.data])]
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_of_merging(words: Words) -> list[str]:
+    if not (words.merging or words.panel):
+        return []
+    parts = ["## Merging", *words.merging, *words.panel]
+    for title, columns, lines in words.panel_tables:
+        parts += [f"**{title}**", markdown_table(columns, [list(line) for line in lines])]
+    return parts
 
 
 def _markdown_of_students(said: StudentWords) -> list[str]:

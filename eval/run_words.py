@@ -11,6 +11,8 @@ from distill.eval.cascade_words import cascade_said, right_means
 from distill.eval.evaluation import METRICS, Evaluation
 from distill.eval.function_words import COLUMNS, function_cells, functions_said
 from distill.eval.ladder import LadderRow
+from distill.eval.merging_facts import merging_said
+from distill.eval.panel_words import label_table, panel_said, panel_table
 from distill.eval.people_words import PeopleWords, people_said
 from distill.eval.run_facts import RunFacts, TeacherFacts
 from distill.eval.student_words import StudentWords, students_said
@@ -83,6 +85,9 @@ class Words:
     manifest: list[tuple[str, str]]
     students: StudentWords | None
     people: PeopleWords | None
+    merging: list[str]
+    panel: list[str]
+    panel_tables: list[tuple[str, list[str], list[list[str]]]]
 
 
 def put_in_words(facts: RunFacts) -> Words:
@@ -130,6 +135,16 @@ def put_in_words(facts: RunFacts) -> Words:
         manifest=flatten(facts.manifest),
         students=students_said(facts.students, facts.answered),
         people=people_said(facts.people),
+        merging=[] if facts.labels is None else merging_said(facts.labels.gold, facts.labels.student),
+        panel=panel_said(facts.panel),
+        panel_tables=[
+            (title, *table)
+            for title, table in (
+                ("What each family adds to the others", panel_table(facts.panel)),
+                ("What the votes are worth, by label", label_table(facts.panel)),
+            )
+            if table is not None
+        ],
     )
 
 
