@@ -10,7 +10,8 @@ _JUDGED_BY = {
     "consensus": "Errors are told by what the other families agree on: what all get wrong together stays hidden, so "
     "that the true correlation is mostly higher and the votes are worth less. The order of families holds better than "
     "the numbers.",
-    "assumed": "Only three families or gold would show it; 0.4 is usual between families of language models.",
+    "assumed": "These votes do not show it, which takes three families or gold; 0.4 is usual between families of language "
+    "models.",
 }
 _FAR_BELOW = 0.75
 

@@ -53,11 +53,13 @@ def test_what_a_panel_is_worth_by_label_and_by_family(task, panel):
     assert len(panel_table(found)[1]) == 4 and len(label_table(found)[1]) == 4
 
 
-def test_a_family_on_trial_is_named_to_be_added(task, panel):
-    _, said = panel
-    tried = {**said, ("d", "d"): np.where(np.arange(600) < 120, said["d", "d"], -1)}
-    # e guesses: its errors are its own, and nothing is right
-    tried["e", "e"] = np.where(np.arange(600) < 120, np.random.default_rng(0).integers(0, 4, 600), -1)
+def test_a_family_on_trial_is_named_to_be_added(task):
+    rng = np.random.default_rng(0)
+    truth, few = rng.integers(0, 4, 600), np.arange(600) < 120
+    tried = {(name, name): np.where(rng.random(600) < 0.75, truth, rng.integers(0, 4, 600)) for name in "abcd"}
+    tried["d", "d"] = np.where(few, tried["d", "d"], -1)
+    # e guesses: its errors are its own, and it is of no use
+    tried["e", "e"] = np.where(few, rng.integers(0, 4, 600), -1)
     found = panel_facts(votes_of(task, tried), task=task)
     assert found.pilots and [one.family for one in found.gains] == ["d", "e"]
     assert found.gains[0].rows == 120 and found.gains[0].expected_gain > 0 > found.gains[1].expected_gain
