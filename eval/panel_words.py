@@ -6,12 +6,13 @@ from distill.eval.panel_facts import FamilyGain, PanelFacts
 from distill.eval.wording import plural
 
 _JUDGED_BY = {
-    "gold": "Errors are told by labels of people or the data’s author.",
+    "gold": "How errors correlate is told by labels of people or the data’s author; what a family adds by how it "
+    "agrees with the others.",
     "consensus": "Errors are told by what the other families agree on: what all get wrong together stays hidden, so "
     "that the true correlation is mostly higher and the votes are worth less. The order of families holds better than "
     "the numbers.",
-    "assumed": "These votes do not show it, which takes three families or gold; 0.4 is usual between families of language "
-    "models.",
+    "assumed": "These votes do not show it, which takes three families or gold; 0.4 is usual between families of "
+    "language models.",
 }
 _FAR_BELOW = 0.75
 
