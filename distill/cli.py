@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distill.people_commands import agreement, label_next
 from distill.serving_commands import export, serve
 
 if TYPE_CHECKING:
@@ -271,6 +272,14 @@ def predict(
 
 app.command(epilog="Example: distill export runs/quickstart/students/merged --to int8 --out served/merged")(export)
 app.command(epilog="Example: distill serve runs/quickstart/students/merged --port 8080")(serve)
+
+
+app.command(name="label-next", epilog="Example: distill label-next runs/quickstart --rows 200 --out to_label.csv")(
+    label_next
+)
+app.command(epilog="Example: distill agreement votes.parquet --people kim,lee,park --labels 'exact > substitute'")(
+    agreement
+)
 
 
 @app.command(epilog="Example: distill ladder runs/a runs/b")

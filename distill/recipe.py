@@ -15,6 +15,7 @@ from distill.labeling.data_config import DataConfig
 from distill.labeling.errors import RecipeError
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.task import TaskConfig
+from distill.recipe_aggregate import aggregate_problems
 from distill.recipe_cascade import cascade_problems, has_positive
 from distill.recipe_problems import describe_problems, suggest
 from distill.recipe_rounds import rounds_problems
@@ -159,10 +160,11 @@ def _file_locations(data: Any) -> Iterator[tuple[Location, str, bool]]:
     for index, item in enumerate(rows if isinstance(rows, list) else [rows]):
         if isinstance(item, str) and not item.startswith("hf://"):
             yield (("data", "rows", index) if isinstance(rows, list) else ("data", "rows")), item, True
-    decisions = section("data").get("decisions")
-    for index, item in enumerate(decisions if isinstance(decisions, list) else []):
-        if isinstance(item, str):
-            yield ("data", "decisions", index), item, True
+    for key in ("decisions", "annotations"):
+        given = section("data").get(key)
+        for index, item in enumerate(given if isinstance(given, list) else []):
+            if isinstance(item, str):
+                yield ("data", key, index), item, True
     if isinstance(guideline := section("task").get("guideline"), str):
         yield ("task", "guideline"), guideline, True
     for name, teacher in section("teachers").items():
@@ -245,6 +247,7 @@ def _cross_checks(recipe: Recipe) -> list[tuple[Location, str]]:
             elif source == "labels" and not recipe.teachers:
                 problems.append((("students", name, "train_on"), "there are no teachers whose votes become labels"))
         problems += [(("students", name, key), text) for key, text in student_problems(student, recipe.task)]
+    problems += aggregate_problems(recipe.aggregate, recipe.students, recipe.data)
     problems += cascade_problems(recipe.labeling, recipe.teachers, positive=has_positive(recipe.task))
     problems += rounds_problems(recipe)
     if recipe.task and recipe.data:

@@ -9,9 +9,11 @@ from typing import Any
 
 import polars as pl
 
+from distill.agreement import JudgeTables, measured, people_beside_run
 from distill.estimates import read_few_labels, read_label_free
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import Ladder
+from distill.eval.people_agreement import EPSILON, PeopleAgreement
 from distill.eval.rounds import RoundsFacts
 from distill.eval.run_facts import RunReport
 from distill.eval.run_report import write_run_report
@@ -60,6 +62,7 @@ def write_run_reports(session: Session) -> Ended:
         labeling_functions=[] if votes is None else functions_among(votes["teacher"].unique(), recipe.teachers),
         merging=merging.facts if merging and labels is not None else {},
         students={name: student_facts(session, name) for name in recipe.students},
+        people=_people(session, rows, votes=votes, labels=labels),
         files=file_links(session, written),
         label_free=read_label_free(folder),
         few_labels=read_few_labels(folder),
@@ -80,6 +83,25 @@ def _ladder_path(session: Session) -> Path:
     """The ladder to report: of a run with rounds that of the last one, which compares students of one round."""
     rounds = _rounds(session)
     return session.folder.ladder if rounds is None else session.folder.round(len(rounds.rounds) - 1).ladder
+
+
+def _people(
+    session: Session, rows: pl.DataFrame, *, votes: pl.DataFrame | None, labels: pl.DataFrame | None
+) -> PeopleAgreement | None:
+    folder, recipe = session.folder, session.recipe
+    if not folder.annotations.exists():
+        return None
+    annotations = pl.read_parquet(folder.annotations)
+    judges = JudgeTables(
+        votes=votes,
+        labels=labels,
+        predictions={name: pl.read_parquet(folder.predictions(name)) for name in recipe.students},
+        leave_out=[] if votes is None else functions_among(votes["teacher"].unique(), recipe.teachers),
+    )
+    judged = people_beside_run(annotations, rows, judges, task=session.task)
+    if not judged.people:
+        return None
+    return measured(judged, annotations, config=recipe.eval, epsilon=EPSILON, seed=recipe.seed)
 
 
 def _made_of(session: Session) -> dict[str, Any]:

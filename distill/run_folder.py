@@ -56,6 +56,7 @@ class RunFolder:
         self.path = path
         self.rows = path / "rows.parquet"
         self.rows_summary = path / "rows.json"
+        self.annotations = path / "annotations.parquet"
         self.votes = path / "votes.parquet"
         self.failures = path / "failures.jsonl"
         self.canaries = path / "canaries.parquet"
@@ -260,6 +261,14 @@ def table_digest(table: pl.LazyFrame) -> str:
         if len(part) < _DIGEST_ROWS:
             return hasher.hexdigest()
     raise AssertionError("unreachable: the loop ends with the table")
+
+
+def lines_digest(table: pl.LazyFrame) -> str:
+    """Digest of a table's rows as text, a line each: the same however its file is laid out, for tables of any size."""
+    hasher = hashlib.blake2b(repr(table.collect_schema()).encode(), digest_size=16)
+    for part in table.collect_batches(maintain_order=True):
+        hasher.update(part.write_ndjson().encode())
+    return hasher.hexdigest()
 
 
 def fingerprint(parts: Any) -> str:

@@ -9,7 +9,6 @@ import itertools
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +44,7 @@ def ledger_path(recipe_ledger: Path | None = None) -> Path:
 def read_rows(session: Session) -> None:
     """Reads the source into ``rows.parquet``; what cannot be used is listed beside it."""
     from distill.labeling.rows import load_rows, problems_path
+    from distill.people_labels import files_of_people, take_labels_of_people
 
     config, folder, slices = session.recipe.data, session.folder, session.recipe.eval.slices
     assert config is not None
@@ -58,15 +58,15 @@ def read_rows(session: Session) -> None:
         write_json(folder.rows_summary, summary.to_dict())
         for warning in summary.warnings:
             session.progress.warn(warning)
-        decided = _take_decisions(session, config.decisions) if config.decisions else ""
-        return Ended(f"{_said_of_rows(summary)}{decided}")
+        taken = take_labels_of_people(session)
+        return Ended(f"{_said_of_rows(summary)}{taken.said}", facts=taken.facts)
 
-    digests += [path_digest(Path(file)) for file in config.decisions]
-    settings = config.model_dump(mode="json", exclude={"rows", "decisions"})
+    settings = config.model_dump(mode="json", exclude={"rows", "decisions", "annotations"})
     session.stage(
         "data",
         reads=[
             digests,
+            files_of_people(session),
             settings,
             session.task.labels,
             session.task.inputs,
@@ -75,7 +75,10 @@ def read_rows(session: Session) -> None:
             slices,
             session.limit,
         ],
-        outputs=[folder.rows, folder.rows_summary, problems_path(folder.rows)],
+        outputs=[
+            *(folder.rows, folder.rows_summary, problems_path(folder.rows)),
+            *([folder.annotations] if config.annotations else []),
+        ],
         work=work,
     )
 
@@ -117,8 +120,8 @@ def label(session: Session) -> None:
 
 def merge_votes(session: Session) -> None:
     """Merges the votes into ``labels.parquet``."""
-    from distill.labeling.aggregate import merge
     from distill.labeling.cascade_votes import overruled_left_out, standing_votes
+    from distill.merging import merge_as_recipe_says, merging_reads
 
     recipe, folder, task = session.recipe, session.folder, session.task
     if not recipe.teachers:
@@ -131,7 +134,8 @@ def merge_votes(session: Session) -> None:
         votes = pl.read_parquet(folder.votes)
         votes = votes if cascade is None else standing_votes(votes, cascade.order)
         votes = votes if overruling is None else overruled_left_out(votes, by=overruling)
-        found = merge(votes, labels=task.labels, method=recipe.aggregate, ordered=task.ordered)
+        merge = merge_as_recipe_says(session, votes)
+        found = merge.merging
         labels = found.labels if held is None else _with_held(found.labels, pl.read_parquet(held))
         write_table(labels, folder.labels)
         merged = labels.filter(pl.col("label").is_not_null())
@@ -140,9 +144,11 @@ def merge_votes(session: Session) -> None:
             f"{len(merged):,} of {len(labels):,} rows labeled; their votes are worth {n_eff:.2f} independent ones a row"
         )
         facts = {"rows": len(labels), "labeled": len(merged), "ties": ties, "n_eff": n_eff, "method": found.method}
-        facts["warning"] = found.warning
+        facts |= {"warning": found.warning, **merge.facts}
         warning = f"; warning: {found.warning}" if found.warning else ""
-        return Ended(f"{said}; {ties:,} ties{warning}", facts={**facts, "confidence": _mean(merged["confidence"])})
+        return Ended(
+            f"{said}; {ties:,} ties{merge.said}{warning}", facts={**facts, "confidence": _mean(merged["confidence"])}
+        )
 
     session.stage(
         "aggregate",
@@ -154,6 +160,7 @@ def merge_votes(session: Session) -> None:
             cascade and cascade.order,
             overruling,
             held and path_digest(held),
+            merging_reads(session),
         ],
         outputs=[folder.labels],
         work=work,
@@ -195,24 +202,6 @@ def write_reports(session: Session) -> None:
         outputs=outputs,
         work=lambda: write_run_reports(session),
     )
-
-
-def _take_decisions(session: Session, files: Sequence[str]) -> str:
-    """Puts what people decided on the review's page into the rows, and says how many rows that was."""
-    from distill.eval.adjudication import read_decisions
-
-    path = session.folder.rows
-    decided = read_decisions([Path(file) for file in files], task=session.task).select("row_id", _decided="label")
-    known = pl.scan_parquet(path).join(decided.lazy(), on="row_id", how="left", maintain_order="left")
-    taken = pl.col("_decided").is_not_null()
-    rows = known.with_columns(
-        gold=pl.coalesce("_decided", "gold"),
-        split=pl.when(taken & (pl.col("split") == "pool")).then(pl.lit("train")).otherwise(pl.col("split")),
-    )
-    found = int(known.select(taken.sum()).collect().item())
-    write_table(rows.drop("_decided"), path)
-    lost = len(decided) - found
-    return f"; {found:,} decided by people" + (f", {lost:,} decisions are of rows that are not there" if lost else "")
 
 
 def _said_of_rows(summary: RowsSummary) -> str:

@@ -340,8 +340,8 @@ def _vectors(table: pl.DataFrame, inputs: Sequence[str]) -> csr_matrix:
         parts.append(TfidfTransformer(sublinear_tf=True).fit_transform(hashed.transform(texts)))
     whole = csr_matrix(normalize(hstack(parts)))
     # Only buckets that occur: chunks are held dense, and most buckets are empty.
-    found, columns = np.unique(whole.indices, return_inverse=True)
-    return csr_matrix((whole.data, columns, whole.indptr), shape=(whole.shape[0], max(len(found), 1)))
+    found, bucket = np.unique(whole.indices, return_inverse=True)
+    return csr_matrix((whole.data, bucket, whole.indptr), shape=(whole.shape[0], max(len(found), 1)))
 
 
 def _distances(here: csr_matrix, there: csr_matrix) -> Floats:

@@ -12,6 +12,7 @@ from distill.eval.estimate_words import UnlabeledWords
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import ladder_cells
 from distill.eval.page import markdown_cell, markdown_table, render_page, write_whole
+from distill.eval.people_words import people_markdown
 from distill.eval.plots import (
     Point,
     Reference,
@@ -120,6 +121,9 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
         parts += ["## Agreement", *words.agreement, markdown_table(["pair", "rows", "same label", "kappa"], table)]
     if words.unlabeled is not None:
         parts += _markdown_unlabeled(words.unlabeled)
+    parts += _markdown_of_merging(words)
+    if words.people is not None:
+        parts += people_markdown(words.people)
     evaluation = facts.evaluations.get(words.shown or "")
     if evaluation is not None:
         parts += _markdown_of(evaluation, words)
@@ -161,6 +165,15 @@ def _markdown_unlabeled(said: UnlabeledWords) -> list[str]:
         parts += [markdown_table(*said.students), notes]
     parts += [said.ranking] if said.ranking else []
     return parts + ([markdown_table(*said.teachers)] if said.teachers else [])
+
+
+def _markdown_of_merging(words: Words) -> list[str]:
+    if not (words.merging or words.panel):
+        return []
+    parts = ["## Merging", *words.merging, *words.panel]
+    for title, columns, lines in words.panel_tables:
+        parts += [f"**{title}**", markdown_table(columns, [list(line) for line in lines])]
+    return parts
 
 
 def _markdown_of_students(said: StudentWords) -> list[str]:

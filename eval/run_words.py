@@ -13,6 +13,9 @@ from distill.eval.evaluation import METRICS, Evaluation
 from distill.eval.function_words import COLUMNS, function_cells, functions_said
 from distill.eval.ladder import Ladder, LadderRow
 from distill.eval.ladder_words import cost_title
+from distill.eval.merging_facts import merging_said
+from distill.eval.panel_words import label_table, panel_said, panel_table
+from distill.eval.people_words import PeopleWords, people_said
 from distill.eval.rounds import rounds_cells
 from distill.eval.run_facts import RunFacts, TeacherFacts
 from distill.eval.student_words import StudentWords, students_said
@@ -85,6 +88,10 @@ class Words:
     metric_titles: dict[str, str]
     manifest: list[tuple[str, str]]
     students: StudentWords | None
+    people: PeopleWords | None
+    merging: list[str]
+    panel: list[str]
+    panel_tables: list[tuple[str, list[str], list[list[str]]]]
     few: FewLabelsWords | None
     unlabeled: UnlabeledWords | None
     ladder_has: LadderHas
@@ -158,6 +165,17 @@ def put_in_words(facts: RunFacts) -> Words:
         few=few_labels_said(facts.few_labels),
         unlabeled=unlabeled_said(facts.label_free, judges=len(facts.teachers) - len(facts.functions)),
         ladder_has=LadderHas.of(facts.ladder),
+        people=people_said(facts.people),
+        merging=[] if facts.labels is None else merging_said(facts.labels.gold, facts.labels.student),
+        panel=panel_said(facts.panel),
+        panel_tables=[
+            (title, *table)
+            for title, table in (
+                ("What each family adds to the others", panel_table(facts.panel)),
+                ("What the votes are worth, by label", label_table(facts.panel)),
+            )
+            if table is not None
+        ],
     )
 
 
@@ -302,6 +320,7 @@ def _contents(facts: RunFacts) -> list[tuple[str, str]]:
         ("cascade", "Cascade", facts.cascade is not None),
         ("agreement", "Agreement", bool(facts.pairs or facts.labels)),
         ("unlabeled", "Without labels", facts.label_free is not None and facts.label_free.has_any),
+        ("people", "People", facts.people is not None),
         ("trust", "Mistakes and trust", evaluation is not None),
         ("made", "Training", bool(facts.students)),
         ("slices", "Slices", evaluation is not None and bool(evaluation.slices)),
