@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from distill.labeling.errors import DataError
 from distill.labeling.labeling_config import ExamplesConfig
 from distill.labeling.near_duplicates import query_form
-from distill.labeling.prompt import EXAMPLES_COLUMN, example_text
+from distill.labeling.prompt import EXAMPLES_COLUMN
+from distill.labeling.prompt_fence import example_text
 from distill.labeling.row_draw import draw
 from distill.labeling.task import Task
 

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from distill.labeling.parsing import Answer
-from distill.labeling.prompt import answer_schema, options_of
+from distill.labeling.prompt_system import answer_schema, options_of
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat, Prompt, Teacher
 
