@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _DECISIVE = (
     *("row_id", "teacher", "family", "outcome", "sample", "label", "probs", "probs_source"),
     *("trace", "trace_problems", "clauses"),
+    *("part", "labels", "text", "texts", "spans", "confidence"),
 )
 """Columns of a vote that labels follow from. The others (latency, cost, served from the ledger) differ between an
 interrupted and an uninterrupted run, and nothing may be done again because of them."""
@@ -71,6 +72,7 @@ def read_rows(session: Session) -> None:
             session.task.labels,
             session.task.inputs,
             session.task.images,
+            *([session.task.basis] if session.task.basis else []),
             session.recipe.seed,
             slices,
             session.limit,
@@ -99,6 +101,7 @@ def label(session: Session) -> None:
         task.instructions,
         task.guideline and task.guideline.sha256,
     ]
+    asked += task.basis
     rows = path_digest(folder.rows)
     question = fingerprint([rows, asked])
     # Asking again what failed asks no canary: the answers to those there are stay.
@@ -125,6 +128,8 @@ def merge_votes(session: Session) -> None:
     def work() -> Ended:
         votes = pl.read_parquet(folder.votes)
         votes = votes if cascade is None else standing_votes(votes, cascade.order)
+        if not task.closed or task.tree is not None:
+            return _merge_kinds(session, votes)
         found = merge(votes, labels=task.labels, method=recipe.aggregate, ordered=task.ordered)
         labels = found.labels
         write_table(labels, folder.labels)
@@ -146,9 +151,45 @@ def merge_votes(session: Session) -> None:
             task.labels,
             task.ordered,
             cascade and cascade.order,
+            *([task.basis] if task.basis else []),
         ],
         outputs=[folder.labels],
         work=work,
+    )
+
+
+def _merge_kinds(session: Session, votes: pl.DataFrame) -> Ended:
+    """Merges answers that are no single label, each part by its kind."""
+    from distill.labeling.merge_answers import merge_answers
+
+    task = session.task
+    found = merge_answers(votes, task=task, method=session.recipe.aggregate)
+    write_table(found.labels, session.folder.labels)
+    parts: list[str] = []
+    facts: list[dict[str, Any]] = []
+    for single in task.singles:
+        own = found.labels if single.part is None else found.labels.filter(pl.col("part") == single.part)
+        merged = own.filter(pl.col(single.answer_column).is_not_null())
+        name = f"{single.part}: " if single.part else ""
+        parts.append(f"{name}{len(merged):,} of {len(own):,} rows labeled, {_mean(merged['n_eff']):.2f} votes a row")
+        facts.append(
+            {
+                "part": single.part,
+                "rows": len(own),
+                "labeled": len(merged),
+                "ties": int(merged["tie"].sum()),
+                "n_eff": _mean(merged["n_eff"]),
+                "confidence": _mean(merged["confidence"]),
+                "method": found.methods[single.part],
+            }
+        )
+    whole = {name: sum(fact[name] for fact in facts) for name in ("rows", "labeled", "ties")}
+    means = {name: sum(fact[name] for fact in facts) / len(facts) for name in ("n_eff", "confidence")}
+    warning = f"; warning: {found.warning}" if found.warning else ""
+    method = ", ".join(dict.fromkeys(found.methods.values()))
+    return Ended(
+        "; ".join(parts) + warning,
+        facts={**whole, **means, "method": method, "warning": found.warning, "parts": facts if task.parts else []},
     )
 
 
@@ -310,6 +351,7 @@ def _warn_of_unseen_costs(session: Session) -> None:
 def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None, *, teachers: list[str]) -> None:
     """Puts votes in the order of the rows: they arrive in the order of the answers, which no two runs share."""
     from distill.labeling.cascade_votes import CASCADE_CAUSE
+    from distill.labeling.vote import stored_columns
     from distill.retry import merged_votes
 
     folder = session.folder
@@ -321,16 +363,19 @@ def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None, *
         .with_columns(
             pl.col("teacher").replace_strict(teachers, range(len(teachers)), default=len(teachers)).alias("_teacher")
         )
-        .sort("_row", "_teacher", "sample")
+        .sort("_row", "_teacher", "sample", maintain_order=True)
         .drop("_row", "_teacher")
     )
+    kept = set(stored_columns(session.task))
+    votes = votes.select(name for name in votes.collect_schema().names() if name in kept)
     write_table(votes, folder.votes)
     # Who abstains has answered, and would say the same again.
     spared = pl.col("cause").fill_null("") == CASCADE_CAUSE
     failed = pl.scan_parquet(folder.votes).filter(
         ~pl.col("outcome").is_in(["labeled", "explained", "abstained"]) & ~spared
     )
-    failed.select("row_id", "teacher", "sample", "outcome", "cause", "reason").sink_ndjson(folder.failures)
+    named = ["part"] if session.task.parts else []
+    failed.select("row_id", "teacher", "sample", *named, "outcome", "cause", "reason").sink_ndjson(folder.failures)
 
 
 def _labeling_ended(labeled: LabelingFacts, folder: RunFolder) -> Ended:

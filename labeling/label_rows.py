@@ -20,7 +20,7 @@ from distill.labeling.progress import LabelingResult
 from distill.labeling.quality_watch import Quality, QualityWatch
 from distill.labeling.shares import Share, wilson_share
 from distill.labeling.teacher import Teacher
-from distill.labeling.vote import VOTE_SCHEMA, votes_frame
+from distill.labeling.vote import VOTE_SCHEMA, answer_text, votes_frame
 
 
 @dataclass(frozen=True)
@@ -219,10 +219,11 @@ class _Sorter:
     def packing(self, teacher: str, asked_alone: int) -> PackingFacts:
         """What asking about several rows at once did for a teacher."""
         measured = ["label", "input_tokens", "output_tokens", "cost_usd"]
-        alone = self._all("alone").select("teacher", pl.col("row_id").str.strip_prefix(CHECK_PREFIX), *measured)
-        both = self._all("both").filter((pl.col("sample") == 0) & (pl.col("teacher") == teacher))
-        both = both.select("teacher", "row_id", "position", "asked_with", *measured)
-        both = both.join(alone, on=["teacher", "row_id"], suffix="_alone")
+        alone = _as_labels(self._all("alone"))
+        alone = alone.select("teacher", pl.col("row_id").str.strip_prefix(CHECK_PREFIX), "part", *measured)
+        both = _as_labels(self._all("both")).filter((pl.col("sample") == 0) & (pl.col("teacher") == teacher))
+        both = both.select("teacher", "row_id", "part", "position", "asked_with", *measured)
+        both = both.join(alone, on=["teacher", "row_id", "part"], suffix="_alone", nulls_equal=True)
         labels = self._asked.task.labels
         packed = pl.concat([packed_votes(votes_frame([]), labels), *self._packed.get(teacher, ())])
         return packing_facts(packed, both, task=self._asked.task, asked_alone=asked_alone)
@@ -246,11 +247,11 @@ class _Sorter:
         """How often the audit found that a shared answer would have been another label."""
         if not len(self._sharing.audited):
             return {}
-        votes = (
-            self._all("compared").filter(pl.col("label").is_not_null()).select("row_id", "teacher", "sample", "label")
-        )
+        votes = _as_labels(self._all("compared")).filter(pl.col("label").is_not_null())
+        votes = votes.select("row_id", "teacher", "sample", "part", "label")
+        same = ["teacher", "sample", "part"]
         pairs = self._sharing.audited.join(votes, on="row_id").join(
-            votes, left_on=["shared_from", "teacher", "sample"], right_on=["row_id", "teacher", "sample"]
+            votes, left_on=["shared_from", *same], right_on=["row_id", *same], nulls_equal=True
         )
         wrong = pairs.with_columns(wrong=pl.col("label") != pl.col("label_right"))
         found = {}
@@ -278,6 +279,11 @@ class _Sorter:
 
     def _all(self, kind: str) -> pl.DataFrame:
         return pl.concat([votes_frame([]), *self._kept[kind]])
+
+
+def _as_labels(votes: pl.DataFrame) -> pl.DataFrame:
+    """Votes with their answer as text in ``label``, whatever its kind: to tell whether two are the same."""
+    return votes.with_columns(label=answer_text(votes.columns))
 
 
 def _breaches(answers: pl.DataFrame, teacher: str) -> Breaches:

@@ -28,6 +28,7 @@ EXAMPLES_COLUMN = "_examples"
 _EXAMPLES_HEAD = "Items that people have judged:"
 _EXAMPLES_END = "The item to judge:"
 _PACK_EXAMPLES_END = "The items to judge:"
+_HINTS_HEAD = "Hints that a search found:"
 
 
 class NotAskedError(DataError):
@@ -74,7 +75,7 @@ class Prompter:
         self.max_field_chars = max_field_chars
         self.row_tokens = row_tokens
         self.examples = examples
-        self.columns = list(dict.fromkeys(("row_id", *task.inputs, *task.images)))
+        self.columns = list(dict.fromkeys(("row_id", *task.inputs, *task.evidence, *task.images)))
         if examples is not None:
             self.columns.append(EXAMPLES_COLUMN)
         if answer.explains:
@@ -97,6 +98,7 @@ class Prompter:
         known = self._known_label(row) if self.answer.explains else ""
         try:
             values = {name: field_text(row[name]) for name in self.task.inputs}
+            evidence = {name: field_text(row[name]) for name in self.task.evidence}
             row_id = str(row["row_id"])
             shown = [] if self.examples is None else [self.examples[number] for number in row[EXAMPLES_COLUMN]]
             images = tuple(str(row[name]) for name in self.task.images if row[name])
@@ -109,7 +111,11 @@ class Prompter:
             cut = cut_chars(values, self.max_field_chars)
         else:
             cut = cut_fields(values, self.row_tokens, mark=CUT_MARK)
-        user = fence(field_lines(values), known_label=known)
+        if evidence:
+            cut += cut_chars(evidence, self.max_field_chars)
+            user = _with_evidence(values, evidence)
+        else:
+            user = fence(field_lines(values), known_label=known)
         if shown:
             user = "\n\n".join([_EXAMPLES_HEAD, *shown, _EXAMPLES_END, user])
         return Prompt(
@@ -124,6 +130,8 @@ class Prompter:
             examples=tuple(shown),
             images=images,
             known_label=known,
+            source="" if self.task.closed else str(row[self.task.source] or ""),
+            evidence=evidence,
         )
 
     def not_asked(self, row: Mapping[str, Any]) -> str | None:
@@ -159,6 +167,7 @@ class Prompter:
             Rows with their prompts, ``rows`` at a time; where a row has none, what went wrong.
         """
         simple = self.row_tokens is None and self.examples is None and not self.task.images
+        simple &= self.task.closed and not self.task.evidence
         plain = self._plain(table) if simple and not self.answer.explains else None
         for start in range(0, table.height, rows):
             step = table.slice(start, rows)
@@ -232,8 +241,13 @@ class Prompter:
             A prompt that is named after its first row. The answer is ``{"answers": {"1": {…}, "2": {…}, …}}``, each
             with the fields of a single answer; see :mod:`distill.labeling.pack_answers`.
         """
-        fenced = fence_apart([field_lines(prompt.values) for prompt in prompts])
+        hints = [field_lines(prompt.evidence) for prompt in prompts] if self.task.evidence else []
+        apart = fence_apart([*(field_lines(prompt.values) for prompt in prompts), *hints])
+        fenced, shown_hints = apart[: len(prompts)], [text for _, text in apart[len(prompts) :]]
         items = [f"Item {number} (mark {mark}):\n{text}" for number, (mark, text) in enumerate(fenced, start=1)]
+        if hints:
+            pairs = zip(shown_hints, items, strict=True)
+            items = [f"{_HINTS_HEAD}\n\n{hint}\n\n{item}" for hint, item in pairs]
         marks = ", ".join(f"{number} (mark {mark})" for number, (mark, _) in enumerate(fenced, start=1))
         shown = list(dict.fromkeys(text for prompt in prompts for text in prompt.examples))
         parts = [_EXAMPLES_HEAD, *shown, _PACK_EXAMPLES_END, *items] if shown else items
@@ -274,3 +288,9 @@ class Prompter:
         # An empty assistant turn is refused by several servers.
         turns = (*prompt.turns, ("assistant", echo or "(no answer)"), ("user", correction))
         return replace(prompt, turns=turns)
+
+
+def _with_evidence(values: Mapping[str, str], evidence: Mapping[str, str]) -> str:
+    """Fences a row and the hints about it, each with a mark that hangs on both: neither can hold the other's."""
+    (mark, item), (_, hints) = fence_apart([field_lines(values), field_lines(evidence)])
+    return f"{_HINTS_HEAD}\n\n{hints}\n\n{item}\n\nJudge the item between the two lines that carry {mark}."

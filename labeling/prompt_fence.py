@@ -38,12 +38,13 @@ def example_text(values: Mapping[str, str], label: str, *, tokens: int) -> str:
 
     Args:
         values: Its inputs.
-        label: What people said.
+        label: What people said: a label, or a JSON object.
         tokens: Budget of the inputs.
     """
     cleaned = {name: field_text(value) for name, value in values.items()}
     cut_fields(cleaned, tokens, mark=CUT_MARK)
-    return f"{_fenced(field_lines(cleaned))[1]}\nlabel: {label}"
+    said = "answer" if label.startswith("{") else "label"
+    return f"{_fenced(field_lines(cleaned))[1]}\n{said}: {label}"
 
 
 def field_text(value: object) -> str:

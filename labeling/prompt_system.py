@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from distill.labeling.prompt_kinds import (
+    EVIDENCE_RULE,
+    MAX_CLAUSES,
+    PROBABILITY,
+    clause_schema,
+    closed_object,
+    form_of,
+    kind_instruction,
+    kind_schema,
+    says_of,
+)
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat
 from distill.labeling.traces import trace_chars, trace_words
-
-_MAX_CLAUSES = 4
-_PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 
 _RELEVANCE = (
     "You judge search results of an online shop. You see one query and one product listing. Decide from the "
@@ -49,6 +57,9 @@ _PACK_DATA_RULE = (
     "and decides nothing."
 )
 
+_LISTED_BRANDS = 200
+"""A longer list is left to evidence columns: every request would carry it."""
+
 _LABEL_ONLY = "Write the label alone, spelled exactly as above: no quotes, nothing before or after it."
 
 _EXAMPLES_RULE = (
@@ -71,6 +82,8 @@ def answer_schema(task: Task, answer: AnswerFormat) -> dict[str, Any]:
     """
     if answer.form != "json":
         return {}
+    if not task.closed:
+        return kind_schema(task, answer, clauses=_clause_ids(task))
     properties: dict[str, Any] = {}
     trace: dict[str, Any] = {"type": "string"}
     if answer.trace_tokens is not None:
@@ -80,20 +93,16 @@ def answer_schema(task: Task, answer: AnswerFormat) -> dict[str, Any]:
     if not answer.explains:
         properties["label"] = {"type": "string", "enum": list(task.labels)}
     if answer.clauses and (ids := _clause_ids(task)):
-        properties["clauses"] = {
-            "type": "array",
-            "items": {"type": "string", "enum": ids},
-            "maxItems": _MAX_CLAUSES,
-        }
+        properties["clauses"] = clause_schema(ids)
     if answer.explains:
-        return _closed(properties)
+        return closed_object(properties)
     if answer.probs == "distribution":
-        properties["probs"] = _closed({label: dict(_PROBABILITY) for label in task.labels})
+        properties["probs"] = closed_object({label: dict(PROBABILITY) for label in task.labels})
     elif answer.probs == "confidence":
-        properties["confidence"] = dict(_PROBABILITY)
+        properties["confidence"] = dict(PROBABILITY)
     if answer.trace and answer.trace_order == "after":
         properties["trace"] = trace
-    return _closed(properties)
+    return closed_object(properties)
 
 
 def pack_schema(schema: Mapping[str, Any], count: int) -> dict[str, Any]:
@@ -103,17 +112,8 @@ def pack_schema(schema: Mapping[str, Any], count: int) -> dict[str, Any]:
     it could in a list. (Tried with a random model on vLLM: of a list, 4 rows in 10 had to be asked about again.)
     """
     one = {"$ref": "#/$defs/answer"}
-    answers = _closed({str(number): dict(one) for number in range(1, count + 1)})
-    return {**_closed({"answers": answers}), "$defs": {"answer": dict(schema)}}
-
-
-def _closed(properties: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    answers = closed_object({str(number): dict(one) for number in range(1, count + 1)})
+    return {**closed_object({"answers": answers}), "$defs": {"answer": dict(schema)}}
 
 
 def _clause_ids(task: Task) -> list[str]:
@@ -122,17 +122,20 @@ def _clause_ids(task: Task) -> list[str]:
 
 def system_text(task: Task, answer: AnswerFormat, *, examples: bool, pack: bool = False) -> str:
     """The system text: the same for every row of a task and an answer format."""
-    instruction = task.instructions or (_RELEVANCE if _is_relevance(task) else _CHOICE)
-    parts = [instruction.strip(), "# Labels\n\n" + _labels_text(task)]
+    built_in = kind_instruction(task) or (_RELEVANCE if _is_relevance(task) else _CHOICE)
+    parts = [(task.instructions or built_in).strip(), *_sets(task)]
     if task.guideline:
         parts.append(
             "# Guideline\n\nThe guideline decides. It stands between the two lines of dashes.\n\n"
             f"-----\n{task.guideline.text.strip()}\n-----"
         )
     if pack:
-        parts.append("# Several items\n\n" + _PACK_RULE)
+        rule = _PACK_RULE if task.closed else _PACK_RULE.replace("the same label", "the same answer")
+        parts.append("# Several items\n\n" + rule)
     data = _PACK_DATA_RULE if pack else _DATA_RULE
-    parts.append("# Data\n\n" + (f"{data}\n\n{_EXAMPLES_RULE}" if examples else data))
+    if task.evidence:
+        data += f"\n\n{EVIDENCE_RULE}"
+    parts.append("# Data\n\n" + (f"{data}\n\n{_examples_rule(task)}" if examples else data))
     if answer.explains:
         parts.append("# Known label\n\n" + _EXPLAIN_RULE)
     if pack:
@@ -140,6 +143,27 @@ def system_text(task: Task, answer: AnswerFormat, *, examples: bool, pack: bool 
     elif answer.form != "decision":  # whose endpoint says itself how it answers
         parts.append("# Answer\n\n" + (_answer_text(task, answer) if answer.form == "json" else _LABEL_ONLY))
     return "\n\n".join(parts)
+
+
+def _examples_rule(task: Task) -> str:
+    if task.closed:
+        return _EXAMPLES_RULE
+    return _EXAMPLES_RULE.replace(
+        "its label. They show how the labels are used", "the right answer. They show the form"
+    )
+
+
+def _sets(task: Task) -> list[str]:
+    """The sections that say what may be answered: labels, and brands where they are few."""
+    sections = []
+    for single in task.singles:
+        heading = "Labels" if single.type != "category" else "Categories"
+        if single.kind == "choice":
+            sections.append(f"# {heading}\n\n" + _labels_text(single))
+        if single.brands is not None and len(single.brands.entries) <= _LISTED_BRANDS:
+            names = "\n".join(f"- `{name}`" for name in single.brands.names)
+            sections.append(f"# Brands\n\nThe shop's list, which may lack some:\n\n{names}")
+    return sections
 
 
 def _is_relevance(task: Task) -> bool:
@@ -151,10 +175,13 @@ def _meanings_of(task: Task) -> Mapping[str, str]:
 
 
 def _labels_text(task: Task) -> str:
+    if task.most_options is not None and len(task.labels) > task.most_options:
+        return "They are paths, `A > B > C`. Each question names those that may be answered."
     order = ", from best to worst" if task.ordered else ""
     meanings = _meanings_of(task)
     lines = [f"- `{label}`: {meanings[label]}" if label in meanings else f"- `{label}`" for label in task.labels]
-    return f"One of these{order}, spelled exactly so:\n\n" + "\n".join(lines)
+    some = "Of these" if task.several else "One of these"
+    return f"{some}{order}, spelled exactly so:\n\n" + "\n".join(lines)
 
 
 def options_of(task: Task) -> dict[str, str]:
@@ -175,12 +202,14 @@ def _answer_text(task: Task, answer: AnswerFormat, *, pack: bool = False) -> str
         "trace": f"one to three short sentences{length} that name the evidence in the item and what it means for the "
         f"label. {when}",
         "label": "one label of the set.",
-        "clauses": f"numbers of the clauses that decided, the most decisive first, at most {_MAX_CLAUSES}: "
+        "clauses": f"numbers of the clauses that decided, the most decisive first, at most {MAX_CLAUSES}: "
         f"of {', '.join(_clause_ids(task))}.",
         "probs": "for each label, the probability that careful judges would settle on it, from 0 to 1, "
         "together 1. Be honest where the item leaves room for doubt.",
         "confidence": "the probability, from 0 to 1, that careful judges would settle on your label.",
     }
+    if not task.closed:
+        says |= {"trace": says["trace"].replace("label", "answer"), **says_of(task)}
     lines = [f"- `{name}`: {says[name]}" for name in schema["properties"]]
     fields = "with these fields in this order" if len(lines) > 1 else "with this field"
     if pack:
@@ -198,6 +227,9 @@ def _answer_text(task: Task, answer: AnswerFormat, *, pack: bool = False) -> str
 def example_of(schema: Mapping[str, Any]) -> str:
     """Shows the form of an answer without suggesting one."""
     forms = {"trace": '"…"', "label": '"…"', "clauses": '["…"]', "confidence": "0.…"}
+    forms |= {name: form_of(part) for name, part in schema["properties"].items() if name not in forms}
+    if "properties" in schema["properties"].get("confidence", {}):
+        forms["confidence"] = form_of(schema["properties"]["confidence"])
     if "probs" in schema["properties"]:
         labels = schema["properties"]["probs"]["properties"]
         forms["probs"] = "{" + ", ".join(f'"{label}": 0.…' for label in labels) + "}"
