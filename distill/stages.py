@@ -352,7 +352,7 @@ def _warn_of_unseen_costs(session: Session) -> None:
 def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None, *, teachers: list[str]) -> None:
     """Puts votes in the order of the rows: they arrive in the order of the answers, which no two runs share."""
     from distill.labeling.cascade_votes import CASCADE_CAUSE
-    from distill.labeling.vote import stored_columns
+    from distill.labeling.vote import part_place, stored_columns
     from distill.retry import merged_votes
 
     folder = session.folder
@@ -364,7 +364,7 @@ def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None, *
         .with_columns(
             pl.col("teacher").replace_strict(teachers, range(len(teachers)), default=len(teachers)).alias("_teacher")
         )
-        .sort("_row", "_teacher", "sample", maintain_order=True)
+        .sort("_row", "_teacher", "sample", part_place(session.task))
         .drop("_row", "_teacher")
     )
     kept = set(stored_columns(session.task))
