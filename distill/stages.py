@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from distill.labeling.errors import BudgetError, DistillError, InBatchError, TeacherError
+from distill.labeling.errors import BudgetError, DistillError, InBatchError, TeacherError, UsageError
 from distill.labeling_show import LabelingShow
 from distill.recipe import Recipe
 from distill.recipe_kinds import for_task
@@ -200,6 +200,11 @@ def measure(session: Session) -> None:
     from distill.model_cards import card_paths
 
     folder = session.folder
+    if not session.task.closed:
+        raise UsageError(
+            f"eval: this stage measures single labels, and the answers of a task of type {session.task.type} are none; "
+            "end with --until aggregate, labels.parquet holds the merged answers"
+        )
     session.stage(
         "eval",
         reads=[
