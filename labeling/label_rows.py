@@ -59,8 +59,8 @@ class LabelingFacts:
     Attributes:
         result: The engine's counts. Canaries and rows asked alone as well are in them, rows that share an answer are
             not.
-        outcomes: How rows × samples (× parts) ended by teacher: canaries and rows asked alone as well are left out, rows that
-            share an answer are in.
+        outcomes: How rows × samples (× parts) ended by teacher: canaries and rows asked alone as well are left out,
+            rows that share an answer are in.
         shared: Rows that took a near-duplicate's answer.
         sharing_wrong: By teacher, of the rows that could share and were asked all the same, those that got another
             label than they would have shared; Wilson's interval. Empty where nobody shares.
