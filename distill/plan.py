@@ -17,7 +17,7 @@ from distill.labeling.learned_limits import learned_limit
 from distill.labeling.ledger import Ledger, Source
 from distill.labeling.ledger_admin import count_replies, recent_replies
 from distill.labeling.limits import MOST_IN_FLIGHT
-from distill.labeling.option_tree import TreeWalk, tree_of
+from distill.labeling.option_tree import start_walk, tree_of
 from distill.labeling.packs import Gatherer, Packing
 from distill.labeling.row_order import ALONE_COLUMN
 from distill.labeling.task import Task
@@ -299,7 +299,7 @@ class _Tally:
             prompt = self._prompter(row)
             self.rows_cut += bool(prompt.cut) and not check
             for sample in range(1 if check else self.asked.config.samples):
-                asked = TreeWalk(self._tree, prompt).prompt if self._tree else prompt
+                asked = start_walk(self._tree, prompt).prompt if self._tree else prompt
                 try:
                     request = self.teacher.compile(asked, sample=sample)
                 except DataError:  # an image that cannot be read, which fails its row when it is asked

@@ -11,13 +11,14 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from distill.labeling.errors import BudgetError, DistillError, InBatchError, TeacherError
+from distill.labeling.errors import BudgetError, DistillError, InBatchError, TeacherError, UsageError
 from distill.labeling_show import LabelingShow
 from distill.recipe import Recipe
+from distill.recipe_kinds import for_task
 from distill.run_folder import RunFolder, fingerprint, path_digest, table_digest, write_json
 from distill.secrets import with_secrets
 from distill.session import Ended, Session
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _DECISIVE = (
     *("row_id", "teacher", "family", "outcome", "sample", "label", "probs", "probs_source"),
     *("trace", "trace_problems", "clauses"),
+    *("part", "labels", "text", "texts", "spans", "confidence"),
 )
 """Columns of a vote that labels follow from. The others (latency, cost, served from the ledger) differ between an
 interrupted and an uninterrupted run, and nothing may be done again because of them."""
@@ -71,6 +73,7 @@ def read_rows(session: Session) -> None:
             session.task.labels,
             session.task.inputs,
             session.task.images,
+            *([session.task.basis] if session.task.basis else []),
             session.recipe.seed,
             slices,
             session.limit,
@@ -103,6 +106,7 @@ def label(session: Session) -> None:
         task.instructions,
         task.guideline and task.guideline.sha256,
     ]
+    asked += task.basis
     rows = path_digest(folder.rows)
     question = fingerprint([rows, asked])
     more = [recipe.seed, path_digest(session.examples) if session.examples and recipe.labeling.examples else None]
@@ -134,6 +138,8 @@ def merge_votes(session: Session) -> None:
         votes = pl.read_parquet(folder.votes)
         votes = votes if cascade is None else standing_votes(votes, cascade.order)
         votes = votes if overruling is None else overruled_left_out(votes, by=overruling)
+        if not task.closed or task.tree is not None:
+            return _merge_kinds(session, votes)
         merge = merge_as_recipe_says(session, votes)
         found = merge.merging
         labels = found.labels if held is None else _with_held(found.labels, pl.read_parquet(held))
@@ -161,9 +167,45 @@ def merge_votes(session: Session) -> None:
             overruling,
             held and path_digest(held),
             merging_reads(session),
+            *([task.basis] if task.basis else []),
         ],
         outputs=[folder.labels],
         work=work,
+    )
+
+
+def _merge_kinds(session: Session, votes: pl.DataFrame) -> Ended:
+    """Merges answers that are no single label, each part by its kind."""
+    from distill.labeling.merge_answers import merge_answers
+
+    task = session.task
+    found = merge_answers(votes, task=task, method=session.recipe.aggregate)
+    write_table(found.labels, session.folder.labels)
+    parts: list[str] = []
+    facts: list[dict[str, Any]] = []
+    for single in task.singles:
+        own = found.labels if single.part is None else found.labels.filter(pl.col("part") == single.part)
+        merged = own.filter(pl.col(single.answer_column).is_not_null())
+        name = f"{single.part}: " if single.part else ""
+        parts.append(f"{name}{len(merged):,} of {len(own):,} rows labeled, {_mean(merged['n_eff']):.2f} votes a row")
+        facts.append(
+            {
+                "part": single.part,
+                "rows": len(own),
+                "labeled": len(merged),
+                "ties": int(merged["tie"].sum()),
+                "n_eff": _mean(merged["n_eff"]),
+                "confidence": _mean(merged["confidence"]),
+                "method": found.methods[single.part],
+            }
+        )
+    whole = {name: sum(fact[name] for fact in facts) for name in ("rows", "labeled", "ties")}
+    means = {name: sum(fact[name] for fact in facts) / len(facts) for name in ("n_eff", "confidence")}
+    warning = f"; warning: {found.warning}" if found.warning else ""
+    method = ", ".join(dict.fromkeys(found.methods.values()))
+    return Ended(
+        "; ".join(parts) + warning,
+        facts={**whole, **means, "method": method, "warning": found.warning, "parts": facts if task.parts else []},
     )
 
 
@@ -173,6 +215,11 @@ def measure(session: Session) -> None:
     from distill.model_cards import card_paths
 
     folder = session.folder
+    if not session.task.closed:
+        raise UsageError(
+            f"eval: this stage measures single labels, and the answers of a task of type {session.task.type} are none; "
+            "end with --until aggregate, labels.parquet holds the merged answers"
+        )
     session.stage(
         "eval",
         reads=[
@@ -310,6 +357,7 @@ def _warn_of_unseen_costs(session: Session) -> None:
 def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None, *, teachers: list[str]) -> None:
     """Puts votes in the order of the rows: they arrive in the order of the answers, which no two runs share."""
     from distill.labeling.cascade_votes import CASCADE_CAUSE
+    from distill.labeling.vote import part_place, stored_columns
     from distill.retry import merged_votes
 
     folder = session.folder
@@ -321,16 +369,19 @@ def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None, *
         .with_columns(
             pl.col("teacher").replace_strict(teachers, range(len(teachers)), default=len(teachers)).alias("_teacher")
         )
-        .sort("_row", "_teacher", "sample")
+        .sort("_row", "_teacher", "sample", part_place(session.task))
         .drop("_row", "_teacher")
     )
+    kept = set(stored_columns(session.task))
+    votes = votes.select(name for name in votes.collect_schema().names() if name in kept)
     write_table(votes, folder.votes)
     # Who abstains has answered, and would say the same again.
     spared = pl.col("cause").fill_null("") == CASCADE_CAUSE
     failed = pl.scan_parquet(folder.votes).filter(
         ~pl.col("outcome").is_in(["labeled", "explained", "abstained"]) & ~spared
     )
-    failed.select("row_id", "teacher", "sample", "outcome", "cause", "reason").sink_ndjson(folder.failures)
+    named = ["part"] if session.task.parts else []
+    failed.select("row_id", "teacher", "sample", *named, "outcome", "cause", "reason").sink_ndjson(folder.failures)
 
 
 def _labeling_ended(labeled: LabelingFacts, folder: RunFolder) -> Ended:
@@ -410,7 +461,10 @@ def build_teachers(recipe: Recipe) -> list[Teacher]:
     """
     from distill.teachers import registry
 
-    configs = {name: with_secrets(config, where=f"teachers.{name}") for name, config in recipe.teachers.items()}
+    configs = {
+        name: for_task(with_secrets(config, where=f"teachers.{name}"), recipe.task)
+        for name, config in recipe.teachers.items()
+    }
     return registry.build_teachers(configs, load_student=student_of_folder)
 
 

@@ -15,7 +15,7 @@ from distill.eval.review import Review, TellingRow
 from distill.labeling.errors import DataError
 from distill.labeling.guideline import Guideline
 from distill.labeling.parsing import find_json_object
-from distill.labeling.prompt import clean, fence_apart
+from distill.labeling.prompt_fence import clean, fence_apart
 from distill.labeling.teacher import Prompt
 
 _TEXT_CHARS = 600

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from distill.labeling.aggregate_config import MergeSettings, merge_settings
+from distill.labeling.category_tree import CategoryTree
 from distill.labeling.clause_weights import clause_weights
 from distill.labeling.confusion_em import normalised
 from distill.labeling.dawid_skene import dawid_skene
@@ -31,6 +32,7 @@ from distill.labeling.merged import Merged
 from distill.labeling.panel import Panel
 from distill.labeling.student_vote import student_probs, with_student
 from distill.labeling.traces import UNFIT
+from distill.labeling.tree_votes import label_from_top, spread_branches
 from distill.labeling.vote_shares import family_vote, majority
 
 LABEL_SCHEMA: dict[str, pl.DataType] = {
@@ -147,16 +149,23 @@ def aggregate(
 def merge(
     votes: pl.DataFrame,
     *,
-    labels: Sequence[str],
+    labels: Sequence[str] | CategoryTree,
     method: MethodLike = "family_vote",
     ordered: bool = False,
     dependence: PanelDependence | None = None,
     gold: pl.DataFrame | None = None,
     predictions: pl.DataFrame | None = None,
 ) -> Merging:
-    """Does what :func:`aggregate` does and says how; a warning is a value."""
+    """Does what :func:`aggregate` does and says how; a warning is a value.
+
+    Where ``labels`` are a tree, votes may also be for its branches, and labels are found from the top: see
+    :mod:`distill.labeling.tree_votes`.
+    """
     settings = merge_settings(method)
     _check_given(settings, gold, predictions)
+    tree = labels if isinstance(labels, CategoryTree) else None
+    labels = tuple(labels) if not isinstance(labels, CategoryTree) else labels.labels
+    votes = votes if tree is None else spread_branches(votes, tree)
     panel = Panel.from_votes(votes, labels, ordered=ordered)
     if settings.clause_agreement:
         panel = replace(panel, weight=clause_weights(votes, panel, strength=settings.clause_agreement))
@@ -167,6 +176,9 @@ def merge(
     merged = METHODS[settings.type](panel, settings)
     if predictions is not None:
         merged = with_student(panel, merged, student_probs(panel, predictions))
+    if tree is not None:
+        label, tie = label_from_top(merged.probs, tree)
+        merged = replace(merged, label=label, tie=tie)
     n_eff = _effective_votes(panel, merged, dependence)
     probs, confidence = _stated(panel, merged, n_eff, dependence)
     if gold is not None:

@@ -74,7 +74,8 @@ class AskedRows:
         self.in_order = True
         self.task = task
         self.config = config
-        rows = rows.with_columns(pl.col([*task.inputs, *task.images]).cast(pl.String).fill_null(""))
+        seen = [*task.inputs, *task.evidence, *task.images]
+        rows = rows.with_columns(pl.col(seen).cast(pl.String).fill_null(""))
         self._rows = rows if splits is None else rows.filter(pl.col("split").is_in(list(splits)))
         self.seed = seed
         self.rows = int(self._rows.select(pl.len()).collect().item())
@@ -92,7 +93,7 @@ class AskedRows:
             return Sharing.none()
         return find_sharing(
             self._rows,
-            inputs=(*self.task.inputs, *self.task.images),
+            inputs=(*self.task.inputs, *self.task.evidence, *self.task.images),
             audit=self.config.near_duplicate_audit,
             seed=self.seed,
             any_order=self.config.near_duplicate_order == "any",
@@ -184,7 +185,8 @@ class AskedRows:
 
     @property
     def _kept(self) -> pl.LazyFrame:
-        return self._rows.select("row_id", "group", "split", "gold", *self.task.inputs, *self.task.images)
+        seen = (*self.task.inputs, *self.task.evidence, *self.task.images)
+        return self._rows.select("row_id", "group", "split", "gold", *seen)
 
     @property
     def _own(self) -> pl.LazyFrame:

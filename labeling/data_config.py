@@ -43,9 +43,13 @@ class DataConfig(BaseModel):
     group: str | list[str] | None = Field(
         None, description="column, or columns, that no split may cut through; the first input (the query) by default"
     )
-    gold: str | None = Field(None, description="column with people's labels; may be empty on any row")
+    gold: str | dict[str, str] | None = Field(
+        None,
+        description="column with people's labels; may be empty on any row. Lists are JSON or parted by |, spans "
+        "JSON or BIO tags; of a task of several parts, JSON by part, or a column for each part: {spelling: corrected}",
+    )
     gold_map: dict[str, str] | None = Field(
-        None, description="what the gold column says: which of the task's labels that is"
+        None, description="what the gold column says: which of the task's labels, or types of spans, that is"
     )
     gold_source: Literal["human", "author"] = Field(
         "human",

@@ -321,6 +321,7 @@ CAUSES: dict[str, str] = {
     "function_raised": "A labeling function raised on the row; correct it and run the same command",
     "truncated": "The answer ended at max_tokens before it was whole; not asked again, raise max_tokens",
     "misfit": "The answer does not fit the schema, also after it was asked again with the reason",
+    "not_in_input": "A span that is not in the input, also after it was asked again with the reason",
     "filtered": "The provider withheld the answer",
     "refused": "The model declined",
     "abstained": "The teacher said that it cannot tell",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,7 +15,8 @@ from numpy.typing import NDArray
 from distill.labeling.errors import DataError
 from distill.labeling.labeling_config import ExamplesConfig
 from distill.labeling.near_duplicates import query_form
-from distill.labeling.prompt import EXAMPLES_COLUMN, example_text
+from distill.labeling.prompt import EXAMPLES_COLUMN
+from distill.labeling.prompt_fence import example_text
 from distill.labeling.row_draw import draw
 from distill.labeling.task import Task
 
@@ -72,15 +75,20 @@ class ExampleBook:
         self._labels = known["gold"].to_list()
         self._of_group = _positions(known["group"])
         self._of_form = _positions(map(query_form, known[task.inputs[0]]))
-        self._by_label = [
-            np.array([at for at, gold in enumerate(self._labels) if gold == label]) for label in task.labels
-        ]
+        # Where an answer is no single label there is nothing to balance: the nearest are shown.
+        self._by_label = (
+            [np.array([at for at, gold in enumerate(self._labels) if gold == label]) for label in task.labels]
+            if task.closed
+            else [np.arange(len(self._labels))]
+        )
         self._vectors = TfidfVectorizer(
             analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, dtype=np.float32, lowercase=True
         )
         self._known = self._vectors.fit_transform(self._texts(known))
         self.texts = [
-            example_text({name: row[name] for name in task.inputs}, row["gold"], tokens=config.tokens)
+            example_text(
+                {name: row[name] for name in task.inputs}, example_answer(task, row["gold"]), tokens=config.tokens
+            )
             for row in known.iter_rows(named=True)
         ]
         self.row_ids: list[str] = known["row_id"].to_list()
@@ -130,6 +138,26 @@ class ExampleBook:
             return []
         order = at[np.argsort(-near[at], kind="stable")[: self._config.count]]
         return [int(place) for place in order if near[place] >= 0]
+
+
+def example_answer(task: Task, gold: str) -> str:
+    """The answer of an example: its label, or the JSON object that would have been written."""
+    if task.closed:
+        return gold
+    value = task.parse_gold(gold)
+    golds = value if task.parts else {None: value}
+    answers = {part.field: _shown_gold(part, golds[part.part]) for part in task.singles if part.part in golds}
+    return json.dumps(answers, ensure_ascii=False)
+
+
+def _shown_gold(task: Task, value: Any) -> Any:
+    """A gold answer in the form of :func:`~distill.labeling.prompt_kinds.kind_schema`."""
+    if task.kind != "spans":
+        return value
+    if len(task.types) == 1 and task.brands is None:
+        return [span.text for span in value]
+    names = ["text", *(["type"] if len(task.types) > 1 else []), *(["link"] if task.brands is not None else [])]
+    return [{name: getattr(span, name) or "" for name in names} for span in value]
 
 
 def _positions(names: Iterable[str]) -> dict[str, list[int]]:

@@ -14,7 +14,7 @@ from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.labeling_events import LabelingEvent, LabelingEventKind
 from distill.labeling.ledger import Ledger
 from distill.labeling.ledger_parts import Pointer
-from distill.labeling.option_tree import TreeWalk
+from distill.labeling.option_tree import Walk
 from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat, Part, Prompt, Reply, Request
@@ -74,7 +74,7 @@ class Job:
     input_tokens: int | None = None
     output_tokens: int | None = None
     part: Part | None = None
-    walk: TreeWalk | None = None
+    walk: Walk | None = None
 
     @property
     def key(self) -> bytes:

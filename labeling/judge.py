@@ -5,15 +5,18 @@ from __future__ import annotations
 from distill.labeling.distributions import answer_of_probs, answer_of_samples
 from distill.labeling.jobs import Job
 from distill.labeling.parsing import Answer, AnswerError, parse_answer, parse_rationale
+from distill.labeling.parsing_kinds import answer_of_shares, parse_kind
 from distill.labeling.progress import TeacherTally
 from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Completion, Prompt, Teacher
 from distill.labeling.traces import keep_trace
-from distill.labeling.vote import Outcome, Vote
+from distill.labeling.vote import Outcome, PartVote, Vote, parts_of
 
 MAX_REASON_CHARS = 500
 """A reason is cut to this."""
+
+_CANNOT_TELL = "the teacher said that it cannot tell"
 
 _ANSWERS_REMEMBERED = 4096
 _LONGEST_REMEMBERED_CHARS = 200
@@ -48,7 +51,15 @@ class Judge:
         try:
             answer = self._answer(job, completion)
         except AnswerError as error:
-            return self._misfit(job, completion, str(error)[:MAX_REASON_CHARS])
+            return self._misfit(job, completion, str(error)[:MAX_REASON_CHARS], error.cause)
+        if wrong := _problems(answer):
+            # Asked again as a whole; where that does not help, the parts that fit still count.
+            misfit = self._misfit(job, completion, "; ".join(wrong)[:MAX_REASON_CHARS])
+            if misfit is None:
+                return None
+            if len(wrong) == len(answer.parts or ()):
+                misfit.parts = _part_votes(answer)
+                return misfit
         clipped = completion.probs_clipped
         if job.walk is not None:
             if job.walk.take(answer, clipped=clipped) and self._ask_further(job, job.walk.prompt):
@@ -56,12 +67,15 @@ class Judge:
             answer, clipped = job.walk.answer, job.walk.clipped
         if self._teacher.answer.explains:
             vote = self.vote(job, "explained", f"shown the label {job.prompt.known_label}")
-        elif answer.label is None:
-            vote = self.vote(job, "abstained", "the teacher said that it cannot tell", "abstained")
+        elif answer.abstains:
+            vote = self.vote(job, "abstained", _CANNOT_TELL, "abstained")
         else:
             vote = self.vote(job, "labeled")
             vote.label, vote.probs, vote.probs_source = answer.label, answer.probs, answer.probs_source
+            vote.labels, vote.text, vote.texts = answer.labels, answer.text, answer.texts
+            vote.spans, vote.confidence = answer.spans, answer.confidence
             vote.probs_clipped = clipped
+            vote.parts = _part_votes(answer)
         vote.clauses = answer.clauses
         if answer.trace or completion.reasoning:
             keep_trace(vote, answer, completion, task=self._task, asked=self._teacher.answer, prompt=job.prompt)
@@ -72,6 +86,10 @@ class Judge:
         if self._teacher.answer.explains:
             return parse_rationale(completion.text, task=self._task)
         task = job.walk.task if job.walk else self._task
+        if not task.closed:
+            if completion.probs is not None:
+                return answer_of_shares(completion.probs, task=task)
+            return parse_kind(completion.text, task=task, source=job.prompt.source)
         if completion.probs is not None:
             return answer_of_probs(completion, task=task)
         if completion.others:
@@ -103,7 +121,7 @@ class Judge:
         job.reasks, job.failures, job.so_far = 0, 0, None
         return True
 
-    def _misfit(self, job: Job, completion: Completion, problem: str) -> Vote | None:
+    def _misfit(self, job: Job, completion: Completion, problem: str, cause: str = "misfit") -> Vote | None:
         """What becomes of a row whose answer does not fit: asked again, alone or with the reason, or invalid."""
         if job.part is not None:
             self.again_alone(job, problem)
@@ -112,13 +130,13 @@ class Judge:
             tokens = f" ({completion.output_tokens} tokens)" if completion.output_tokens is not None else ""
             return self.vote(job, "invalid", f"truncated at max_tokens{tokens}, raise it: {problem}", "truncated")
         if job.reasks >= self._reasks:
-            return self.vote(job, "invalid", problem, "misfit")
+            return self.vote(job, "invalid", problem, cause)
         prompt = self._prompter.again(job.prompt, text=completion.text, problem=problem)
         request = self._teacher.compile(prompt, sample=job.request.sample)
         if request is None or request.key == job.request.key:  # a recorded teacher can say nothing else
-            return self.vote(job, "invalid", problem, "misfit")
+            return self.vote(job, "invalid", problem, cause)
         job.prompt, job.request = prompt, request
-        job.reasks, job.failures, job.so_far = job.reasks + 1, 0, ("invalid", problem, "misfit")
+        job.reasks, job.failures, job.so_far = job.reasks + 1, 0, ("invalid", problem, cause)
         self._tally.reasks += 1
         return None
 
@@ -142,7 +160,34 @@ class Judge:
             position=0 if job.part is None else job.part.place,
             guideline_version=self._guideline_version,
             cause=cause,
+            parts=parts_of(self._task),
         )
+
+
+def _problems(answer: Answer) -> list[str]:
+    """What is wrong with the parts of an answer."""
+    return [str(part) for part in (answer.parts or {}).values() if isinstance(part, AnswerError)]
+
+
+def _part_votes(answer: Answer) -> tuple[PartVote, ...]:
+    return tuple(_part_vote(name, part) for name, part in (answer.parts or {}).items())
+
+
+def _part_vote(name: str, part: Answer | AnswerError) -> PartVote:
+    if isinstance(part, AnswerError):
+        return PartVote(name, "invalid", str(part)[:MAX_REASON_CHARS], part.cause)
+    if part.abstains:
+        return PartVote(name, "abstained", _CANNOT_TELL, "abstained")
+    return PartVote(
+        name,
+        "labeled",
+        label=part.label,
+        labels=part.labels,
+        text=part.text,
+        texts=part.texts,
+        spans=part.spans,
+        confidence=part.confidence,
+    )
 
 
 def _quoted(reason: str, text: str) -> str:

@@ -20,7 +20,7 @@ from distill.labeling.progress import LabelingResult
 from distill.labeling.quality_watch import Quality, QualityWatch
 from distill.labeling.shares import Share, wilson_share
 from distill.labeling.teacher import Teacher
-from distill.labeling.vote import VOTE_SCHEMA, votes_frame
+from distill.labeling.vote import VOTE_SCHEMA, answer_text, votes_frame
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class LabelingFacts:
     Attributes:
         result: The engine's counts. Canaries and rows asked alone as well are in them, rows that share an answer are
             not.
-        outcomes: How rows × samples ended by teacher: canaries and rows asked alone as well are left out, rows that
-            share an answer are in.
+        outcomes: How rows × samples (× parts) ended by teacher: canaries and rows asked alone as well are left out,
+            rows that share an answer are in.
         shared: Rows that took a near-duplicate's answer.
         sharing_wrong: By teacher, of the rows that could share and were asked all the same, those that got another
             label than they would have shared; Wilson's interval. Empty where nobody shares.
@@ -219,10 +219,11 @@ class _Sorter:
     def packing(self, teacher: str, asked_alone: int) -> PackingFacts:
         """What asking about several rows at once did for a teacher."""
         measured = ["label", "input_tokens", "output_tokens", "cost_usd"]
-        alone = self._all("alone").select("teacher", pl.col("row_id").str.strip_prefix(CHECK_PREFIX), *measured)
-        both = self._all("both").filter((pl.col("sample") == 0) & (pl.col("teacher") == teacher))
-        both = both.select("teacher", "row_id", "position", "asked_with", *measured)
-        both = both.join(alone, on=["teacher", "row_id"], suffix="_alone")
+        alone = _as_labels(self._all("alone"))
+        alone = alone.select("teacher", pl.col("row_id").str.strip_prefix(CHECK_PREFIX), "part", *measured)
+        both = _as_labels(self._all("both")).filter((pl.col("sample") == 0) & (pl.col("teacher") == teacher))
+        both = both.select("teacher", "row_id", "part", "position", "asked_with", *measured)
+        both = both.join(alone, on=["teacher", "row_id", "part"], suffix="_alone", nulls_equal=True)
         labels = self._asked.task.labels
         packed = pl.concat([packed_votes(votes_frame([]), labels), *self._packed.get(teacher, ())])
         return packing_facts(packed, both, task=self._asked.task, asked_alone=asked_alone)
@@ -232,7 +233,10 @@ class _Sorter:
         self._keep("alone", votes.filter(is_check))
         votes = votes.filter(~is_check)
         self._keep("both", votes.filter(pl.col("row_id").is_in(checked["source"].implode())))
-        for (teacher,), own in votes.partition_by("teacher", as_dict=True).items():
+        # A request about several parts has a line a part: counted once, by the first.
+        parts = self._asked.task.parts
+        counted = votes.filter(pl.col("part") == parts[0].part) if parts else votes
+        for (teacher,), own in counted.partition_by("teacher", as_dict=True).items():
             self._packed.setdefault(str(teacher), []).append(packed_votes(own, self._asked.task.labels))
         return votes
 
@@ -246,11 +250,11 @@ class _Sorter:
         """How often the audit found that a shared answer would have been another label."""
         if not len(self._sharing.audited):
             return {}
-        votes = (
-            self._all("compared").filter(pl.col("label").is_not_null()).select("row_id", "teacher", "sample", "label")
-        )
+        votes = _as_labels(self._all("compared")).filter(pl.col("label").is_not_null())
+        votes = votes.select("row_id", "teacher", "sample", "part", "label")
+        same = ["teacher", "sample", "part"]
         pairs = self._sharing.audited.join(votes, on="row_id").join(
-            votes, left_on=["shared_from", "teacher", "sample"], right_on=["row_id", "teacher", "sample"]
+            votes, left_on=["shared_from", *same], right_on=["row_id", *same], nulls_equal=True
         )
         wrong = pairs.with_columns(wrong=pl.col("label") != pl.col("label_right"))
         found = {}
@@ -278,6 +282,11 @@ class _Sorter:
 
     def _all(self, kind: str) -> pl.DataFrame:
         return pl.concat([votes_frame([]), *self._kept[kind]])
+
+
+def _as_labels(votes: pl.DataFrame) -> pl.DataFrame:
+    """Votes with their answer as text in ``label``, whatever its kind: to tell whether two are the same."""
+    return votes.with_columns(label=answer_text(votes.columns))
 
 
 def _breaches(answers: pl.DataFrame, teacher: str) -> Breaches:

@@ -6,7 +6,8 @@ Ratner et al. 2017, "Snorkel: Rapid Training Data Creation with Weak Supervision
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, TypeAlias, overload
 
 ABSTAIN = None
@@ -14,8 +15,17 @@ ABSTAIN = None
 
 Row: TypeAlias = Mapping[str, str]
 """A row's inputs by name, as the task names them: text, empty where nothing is known. It cannot be written to."""
-Verdict: TypeAlias = str | Mapping[str, float] | None
-"""What a labeling function says: a label, a probability per label, or :data:`ABSTAIN`."""
+ClosedVerdict: TypeAlias = str | Mapping[str, float] | None
+"""What a labeling function says of one label of a closed set: it, a probability per label, or :data:`ABSTAIN`."""
+Verdict: TypeAlias = str | Mapping[str, Any] | Sequence[Any] | AbstractSet[str] | None
+"""What a labeling function says, by the kind of the task, or :data:`ABSTAIN`.
+
+One label: a label, or a probability per label. Several: a list or set of labels, empty for none, or the probability of
+each to be among them. A text: the text. A ranked list: texts, the best first. Spans: a list of substrings of the input,
+of ``(start, end)`` or ``(start, end, type)``, or of mappings with ``text``, ``start``, ``end``, ``type``, ``link``;
+empty for none. Several parts: a mapping of such answers by part; a part that is left out, or None, is one that it
+cannot tell.
+"""
 
 
 class LabelingFunction:
@@ -80,8 +90,9 @@ def labeling_function(
 ) -> LabelingFunction | Callable[[Callable[[Row], Verdict]], LabelingFunction]:
     """Makes a labeling function of a plain one.
 
-    It takes the row (a read-only mapping of the task's inputs to text) and returns a label, a probability per label, or
-    :data:`ABSTAIN`. The same row has to get the same answer, whatever was asked before.
+    It takes the row (a read-only mapping of the task's inputs and evidence to text) and returns a label, a probability
+    per label, or :data:`ABSTAIN`; for tasks of other kinds see :data:`Verdict`. The same row has to get the same
+    answer, whatever was asked before.
 
     Example::
 

@@ -20,14 +20,14 @@ from distill.labeling.judge import MAX_REASON_CHARS, Judge
 from distill.labeling.labeling_events import LimitWatch
 from distill.labeling.ledger import Source
 from distill.labeling.limits import backoff_s
-from distill.labeling.option_tree import TreeWalk, tree_of
+from distill.labeling.option_tree import start_walk, tree_of
 from distill.labeling.pack_answers import PackReader, share_of
 from distill.labeling.packs import Packing
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
 from distill.labeling.prompt import NotAskedError, Prompted
 from distill.labeling.row_order import ALONE_COLUMN, together
 from distill.labeling.teacher import Completion, Part, Prompt, Reply, Request, Teacher
-from distill.labeling.vote import Outcome, Vote
+from distill.labeling.vote import Outcome, Vote, parts_of
 from distill.labeling.waiting import Waiting
 
 _ROWS_PER_STEP = 256
@@ -70,6 +70,7 @@ class Lane:
         self._prompter = floor.prompter(teacher.answer)
         self._packing = Packing.of(teacher, self._prompter, config)
         self.total = None if total is None else total + (checks if self._packing else 0)
+        self._parts = parts_of(floor.task)
         self._guideline_version = floor.task.guideline.version if floor.task.guideline else None
         self._judge = Judge(teacher, task=floor.task, prompter=self._prompter, reasks=config.reasks, tally=self.tally)
         self._waiting = Waiting(self._packing)
@@ -157,7 +158,7 @@ class Lane:
                     if prompt.cut and not sample:
                         self.tally.cut_rows += 1
                         self.tally.cut_fields.update(prompt.cut)
-                    walk = TreeWalk(self._tree, prompt) if self._tree else None
+                    walk = start_walk(self._tree, prompt) if self._tree else None
                     asked = walk.prompt if walk else prompt
                     request = self.teacher.compile(asked, sample=sample)
                 except Exception as error:
@@ -556,6 +557,7 @@ class Lane:
 
     def _emit(self, vote: Vote) -> None:
         vote.guideline_version = self._guideline_version
+        vote.parts = vote.parts or self._parts
         self.tally.outcomes[vote.outcome] += 1
         self._open -= 1
         self._ended.set()

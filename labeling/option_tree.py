@@ -18,13 +18,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from distill.labeling.category_tree import SEPARATOR
 from distill.labeling.parsing import Answer
-from distill.labeling.prompt import answer_schema, options_of
+from distill.labeling.prompt_system import answer_schema, options_of
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat, Prompt, Teacher
-
-SEPARATOR = " > "
-"""Stands between the parts of a label that is a path."""
 
 _NEGLIGIBLE = 0.02
 
@@ -62,7 +60,7 @@ class OptionTree:
 
     def __init__(self, task: Task, meanings: Mapping[str, str], *, most: int, answer: AnswerFormat) -> None:
         self.task = task
-        self.root = build_tree(task.labels, meanings, most=most)
+        self.root = build_tree(task.labels, meanings, most=most, paths=task.tree is not None)
         self._answer = answer
         self._tasks: dict[OptionNode, Task] = {}
         self._schemas: dict[OptionNode, Mapping[str, Any]] = {}
@@ -82,9 +80,86 @@ class OptionTree:
             lines = [
                 f"- `{option}`: {meaning}" if meaning else f"- `{option}`" for option, meaning in node.options.items()
             ]
-            user += "\n\nThis question is about a part of the labels. Answer with one of these, spelled exactly so:\n\n"
+            several = self.task.several
+            wanted = "Answer with those of these that fit" if several else "Answer with one of these"
+            user += f"\n\nThis question is about a part of the labels. {wanted}, spelled exactly so:\n\n"
             user += "\n".join(lines)
         return replace(prompt, user=user, schema=self._schemas[node], options=node.options)
+
+
+def start_walk(tree: OptionTree, prompt: Prompt) -> Walk:
+    """The questions about one row, from the root on."""
+    return SeveralWalk(tree, prompt) if tree.task.several else TreeWalk(tree, prompt)
+
+
+def _shares(node: OptionNode, label: str) -> list[float]:
+    """What a bare answer gives to each option; a branch that is no option itself, to the options below it alike."""
+    options = options_under(node, label)
+    return [(option in options) / max(len(options), 1) for option in node.options]
+
+
+def options_under(node: OptionNode, label: str) -> list[str]:
+    """The options that an answer means: itself, or those below it where it names a branch."""
+    return [label] if label in node.options else [name for name in node.options if name.startswith(label + SEPARATOR)]
+
+
+class SeveralWalk:
+    """The questions about one row of whose labels several may be right: every branch that is named is followed.
+
+    At most as many labels as the task allows are kept, those of the branches named first. An answer that names nothing
+    ends its branch; where the first one does, the answer is that there is none.
+
+    Args:
+        tree: The tree.
+        prompt: The row's prompt.
+    """
+
+    clipped = False
+
+    def __init__(self, tree: OptionTree, prompt: Prompt) -> None:
+        self._tree = tree
+        self._prompt = prompt
+        self._open: list[OptionNode] = [tree.root]
+        self._found: list[str] = []
+        self._first: Answer | None = None
+        self._confidence = 1.0
+        self._stated = False
+
+    @property
+    def task(self) -> Task:
+        """The task of the question that is open."""
+        return self._tree.task_at(self._open[0])
+
+    @property
+    def prompt(self) -> Prompt:
+        """The question that is open."""
+        return self._tree.prompt_at(self._open[0], self._prompt)
+
+    def take(self, answer: Answer, *, clipped: bool) -> bool:
+        """Takes the answer to the question that is open; says whether there is a further one."""
+        node = self._open.pop(0)
+        self._first = self._first or answer
+        if answer.confidence is not None:
+            self._stated = True
+            self._confidence = min(self._confidence, answer.confidence)
+        further = []
+        for option in (name for label in answer.labels or () for name in options_under(node, label)):
+            if option in node.groups:
+                further.append(node.groups[option])
+            else:
+                self._found.append(option)
+        self._open = [*further, *self._open][: max(self._tree.task.most - len(self._found), 0)]
+        return bool(self._open)
+
+    @property
+    def answer(self) -> Answer:
+        """What the answers come to, once there is no further question; how sure the least sure of them was."""
+        assert self._first is not None, "a question was answered"
+        if self._first.labels is None:
+            return self._first
+        order = {label: place for place, label in enumerate(self._tree.task.labels)}
+        found = sorted(set(self._found), key=order.__getitem__)
+        return replace(self._first, labels=found, confidence=self._confidence if self._stated else None)
 
 
 class TreeWalk:
@@ -141,7 +216,7 @@ class TreeWalk:
         shares = answer.probs
         if shares is None:
             self._bare = True
-            shares = [float(option == answer.label) for option in node.options]
+            shares = _shares(node, str(answer.label))
         further: list[tuple[float, OptionNode]] = []
         for option, share in zip(node.options, shares, strict=True):
             if option in node.groups:
@@ -180,21 +255,22 @@ class TreeWalk:
 
 def tree_of(teacher: Teacher, task: Task) -> OptionTree | None:
     """The tree by which a teacher is asked for a label; None where it can be asked for all of them at once."""
-    most: int | None = getattr(teacher, "most_options", None)
-    if most is None or len(task.labels) <= most:
+    bounds = [most for most in (getattr(teacher, "most_options", None), task.most_options) if most is not None]
+    if not bounds or len(task.labels) <= (most := min(bounds)):
         return None
     return OptionTree(task, options_of(task), most=most, answer=teacher.answer)
 
 
-def build_tree(labels: Sequence[str], meanings: Mapping[str, str], *, most: int) -> OptionNode:
+def build_tree(labels: Sequence[str], meanings: Mapping[str, str], *, most: int, paths: bool = False) -> OptionNode:
     """Groups labels until no question has more than ``most`` options.
 
     Args:
         labels: In the task's order.
         meanings: What each means, by label.
         most: At least 2.
+        paths: Whether they are paths, also where some have one part only.
     """
-    if all(SEPARATOR in label for label in labels):
+    if paths or all(SEPARATOR in label for label in labels):
         return _by_path(labels, meanings, most, depth=1)
     return _balanced(
         [(label, meanings.get(label, ""), None) for label in labels], most, taken=set(labels), name="group"
@@ -240,3 +316,6 @@ def _balanced(entries: Sequence[_Entry], most: int, *, taken: set[str], name: st
         {option: meaning for option, meaning, _ in entries},
         {option: node for option, _, node in entries if node is not None},
     )
+
+
+Walk = TreeWalk | SeveralWalk

@@ -13,6 +13,7 @@ from distill.labeling.teacher import Completion, Reply
 
 _MAX_FAILURES = 64
 _NUMBER_CHARS = 12
+_BESIDES = ("trace", "clauses", "confidence", "probs")
 _NUMBER_BEFORE = re.compile(r'"(\d+)"\s*:\s*\Z')
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -70,9 +71,16 @@ def _texts(text: str, count: int) -> dict[int, str]:
         if place is None or not isinstance(answer, dict):
             continue
         fields = {name: value for name, value in answer.items() if name != "item"}
-        if found.setdefault(place, fields).get("label") != fields.get("label"):
+        if _said(found.setdefault(place, fields)) != _said(fields):
             torn.add(place)
     return {place: _ENCODE(fields) for place, fields in found.items() if place not in torn}
+
+
+def _said(fields: dict[str, Any]) -> Any:
+    """What an answer says: its label; where it has none, all but the reasoning."""
+    if "label" in fields:
+        return fields["label"]
+    return {name: value for name, value in fields.items() if name not in _BESIDES}
 
 
 class _Object(dict[str, Any]):

@@ -22,7 +22,9 @@ def packed_votes(votes: pl.DataFrame, labels: Sequence[str]) -> pl.DataFrame:
         ``key`` (a hash of it), ``position``, ``asked_with`` and ``label``: a few bytes a row, since all are held.
     """
     return votes.filter(pl.col("asked_with") > 1).select(
-        pl.col("key").hash(), pl.col("position", "asked_with").cast(pl.UInt8), pl.col("label").cast(pl.Enum(labels))
+        pl.col("key").hash(),
+        pl.col("position", "asked_with").cast(pl.UInt8),
+        pl.col("label").cast(pl.Enum(labels), strict=False),
     )
 
 

@@ -9,7 +9,8 @@ from typing import Generic, Self, TypeVar
 
 from distill.labeling.canaries import CANARY_PREFIX
 from distill.labeling.labeling_config import LabelingConfig
-from distill.labeling.prompt import Prompter, pack_schema
+from distill.labeling.prompt import Prompter
+from distill.labeling.prompt_system import pack_schema
 from distill.labeling.teacher import Prompt, Request, Teacher
 
 Item = TypeVar("Item")

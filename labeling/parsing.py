@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from distill.labeling.errors import DistillError
+from distill.labeling.spans import SpanAnswer
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat, ProbsSource
 
@@ -25,11 +26,13 @@ class AnswerError(DistillError):
 
     Attributes:
         reason: What is wrong and what was expected, fit to be shown to the model and to a person.
+        cause: One of :data:`~distill.labeling.errors.CAUSES`.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, cause: str = "misfit") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.cause = cause
 
 
 @dataclass(slots=True)
@@ -44,6 +47,12 @@ class Answer:
         trace: The reasoning, None where there is none.
         clauses: Ids of clauses cited, as the guideline writes them, each once, in the order cited.
         unknown_clauses: Ids cited that the guideline does not have.
+        labels: Where several may be right, those named, in the task's order; None for other kinds, or an abstention.
+        text: Likewise a text, in the form of :func:`~distill.labeling.locating.plain_text`.
+        texts: Likewise texts, the best first.
+        spans: Likewise spans, in the order of the input.
+        confidence: Stated probability that one of those four is right.
+        parts: The answer to each part of a task of several, or why it has none; None for other tasks.
     """
 
     label: str | None
@@ -52,11 +61,25 @@ class Answer:
     trace: str | None = None
     clauses: list[str] = field(default_factory=list)
     unknown_clauses: list[str] = field(default_factory=list)
+    labels: list[str] | None = None
+    text: str | None = None
+    texts: list[str] | None = None
+    spans: list[SpanAnswer] | None = None
+    confidence: float | None = None
+    parts: dict[str, Answer | AnswerError] | None = None
+
+    @property
+    def abstains(self) -> bool:
+        """Whether the model says that it cannot tell; an empty list says that there is none."""
+        if self.parts is not None:
+            return all(isinstance(part, Answer) and part.abstains for part in self.parts.values())
+        said = (self.label, self.labels, self.text, self.texts, self.spans)
+        return all(value is None for value in said)
 
 
-_MISSING: Any = object()
+MISSING: Any = object()
 _TRACE_KEYS = ("trace", "reasoning", "reason", "explanation")
-_ABSTENTIONS = frozenset({"abstain", "abstained", "cannot tell", "can't tell", "cannot decide", "can't decide"})
+ABSTENTIONS = frozenset({"abstain", "abstained", "cannot tell", "can't tell", "cannot decide", "can't decide"})
 _SPACES = re.compile(r"[\s_\-‐-―]+")
 _QUOTES = " \t\r\n\"'`*“”‘’.,;:()[]{}<>"
 _BARE_PREFIX = re.compile(r"^[\s*_#`\"']*(?:final\s+)?(?:label|answer)[\s*_`\"']*[:=]", re.IGNORECASE)
@@ -65,6 +88,7 @@ _CLAUSE_ID = re.compile(r"\b[A-Za-z]{1,3}\d{1,3}\b")
 _LENIENT = json.JSONDecoder(strict=False)  # a model's line break inside a string is no reason to lose the answer
 _MAX_CANDIDATES = 64
 _MAX_QUOTED_CHARS = 80
+_MAX_NAMED = 40
 
 
 def parse_answer(text: str, *, task: Task, answer: AnswerFormat) -> Answer:
@@ -98,7 +122,7 @@ def parse_answer(text: str, *, task: Task, answer: AnswerFormat) -> Answer:
 
 def find_json_object(text: str) -> dict[str, Any] | None:
     """The last JSON object in a text, None where it holds none."""
-    return next(reversed(list(_objects(text))), None)
+    return next(reversed(list(objects_in(text))), None)
 
 
 def parse_rationale(text: str, *, task: Task) -> Answer:
@@ -112,12 +136,12 @@ def parse_rationale(text: str, *, task: Task) -> Answer:
         AnswerError: There is no JSON object with a trace.
     """
     _, rest = split_thinking(text)
-    found = next((one for one in _objects(rest) if _trace(one)), None)
+    found = next((one for one in objects_in(rest) if trace_of(one)), None)
     if found is None:
-        raise AnswerError(f"answer: expected one JSON object with trace, got {_shown(text)}")
-    result = Answer(label=None, trace=_trace(found))
+        raise AnswerError(f"answer: expected one JSON object with trace, got {shown(text)}")
+    result = Answer(label=None, trace=trace_of(found))
     if "clauses" in found:
-        _cite(result, found["clauses"], task)
+        cite(result, found["clauses"], task)
     return result
 
 
@@ -132,18 +156,18 @@ def _from_object(found: Mapping[str, Any], thought: str | None, task: Task) -> A
     if "label" not in found and "probs" not in found:
         found = {str(key).strip().lower(): value for key, value in found.items()}
     probs = _distribution(found["probs"], task.labels) if "probs" in found else None
-    stated = found.get("label", _MISSING)
-    if stated is _MISSING:
+    stated = found.get("label", MISSING)
+    if stated is MISSING:
         if probs is None:
-            raise AnswerError(f"label: missing, got the fields {_shown(list(found))}; {_expected(task)}")
+            raise AnswerError(f"label: missing, got the fields {shown(list(found))}; {_expected(task)}")
         label: str | None = task.labels[probs.index(max(probs))]
     else:
         label = _label(stated, task)
-    result = Answer(label=label, trace=_trace(found) or thought)
+    result = Answer(label=label, trace=trace_of(found) or thought)
     if "clauses" in found:
-        _cite(result, found["clauses"], task)
+        cite(result, found["clauses"], task)
     if label is not None:
-        if probs is None and "confidence" in found:
+        if probs is None and "confidence" in found and label in task.labels:
             probs = _spread(found["confidence"], label, task.labels)
         if probs is not None:
             result.probs, result.probs_source = probs, "verbal"
@@ -161,16 +185,17 @@ def split_thinking(text: str) -> tuple[str | None, str]:
 
 def _find_object(text: str) -> dict[str, Any] | None:
     """Finds the one JSON object in a text that is an answer."""
-    objects = list(_objects(text)) or list(_objects(TRAILING_COMMA.sub("", text)))
+    objects = list(objects_in(text)) or list(objects_in(TRAILING_COMMA.sub("", text)))
     answers = [found for found in objects if "label" in found or "probs" in found] or objects[-1:]
     # A model may write its answer twice. Two answers that differ are none.
     labels = [found.get("label") for found in answers]
     if any(label != labels[0] for label in labels):
-        raise AnswerError(f"answer: expected one JSON object, got {len(answers)} that differ, labels {_shown(labels)}")
+        raise AnswerError(f"answer: expected one JSON object, got {len(answers)} that differ, labels {shown(labels)}")
     return answers[-1] if answers else None
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
+def objects_in(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in a text, those within another one left to it."""
     start = text.find("{")
     for _ in range(_MAX_CANDIDATES):
         if start < 0:
@@ -186,8 +211,8 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 def _bare_label(text: str, task: Task, answer: AnswerFormat) -> str | None:
     for form in (text.strip(), _BARE_PREFIX.sub("", text, count=1).strip()):
-        label = _match(form, task.labels)
-        if label is not _MISSING:
+        label = match_label(form, task.labels)
+        if label is not MISSING:
             return label
     fields = [
         *(["trace"] if answer.trace else []),
@@ -195,7 +220,7 @@ def _bare_label(text: str, task: Task, answer: AnswerFormat) -> str | None:
         *(["clauses"] if answer.clauses and task.guideline else []),
     ]
     raise AnswerError(
-        f"answer: expected one JSON object with {', '.join(fields)}, got {_shown(text)}; {_expected(task)}"
+        f"answer: expected one JSON object with {', '.join(fields)}, got {shown(text)}; {_expected(task)}"
     )
 
 
@@ -206,31 +231,34 @@ def _label(stated: Any, task: Task) -> str | None:
         stated = str(stated).lower()
     elif isinstance(stated, int | float):
         stated = str(int(stated)) if stated == stated // 1 else str(stated)
-    label = _match(stated, task.labels) if isinstance(stated, str) else _MISSING
-    if label is _MISSING:
-        raise AnswerError(f"label: got {_shown(stated)}; {_expected(task)}")
+    label = match_label(stated, task.labels) if isinstance(stated, str) else MISSING
+    if label is MISSING and task.tree is not None and isinstance(stated, str):
+        label = task.tree.find(stated) or MISSING
+    if label is MISSING:
+        raise AnswerError(f"label: got {shown(stated)}; {_expected(task)}")
     return label
 
 
-def _match(stated: str, labels: tuple[str, ...]) -> Any:
-    """The label that a text stands for, None where it abstains, ``_MISSING`` where it is neither."""
+def match_label(stated: str, labels: tuple[str, ...]) -> Any:
+    """The label that a text stands for, None where it abstains, ``MISSING`` where it is neither."""
     if (label := _known(stated, labels)) is not None:
         return label
-    return None if _normalised(stated) in _ABSTENTIONS else _MISSING
+    return None if label_form(stated) in ABSTENTIONS else MISSING
 
 
 def _known(stated: str, labels: tuple[str, ...]) -> str | None:
-    return stated if stated in labels else _label_forms(labels).get(_normalised(stated))
+    return stated if stated in labels else _label_forms(labels).get(label_form(stated))
 
 
 @lru_cache(maxsize=64)
 def _label_forms(labels: tuple[str, ...]) -> dict[str, str]:
     """Labels by their normalised form. A form that two labels share stands for neither."""
-    counts = Counter(map(_normalised, labels))
-    return {form: label for label in labels if (form := _normalised(label)) and counts[form] == 1}
+    counts = Counter(map(label_form, labels))
+    return {form: label for label in labels if (form := label_form(label)) and counts[form] == 1}
 
 
-def _normalised(text: str) -> str:
+def label_form(text: str) -> str:
+    """A label without what does not change it: quotes, case, and how its words are parted."""
     return _SPACES.sub(" ", text.strip(_QUOTES)).strip().casefold()
 
 
@@ -239,13 +267,13 @@ def _distribution(stated: Any, labels: tuple[str, ...]) -> list[float] | None:
         by_label = dict.fromkeys(labels, 0.0)
         for name, value in stated.items():
             label = _known(name, labels)
-            number = _number(value)
+            number = number_of(value)
             if label is None or number is None:
                 return None
             by_label[label] += number
         values = list(by_label.values())
     elif isinstance(stated, list) and len(stated) == len(labels):
-        numbers = [_number(value) for value in stated]
+        numbers = [number_of(value) for value in stated]
         if None in numbers:
             return None
         values = [number for number in numbers if number is not None]
@@ -257,18 +285,27 @@ def _distribution(stated: Any, labels: tuple[str, ...]) -> list[float] | None:
     return [value / total for value in values]
 
 
-def _spread(stated: Any, label: str, labels: tuple[str, ...]) -> list[float] | None:
-    confidence = _number(stated)
-    # Some models answer in percent. From 1 to 10 the scale cannot be known (percent, or out of ten): left out.
+def confidence_of(stated: Any) -> float | None:
+    """A stated confidence from 0 to 1; None where it is none.
+
+    Some models answer in percent. From 1 to 10 the scale cannot be known (percent, or out of ten): left out.
+    """
+    confidence = number_of(stated)
     if confidence is not None and 10 < confidence <= 100:
         confidence /= 100
-    if confidence is None or not 0 <= confidence <= 1:
+    return confidence if confidence is not None and 0 <= confidence <= 1 else None
+
+
+def _spread(stated: Any, label: str, labels: tuple[str, ...]) -> list[float] | None:
+    confidence = confidence_of(stated)
+    if confidence is None:
         return None
     other = (1 - confidence) / (len(labels) - 1)
     return [confidence if name == label else other for name in labels]
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
+    """A number, also as text or in percent; None where it is none."""
     if isinstance(value, float):
         return value
     if isinstance(value, bool):
@@ -281,7 +318,8 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _trace(found: Mapping[str, Any]) -> str | None:
+def trace_of(found: Mapping[str, Any]) -> str | None:
+    """The reasoning in an answer; None where there is none."""
     for key in _TRACE_KEYS:
         if value := found.get(key):
             if isinstance(value, list):
@@ -290,7 +328,8 @@ def _trace(found: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _cite(result: Answer, stated: Any, task: Task) -> None:
+def cite(result: Answer, stated: Any, task: Task) -> None:
+    """Puts the clauses that are cited into an answer: known ones, and ones that the guideline does not have."""
     known = task.guideline.by_id if task.guideline else {}
     for item in [stated] if isinstance(stated, str) else stated if isinstance(stated, list) else []:
         for cited in [item] if isinstance(item, str) and item in known else _CLAUSE_ID.findall(str(item)):
@@ -301,9 +340,13 @@ def _cite(result: Answer, stated: Any, task: Task) -> None:
 
 
 def _expected(task: Task) -> str:
-    return f"expected one of {', '.join(task.labels)}"
+    # A plain choice names all of them: what it is asked again with must not change, or it would be paid for again.
+    short = task.type is None or len(task.labels) <= _MAX_NAMED
+    names = task.labels if short else (*task.labels[:_MAX_NAMED], "…")
+    return f"expected one of {', '.join(names)}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a message quotes it."""
     text = " ".join((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).split())
     return repr(text if len(text) <= _MAX_QUOTED_CHARS else text[:_MAX_QUOTED_CHARS] + "…")

@@ -52,7 +52,7 @@ class RowsSummary:
         splits: Rows kept by split.
         groups: Groups kept by split.
         largest_groups: The groups with most rows, with their rows.
-        gold: Rows kept by gold label, in the order of the task's labels.
+        gold: Rows kept by gold label, in the order of the task's labels; empty where an answer is no single label.
         gold_splits: Rows kept that have a gold label, by split.
         problems: Problems by kind, those of rows that were kept included.
         cleaned: Repairs by kind, in cells.
@@ -179,17 +179,26 @@ class _Staged:
         self._index = RowIndex()
         self._findings = Findings()
         self._parts: list[tuple[Path, int]] = []
+        # Gold is held as a code: of a closed set by its place, else by the order of appearance.
+        self._golds: list[str] = list(plan.task.labels) if plan.task.closed else []
 
     def read_all(self, batches: Batches, log: ProblemLog, *, most_rows: int | None) -> None:
         for batch in batches:
             frame = prepare(batch, self._plan, self._findings, log)
             if frame.height:
-                self._index.add(frame, labels=self._plan.task.labels, inputs=self._plan.task.inputs)
+                self._golds += self._new_golds(frame)
+                self._index.add(frame, labels=tuple(self._golds), inputs=self._plan.task.inputs)
                 path = self._folder / f"{len(self._parts):06d}.parquet"
                 frame.write_parquet(path, compression="lz4")
                 self._parts.append((path, frame.height))
             if most_rows is not None and self._findings.read >= most_rows:
                 break
+
+    def _new_golds(self, frame: pl.DataFrame) -> list[str]:
+        if self._plan.task.closed:
+            return []
+        known = frame["gold"].drop_nulls().unique(maintain_order=True)
+        return known.filter(~known.is_in(self._golds)).to_list()
 
     def finish(self, log: ProblemLog, out: Path, limit: int | None) -> RowsSummary:
         plan, findings = self._plan, self._findings
@@ -239,7 +248,7 @@ class _Staged:
 
     def _write_table(self, resolved: Resolution, keep: np.ndarray, out: Path) -> None:
         """Applies what was resolved batch by batch, then joins the batches; ``out`` appears at once."""
-        labels = pl.Series(self._plan.task.labels, dtype=pl.String)
+        labels = pl.Series(self._golds, dtype=pl.String)
         start = 0
         for path, height in self._parts:
             part = slice(start, start + height)
@@ -283,7 +292,11 @@ class _Staged:
             splits=splits,
             groups={name: groups[code] for code, name in enumerate(SPLITS) if code in groups},
             largest_groups=dict(largest.collect(engine="streaming").iter_rows()),
-            gold={name: gold[code] for code, name in enumerate(self._plan.task.labels) if code in gold},
+            gold={
+                name: gold[code]
+                for code, name in enumerate(self._golds if self._plan.task.closed else ())
+                if code in gold
+            },
             gold_splits={name: gold_splits[code] for code, name in enumerate(SPLITS) if code in gold_splits},
             problems=dict(sorted(log.problems.items())),
             cleaned=dict(sorted(self._findings.cleaned.items())),

@@ -19,7 +19,7 @@ _DTYPES: dict[str, type] = {
     "content": np.uint64,
     "group": np.uint64,
     "split": np.int8,
-    "gold": np.int16,
+    "gold": np.int32,
     "weight": np.float64,
 }
 
@@ -88,7 +88,7 @@ class RowIndex:
             "content": frame.select(pl.concat_str(inputs, separator=separator)).to_series().hash(),
             "group": frame["group"].hash(),
             "split": frame["split"].replace_strict(SPLITS, range(len(SPLITS)), default=-1, return_dtype=pl.Int8),
-            "gold": frame["gold"].replace_strict(labels, range(len(labels)), default=-1, return_dtype=pl.Int16),
+            "gold": frame["gold"].replace_strict(labels, range(len(labels)), default=-1, return_dtype=pl.Int32),
             "weight": frame["weight"],
         }
         for name, dtype in _DTYPES.items():

@@ -13,7 +13,7 @@ from distill.labeling.data_config import (
     as_names,
 )
 from distill.labeling.errors import DataError
-from distill.labeling.rows_source import closest
+from distill.labeling.rows_source import STRUCTURED, closest
 from distill.labeling.task import Task
 
 _SHOWN_SOURCES = 3
@@ -32,7 +32,8 @@ class RowPlan:
         ids: Columns in the source that make up the id; empty for a hash of the inputs.
         groups: Names that make up the group, inputs by our name and other columns by that in the source.
         extras: Column in the source by further column to carry along.
-        gold: Column in the source, None without one.
+        gold: Column in the source, None without one, or where each part of the task has its own.
+        part_golds: Those, by part.
         split: Likewise.
         weight: Likewise.
         shares: Share of the groups by split; empty where ``split`` is a column.
@@ -52,6 +53,7 @@ class RowPlan:
     weight: str | None
     shares: Mapping[str, float]
     source: str
+    part_golds: Mapping[str, str]
 
     @classmethod
     def make(cls, config: DataConfig, task: Task, *, seed: int, slices: Sequence[str] = ()) -> RowPlan:
@@ -71,10 +73,17 @@ class RowPlan:
         split = config.split if isinstance(config.split, str) else None
         groups = as_names(config.group) or [task.inputs[0]]
         there = (*task.inputs, *RESERVED_COLUMNS)
-        extras = [name for name in dict.fromkeys([*task.images, *slices, *config.keep]) if name not in there]
+        extras = [
+            name for name in dict.fromkeys([*task.evidence, *task.images, *slices, *config.keep]) if name not in there
+        ]
         uses = [("task.inputs", task.inputs), ("data.id", as_names(config.id)), ("data.group", groups)]
-        uses += [("data.gold", as_names(config.gold)), ("data.split", as_names(split))]
-        uses += [("data.weight", as_names(config.weight)), ("task.images, eval.slices or data.keep", extras)]
+        golds = config.gold if isinstance(config.gold, dict) else {}
+        gold_key = "data.gold" if task.closed else STRUCTURED
+        uses += [(gold_key, as_names(golds.values() or config.gold)), ("data.split", as_names(split))]
+        uses += [
+            ("data.weight", as_names(config.weight)),
+            ("task.evidence, task.images, eval.slices or data.keep", extras),
+        ]
         _check_columns(config, [name for _, names in uses for name in names])
 
         def theirs(name: str) -> str:
@@ -95,7 +104,8 @@ class RowPlan:
             ids=[theirs(name) for name in as_names(config.id)],
             groups=[name if name in task.inputs else theirs(name) for name in groups],
             extras={name: theirs(name) for name in extras},
-            gold=theirs(config.gold) if config.gold else None,
+            gold=theirs(config.gold) if isinstance(config.gold, str) else None,
+            part_golds={part: theirs(name) for part, name in golds.items()},
             split=theirs(split) if split else None,
             weight=theirs(config.weight) if config.weight else None,
             shares=_shares(config),
@@ -112,9 +122,15 @@ def _shares(config: DataConfig) -> Mapping[str, float]:
 
 
 def _check_gold_map(config: DataConfig, task: Task) -> None:
-    outside = {key: label for key, label in (config.gold_map or {}).items() if label not in task.labels}
+    if isinstance(config.gold, dict):
+        parts = [str(part.part) for part in task.parts]
+        if unknown := sorted(set(config.gold) - set(parts)):
+            raise DataError(f"data.gold: got the parts {unknown}; the task has {parts or 'none, so give one column'}")
+    known = {name for single in task.singles for name in (*single.labels, *single.types)}
+    outside = {key: label for key, label in (config.gold_map or {}).items() if label not in known}
     if outside:
-        raise DataError(f"data.gold_map: {outside} lead to none of the task's labels {list(task.labels)}; correct them")
+        shown = list(task.labels) if task.labels else sorted(known)
+        raise DataError(f"data.gold_map: {outside} lead to none of the task's labels {shown}; correct them")
 
 
 def _check_columns(config: DataConfig, used: Sequence[str]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
 from distill.labeling.data_config import SPLITS
 from distill.labeling.errors import DataError
+from distill.labeling.gold import gold_text
 from distill.labeling.row_id import join_columns
 from distill.labeling.rows_clean import clean_text, to_text
 from distill.labeling.rows_index import split_groups
@@ -61,6 +64,11 @@ class Findings:
         if self.gold_outside and not self.gold_known:
             found = [value for value, _ in _ranked(self.gold_outside)]
             labels = plan.task.labels
+            if not plan.task.closed:
+                raise DataError(
+                    f"{plan.source}: no value of the gold column is an answer to the task, a list of "
+                    f"{plan.task.answer_column} or the like: it says {_counted(self.gold_outside)}; see data.gold"
+                )
             mapping = {value: labels[min(index, len(labels) - 1)] for index, value in enumerate(found[: len(labels)])}
             raise DataError(
                 f"{plan.source}: no value of column {plan.gold!r} is a label: it says {_counted(self.gold_outside)}, "
@@ -84,11 +92,14 @@ def prepare(batch: RawBatch, plan: RowPlan, findings: Findings, log: ProblemLog)
     height = len(batch.numbers)
     absent = [pl.lit(None, dtype=pl.String).alias(name) for name in plan.wanted if name not in batch.columns.columns]
     raw = batch.columns.with_columns(absent).select(list(plan.wanted))
-    texts = {name: to_text(raw[name]).rename(name) for name in plan.wanted}
+    structured = _open_golds(plan)
+    texts = {
+        name: (_as_json(raw[name]) if name in structured else to_text(raw[name])).rename(name) for name in plan.wanted
+    }
     inputs = _inputs(texts, plan, findings)
     row_id = _ids(texts, inputs, plan)
     weight = _weights(texts, plan, height)
-    gold = _gold(texts, plan, findings, height)
+    gold = _gold(texts, plan, findings, height) if plan.task.closed else _open_gold(texts, inputs, plan, findings)
     group = _groups(texts, inputs, plan, findings, row_id)
     frame = pl.DataFrame(
         {
@@ -177,6 +188,43 @@ def _gold(texts: Mapping[str, pl.Series], plan: RowPlan, findings: Findings, hei
     return labels
 
 
+def _open_golds(plan: RowPlan) -> set[str]:
+    """Columns of gold that may hold lists and objects, which stay what they are."""
+    if plan.task.closed:
+        return set()
+    return {*plan.part_golds.values(), *([plan.gold] if plan.gold is not None else [])}
+
+
+def _as_json(values: pl.Series) -> pl.Series:
+    if not values.dtype.is_nested() and values.dtype != pl.Object:
+        return to_text(values)
+    cells = values.to_list()
+    texts = [cell if cell is None or isinstance(cell, str) else json.dumps(cell, ensure_ascii=False) for cell in cells]
+    return pl.Series(texts, dtype=pl.String)
+
+
+def _open_gold(
+    texts: Mapping[str, pl.Series], inputs: Mapping[str, pl.Series], plan: RowPlan, findings: Findings
+) -> pl.Series:
+    """Gold that is no single label, in its canonical form; see :mod:`distill.labeling.gold`."""
+    task, source = plan.task, inputs[plan.task.source]
+    columns = {part: texts[name] for part, name in plan.part_golds.items()}
+    if plan.gold is not None:
+        columns[""] = texts[plan.gold]
+    kept: list[str | None] = []
+    for place in range(len(source)):
+        cells = {part: cell for part, column in columns.items() if (cell := column[place]) and cell.strip()}
+        stated: Any = cells.get("", cells or None)
+        text = None
+        if stated is not None:
+            text = gold_text(task, stated, source=source[place], names=plan.config.gold_map)
+            findings.gold_known += text is not None
+            if text is None:
+                findings.gold_outside[str(stated)] += 1
+        kept.append(text)
+    return pl.Series("gold", kept, dtype=pl.String)
+
+
 def _label_of(value: str, plan: RowPlan) -> str | None:
     """The label that a gold value means: by ``gold_map``, as it is, or as a whole number (4.0 is 4)."""
     number = _WHOLE_NUMBER.match(value)
@@ -203,7 +251,8 @@ def _list_odd_values(
     odd: list[tuple[str, str, pl.Series, str]] = []
     if plan.gold is not None:
         found = _stripped(texts[plan.gold])
-        detail = f"is not among the labels {list(plan.task.labels)}; the row counts as unlabeled"
+        among = f"is not among the labels {list(plan.task.labels)}" if plan.task.closed else "is no answer to the task"
+        detail = f"{among}; the row counts as unlabeled"
         odd.append(("label_outside_set", plan.gold, frame["gold"].is_null() & found.is_not_null(), detail))
     if plan.weight is not None:
         bad = _weights(texts, plan, frame.height).is_null()

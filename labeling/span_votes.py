@@ -67,6 +67,27 @@ def vote_spans(votes: Sequence[tuple[float, Sequence[Span]]]) -> tuple[list[Span
     """
     if not votes:
         return [], 0.0
+    found = spans_of_marks(mark_shares(votes))
+    return found.spans, found.confidence
+
+
+class MarkShares(NamedTuple):
+    """Weight behind each mark of each character (None: nothing), and behind a span that begins there."""
+
+    marks: list[dict[str | None, float]]
+    begins: list[float]
+
+
+class MergedSpans(NamedTuple):
+    """Merged spans, how sure the vote is of its marks, and whether a character had two marks as likely."""
+
+    spans: list[Span]
+    confidence: float
+    tie: bool
+
+
+def mark_shares(votes: Sequence[tuple[float, Sequence[Span]]]) -> MarkShares:
+    """Adds up what voters mark, up to the last character that any of them marks; see :func:`vote_spans`."""
     end = max((span.end for _, spans in votes for span in spans), default=0)
     marks: list[dict[str | None, float]] = [{None: 0.0} for _ in range(end)]
     begins = [0.0] * end
@@ -77,10 +98,20 @@ def vote_spans(votes: Sequence[tuple[float, Sequence[Span]]]) -> tuple[list[Span
             begins[span.start] += weight
         for place, mark in enumerate(given):
             marks[place][mark] = marks[place].get(mark, 0.0) + weight
+    return MarkShares(marks, begins)
+
+
+def spans_of_marks(shares: MarkShares) -> MergedSpans:
+    """Makes spans of the marks that most weight is behind."""
+    marks, begins = shares
     winners = [max(shares, key=lambda mark: (round(shares[mark], 9), mark is None, mark or "")) for shares in marks]
     spans = _runs(winners, marks, begins)
     marked = [shares[winner] for shares, winner in zip(marks, winners, strict=True) if shares[None] < 1 - _EPSILON]
-    return spans, sum(marked) / len(marked) if marked else 1.0
+    tie = any(
+        sum(share >= shares_at[winner] - _EPSILON for share in shares_at.values()) > 1
+        for shares_at, winner in zip(marks, winners, strict=True)
+    )
+    return MergedSpans(spans, sum(marked) / len(marked) if marked else 1.0, tie)
 
 
 def locate_spans(text: str, found: Mapping[str, Sequence[str]]) -> list[Span]:

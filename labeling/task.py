@@ -2,64 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-
+from distill.labeling.brands import BrandList
+from distill.labeling.category_tree import SEPARATOR, CategoryTree, read_categories, tree_of_labels
 from distill.labeling.guideline import Guideline
+from distill.labeling.task_config import CHOICES, LISTS, SPANS, TaskConfig, TaskType
 
-OutputKind = Literal["choice"]
-"""What an answer is: ``choice`` is one of a closed set."""
+__all__ = ["OutputKind", "Task", "TaskConfig"]
 
-_RELEVANCE_LABELS = ("exact", "substitute", "complement", "irrelevant")
+OutputKind = Literal["choice", "spans", "text", "parts"]
+"""What an answer is.
 
+``choice``: one of a closed set, or several of it. ``spans``: parts of an input. ``text``: a text, or a ranked list of
+texts. ``parts``: an answer to each of several tasks, asked in one request.
+"""
 
-class TaskConfig(BaseModel):
-    """The ``task`` section of a recipe."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    type: Literal["relevance", "choice"] = Field(
-        "relevance", description="relevance: an ordered choice with a positive label; choice: any closed set"
-    )
-    labels: tuple[str, ...] = Field(
-        _RELEVANCE_LABELS, min_length=2, description="the closed set, from best to worst where it is ordered"
-    )
-    positive: str | None = Field(
-        None, description="the label that counts as a match; relevance takes the first where none is given"
-    )
-    ordered: bool | None = Field(None, description="are the labels grades? true for relevance")
-    inputs: tuple[str, ...] = Field(min_length=1, description="columns that judges and students see, in order")
-    images: tuple[str, ...] = Field(
-        (), description="columns with the address or path of an image, for judges that see; empty cells have none"
-    )
-    guideline: Path | None = Field(None, description="Markdown with numbered clauses")
-    instructions: str | None = Field(None, description="one paragraph that replaces the built-in instruction")
-
-    @field_validator("labels", mode="before")
-    @classmethod
-    def _labels_are_text(cls, value: object) -> object:
-        """Grades such as 1, 2, 3 are written as numbers in YAML; a label is always text."""
-        return [str(item) if isinstance(item, int) else item for item in value] if isinstance(value, list) else value
-
-    @field_validator("positive", mode="before")
-    @classmethod
-    def _positive_is_text(cls, value: object) -> object:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    @model_validator(mode="after")
-    def _labels_agree(self) -> TaskConfig:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels repeat: {list(self.labels)}; name each once")
-        if self.positive is not None and self.positive not in self.labels:
-            raise ValueError(f"positive {self.positive!r} is not among the labels {list(self.labels)}")
-        if len(set(self.inputs)) != len(self.inputs):
-            raise ValueError(f"inputs repeat: {list(self.inputs)}; name each once")
-        if taken := set(self.images) & set(self.inputs):
-            raise ValueError(f"images: {sorted(taken)} are inputs too; a column is read or looked at")
-        return self
+_MOST = {"expansion": 6, "text": 6}
+_MOST_OTHERWISE = 4
+_FIELDS = {"spelling": "corrected", "expansion": "expansions"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +36,18 @@ class Task:
         ordered: Whether labels are grades, so that a near miss is not a far one.
         guideline: What judges are told; None for a bare question.
         instructions: Paragraph that opens the prompt; None for the built-in one.
+        kind: What an answer is.
         images: Columns with the address or path of an image of the row.
+        type: What the recipe calls it, which decides how it is put into words; None for a plain choice or relevance.
+        several: Whether an answer is a list: of labels, or of texts, the best first.
+        most: The most labels, spans or texts of an answer.
+        of: The input that spans and texts are of; empty for the first one.
+        types: What spans may be.
+        brands: What spans are linked to; None without a list.
+        evidence: Columns shown in a block of their own, as hints that may be wrong.
+        most_options: More labels than this are asked level by level; None for no bound of the task's own.
+        parts: Where ``kind`` is ``parts``, the tasks asked together, each with its ``part``.
+        part: Its name among them, which votes and labels carry; None where it is asked on its own.
     """
 
     labels: tuple[str, ...]
@@ -83,8 +56,18 @@ class Task:
     ordered: bool = False
     guideline: Guideline | None = None
     instructions: str | None = None
-    kind: OutputKind = field(default="choice")
+    kind: OutputKind = "choice"
     images: tuple[str, ...] = ()
+    type: TaskType | None = None
+    several: bool = False
+    most: int = _MOST_OTHERWISE
+    of: str = ""
+    types: tuple[str, ...] = ()
+    brands: BrandList | None = None
+    evidence: tuple[str, ...] = ()
+    most_options: int | None = None
+    parts: tuple[Task, ...] = ()
+    part: str | None = None
 
     @classmethod
     def from_config(cls, config: TaskConfig) -> Task:
@@ -93,18 +76,119 @@ class Task:
         Raises:
             DataError: The guideline is missing or cannot be read.
         """
-        relevance = config.type == "relevance"
+        guideline = Guideline.load(config.guideline) if config.guideline else None
+        if config.type != "query_understanding":
+            return _single(config, config.type, guideline=guideline)
+        parts = tuple(_single(config, name, guideline=guideline, part=name) for name in config.parts)
         return cls(
-            labels=config.labels,
+            labels=(),
             inputs=config.inputs,
-            positive=config.positive or (config.labels[0] if relevance else None),
-            ordered=relevance if config.ordered is None else config.ordered,
-            guideline=Guideline.load(config.guideline) if config.guideline else None,
+            guideline=guideline,
             instructions=config.instructions,
+            kind="parts",
             images=config.images,
+            type=config.type,
+            of=config.of or "",
+            evidence=config.evidence,
+            parts=parts,
         )
 
     @property
     def positive_index(self) -> int | None:
         """Position of the positive label in ``labels``."""
         return None if self.positive is None else self.labels.index(self.positive)
+
+    @property
+    def closed(self) -> bool:
+        """Whether an answer is exactly one of ``labels``: what a distribution, a classifier and a logprob lane give."""
+        return self.kind == "choice" and not self.several
+
+    @property
+    def source(self) -> str:
+        """The input that spans and texts are of."""
+        return self.of or self.inputs[0]
+
+    @property
+    def singles(self) -> tuple[Task, ...]:
+        """The tasks that an answer answers, each of one kind: the parts, or the task itself."""
+        return self.parts or (self,)
+
+    @property
+    def tree(self) -> CategoryTree | None:
+        """The tree of the labels of a category task with paths; None for any other task."""
+        if self.type != "category" or not any(SEPARATOR in label for label in self.labels):
+            return None
+        return tree_of_labels(self.labels)
+
+    @property
+    def field(self) -> str:
+        """The field of a JSON answer that holds it."""
+        if self.closed and self.part is None:
+            return "label"
+        if self.type in ("spelling", "brand", "category", "expansion"):
+            return _FIELDS.get(self.type, self.type)
+        if self.kind == "choice":
+            return "labels" if self.several else "label"
+        return "spans" if self.kind == "spans" else "texts" if self.several else "text"
+
+    @property
+    def answer_column(self) -> str:
+        """The column of votes and labels with an answer: ``label``, ``labels``, ``spans``, ``text`` or ``texts``."""
+        if self.kind == "choice":
+            return "labels" if self.several else "label"
+        return "spans" if self.kind == "spans" else "texts" if self.several else "text"
+
+    @property
+    def basis(self) -> list[Any]:
+        """Plain values, for fingerprints, of what a task has beyond a plain choice; empty for a plain choice."""
+        if self.kind == "choice" and self.type is None and not self.several and not self.evidence:
+            return []
+        own: list[Any] = [self.kind, self.type, self.several, self.most, self.of, self.types, self.evidence]
+        own += [self.most_options, self.part, self.labels, self.brands and self.brands.basis]
+        return [*own, *(part.basis for part in self.parts)]
+
+    def parse_gold(self, gold: str) -> Any:
+        """A gold cell of the rows table as a value; see :mod:`distill.labeling.gold`.
+
+        Returns:
+            ``str`` for one label or text, ``list[str]`` for several, ``list[SpanAnswer]`` for spans; for several parts
+            a dict of those by part, without the parts that nobody gave.
+
+        Raises:
+            DataError: It is not in canonical form.
+        """
+        from distill.labeling.gold import parse_gold
+
+        return parse_gold(self, gold)
+
+
+def _single(config: TaskConfig, name: TaskType, *, guideline: Guideline | None, part: str | None = None) -> Task:
+    """The task of one type, as a whole or as a part."""
+    relevance = name == "relevance"
+    labels = config.labels if part is None else ()
+    if part == "category":
+        assert config.categories is not None, "the config has been checked"
+        labels = read_categories(config.categories)
+    several = name in LISTS or (
+        config.allows_several if part is None else name == "category" and config.several is not False
+    )
+    plain = name in ("relevance", "choice")
+    return Task(
+        labels=labels,
+        inputs=config.inputs,
+        positive=config.positive or (config.labels[0] if relevance else None),
+        ordered=relevance if config.ordered is None else config.ordered,
+        guideline=guideline,
+        instructions=config.instructions,
+        kind="choice" if name in CHOICES else "spans" if name in SPANS else "text",
+        images=config.images,
+        type=None if plain else name,
+        several=several,
+        most=config.most or _MOST.get(name, _MOST_OTHERWISE),
+        of=config.of or "",
+        types=config.types or ((name,) if name in SPANS else ()),
+        brands=BrandList.load(config.brands) if config.brands and name == "brand" else None,
+        evidence=config.evidence,
+        most_options=config.most_options if name == "category" else None,
+        part=part,
+    )

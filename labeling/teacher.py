@@ -73,6 +73,9 @@ class Prompt:
         items: Rows asked about: 1, but for what :meth:`~distill.labeling.prompt.Prompter.pack` writes. The answer may
             be so many times as long.
         known_label: The label that is shown and to be explained; empty where a label is asked for.
+        source: The input that spans and texts are of, as the rows table has it, for what counts its characters; empty
+            where one label is asked for. No part of what is sent.
+        evidence: What the row's evidence columns say by name, cleaned, as fenced before the item.
     """
 
     row_id: str
@@ -88,6 +91,8 @@ class Prompt:
     examples: tuple[str, ...] = ()
     items: int = 1
     known_label: str = ""
+    source: str = ""
+    evidence: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import polars as pl
 
@@ -62,19 +62,50 @@ def vote_texts(votes: Sequence[tuple[str, str]], *, unit: Unit = "tokens") -> tu
     if not votes:
         return None, 0.0, 0.0
     members = Counter(family for family, _ in votes)
+    found = vote_weighted_texts([(1 / (len(members) * members[family]), text) for family, text in votes], unit=unit)
+    return found.text, 1 - found.distance, found.share
+
+
+class MergedText(NamedTuple):
+    """The merged text of a row.
+
+    Attributes:
+        text: One that somebody gave.
+        distance: Mean distance of all answers to it, by weight.
+        share: Weight of those who gave it.
+        tie: Whether another text has as much weight.
+        candidates: Every text given, with its weight, the greatest first.
+    """
+
+    text: str
+    distance: float
+    share: float
+    tie: bool
+    candidates: list[tuple[str, float]]
+
+
+def vote_weighted_texts(votes: Sequence[tuple[float, str]], *, unit: Unit = "tokens") -> MergedText:
+    """The merged text of one row, from weights and texts; weights sum to one, or less where voters are unsure."""
     weight: dict[str, float] = {}
     spelled: dict[str, Counter[str]] = {}
-    for family, text in votes:
+    for loud, text in votes:
         key = normalised_text(text)
-        weight[key] = weight.get(key, 0.0) + 1 / (len(members) * members[family])
+        weight[key] = weight.get(key, 0.0) + loud
         spelled.setdefault(key, Counter())[text.strip()] += 1
     parts = {key: key.split() if unit == "tokens" else list(key) for key in weight}
     cost = {key: sum(share * _distance(parts[key], parts[other]) for other, share in weight.items()) for key in weight}
     top = max(weight, key=lambda key: (round(weight[key], 9), -cost[key], key))
-    if weight[top] <= 0.5 + 1e-9:
+    if weight[top] <= 0.5 * sum(weight.values()) + 1e-9:
         top = min(weight, key=lambda key: (round(cost[key], 9), -weight[key], key))
-    spelling = min(spelled[top], key=lambda text: (-spelled[top][text], text))
-    return spelling, 1 - cost[top], weight[top]
+    ranked = sorted(weight, key=lambda key: (-round(weight[key], 9), key != top, key))
+    tie = any(key != top and weight[key] >= weight[top] - 1e-9 for key in weight)
+    candidates = [(_spelling(spelled[key]), weight[key]) for key in ranked]
+    return MergedText(_spelling(spelled[top]), cost[top], weight[top], tie, candidates)
+
+
+def _spelling(spelled: Counter[str]) -> str:
+    """The most frequent spelling; of equals the first by alphabet."""
+    return min(spelled, key=lambda text: (-spelled[text], text))
 
 
 def normalised_text(text: str) -> str:

@@ -186,7 +186,7 @@ def trace_problems(
         "contradicts_label": label is not None and contradicts(trace, label, task.labels),
         "unknown_clause": bool(unknown_clauses and task.guideline) or bool(unknown_clauses_in(trace, task, values)),
         "repeats_listing": copied_share(trace, values) >= _MOST_COPIED,
-        "label_first": order == "before" and states_label_first(trace, task.labels),
+        "label_first": order == "before" and task.closed and states_label_first(trace, task.labels),
         "answer_in_view": order == "after",
         "given": order == "given",
     }

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import polars as pl
 
+from distill.labeling.pack_answers import share_of
+from distill.labeling.spans import SPANS_DTYPE, SpanAnswer
 from distill.labeling.teacher import ProbsSource, TraceOrder
+
+if TYPE_CHECKING:
+    from distill.labeling.task import Task
 
 Outcome = Literal["labeled", "abstained", "refused", "filtered", "invalid", "failed", "unsent", "explained"]
 """Every row × teacher × sample ends in exactly one.
@@ -25,8 +30,30 @@ OUTCOMES: tuple[str, ...] = get_args(Outcome)
 
 
 @dataclass(slots=True)
+class PartVote:
+    """What a vote says of one part of a task that asks several at once: what differs from its other parts.
+
+    Attributes:
+        part: Name of the part.
+        outcome: How it ended; None for as the whole vote did. So for all that follows: what is None here is the part's.
+        reason: As in :class:`Vote`; so are all others.
+    """
+
+    part: str
+    outcome: Outcome | None = None
+    reason: str | None = None
+    cause: str | None = None
+    label: str | None = None
+    labels: list[str] | None = None
+    text: str | None = None
+    texts: list[str] | None = None
+    spans: list[SpanAnswer] | None = None
+    confidence: float | None = None
+
+
+@dataclass(slots=True)
 class Vote:
-    """One line of ``votes.parquet``.
+    """What one teacher said of one row: a line of ``votes.parquet``, or a line for each of its ``parts``.
 
     Attributes:
         row_id: The row judged.
@@ -59,6 +86,15 @@ class Vote:
         position: Its place among them, from 0.
         trace_problems: What is wrong with the trace, see :data:`~distill.labeling.traces.TraceProblem`; None without
             one.
+        part: The part of the task that the line answers; None where the task has none. Lines of one request share
+            its key, trace and clauses; tokens and cost are the line's share, so that they add up.
+        labels: Where several labels may be right, those that are, in the order of the task's labels; empty for none.
+        text: The text, where the answer is one.
+        texts: The texts, the best first, where it is a list of them; empty for none.
+        spans: The spans, in the order of the input; empty for none. Each null unless ``labeled``, and for other kinds.
+        confidence: Stated probability that ``labels``, ``text``, ``texts`` or ``spans`` is right; None where none is.
+            A distribution over one label is in ``probs`` instead.
+        parts: What differs between the lines of the vote; empty where it is a single line.
     """
 
     row_id: str
@@ -87,6 +123,41 @@ class Vote:
     asked_with: int = 1
     position: int = 0
     trace_problems: list[str] | None = None
+    part: str | None = None
+    labels: list[str] | None = None
+    text: str | None = None
+    texts: list[str] | None = None
+    spans: list[SpanAnswer] | None = None
+    confidence: float | None = None
+    parts: tuple[PartVote, ...] = ()
+
+    @property
+    def lines(self) -> tuple[Vote, ...]:
+        """The lines that it makes: one for each part, with its share of tokens and cost."""
+        if not self.parts:
+            return (self,)
+        count = len(self.parts)
+        return tuple(self._line(part, place, count) for place, part in enumerate(self.parts))
+
+    def _line(self, part: PartVote, place: int, count: int) -> Vote:
+        own = part.outcome is not None
+        return replace(
+            self,
+            parts=(),
+            part=part.part,
+            outcome=part.outcome or self.outcome,
+            reason=part.reason if own else self.reason,
+            cause=part.cause if own else self.cause,
+            label=part.label,
+            labels=part.labels,
+            text=part.text,
+            texts=part.texts,
+            spans=part.spans,
+            confidence=part.confidence,
+            input_tokens=share_of(self.input_tokens, place, count),
+            output_tokens=share_of(self.output_tokens, place, count),
+            cost_usd=None if self.cost_usd is None else self.cost_usd / count,
+        )
 
 
 VOTE_SCHEMA: dict[str, pl.DataType] = {
@@ -116,16 +187,72 @@ VOTE_SCHEMA: dict[str, pl.DataType] = {
     "asked_with": pl.Int32(),
     "position": pl.Int32(),
     "trace_problems": pl.List(pl.String()),
+    "part": pl.String(),
+    "labels": pl.List(pl.String()),
+    "text": pl.String(),
+    "texts": pl.List(pl.String()),
+    "spans": SPANS_DTYPE,
+    "confidence": pl.Float64(),
 }
-"""Columns of ``votes.parquet``, in order."""
+"""Columns of a table of votes, in order: a line a row × teacher × sample × part.
+
+``part`` is null but for tasks of several parts. Where an answer is one label it is in ``label``; in ``labels`` where
+several may be right, in ``text``, in ``texts`` (a ranked list) or in ``spans`` otherwise
+(:attr:`~distill.labeling.task.Task.answer_column`), with ``confidence`` where it was stated. An empty list is an
+answer: there is none. ``votes.parquet`` has the columns of its task alone, see :func:`stored_columns`.
+"""
+
+
+def parts_of(task: Task) -> tuple[PartVote, ...]:
+    """The parts of a vote that ends all of them alike; empty where the task has none."""
+    return tuple(PartVote(str(part.part)) for part in task.parts)
+
+
+_ANSWER_COLUMNS = ("label", "labels", "text", "texts", "spans")
+
+
+def stored_columns(task: Task) -> list[str]:
+    """The columns of ``votes.parquet`` for a task: those of a choice are always there, others where it fills them."""
+    kept = {part.answer_column for part in task.singles}
+    own = {
+        "part": bool(task.parts),
+        "confidence": kept != {"label"},
+        **{name: name in kept for name in _ANSWER_COLUMNS},
+    }
+    return [name for name in VOTE_SCHEMA if name == "label" or own.get(name, True)]
+
+
+def part_place(task: Task) -> pl.Expr:
+    """The place of a line among those of its vote, to sort by."""
+    names = [str(part.part) for part in task.parts]
+    return pl.col("part").replace_strict(names, range(len(names)), default=0, return_dtype=pl.Int32)
+
+
+def answer_text(columns: Collection[str]) -> pl.Expr:
+    """A vote's answer as text, the same for equal answers of any kind; null where there is none.
+
+    Args:
+        columns: Those that the table has.
+    """
+    lists = [pl.col(name).list.join("\x1f") for name in ("labels", "texts") if name in columns]
+    if "spans" in columns:
+        spans = pl.col("spans").list.eval(
+            pl.concat_str(pl.element().struct.field("start", "end", "type"), separator=":")
+        )
+        lists.append(spans.list.join("\x1f"))
+    return pl.coalesce("label", *(name for name in ("text",) if name in columns), *lists)
 
 
 def votes_frame(votes: Iterable[Vote]) -> pl.DataFrame:
-    """Lays votes out as a table with the columns of :data:`VOTE_SCHEMA`, one line a vote."""
-    votes = list(votes)
+    """Lays votes out as a table with the columns of :data:`VOTE_SCHEMA`, a line a vote and part."""
+    votes = [line for vote in votes for line in (vote.lines if vote.parts else (vote,))]
     columns = []
     for name, dtype in VOTE_SCHEMA.items():
         values = list(map(attrgetter(name), votes))
+        if name == "spans":
+            values = [None if spans is None else [span._asdict() for span in spans] for spans in values]
+            columns.append(pl.Series(name, values, dtype))
+            continue
         columns.append(_lists(name, values, dtype) if isinstance(dtype, pl.List) else pl.Series(name, values, dtype))
     return pl.DataFrame(columns)
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -36,7 +36,7 @@ class FunctionTeacher:
 
     Args:
         name: Of the teacher.
-        function: Takes a read-only mapping of the inputs; gives a label, a probability per label, or None.
+        function: Takes a read-only mapping of the inputs; gives a :data:`~distill.labeling.labeling_function.Verdict`.
         family: Of the teacher.
         basis: Everything but the row that the function's answers follow from, as text.
         keep: Whether answers are kept in the ledger.
@@ -92,7 +92,8 @@ class FunctionTeacher:
         head = self._heads.get(sample)
         if head is None:
             head = self._heads[sample] = RequestHead(_ENDPOINT, self._start, sample=sample)
-        return head.request(to_json(prompt.values), row_id=prompt.row_id)
+        values = {**prompt.values, **prompt.evidence} if prompt.evidence else prompt.values
+        return head.request(to_json(values), row_id=prompt.row_id)
 
     def read(self, reply: Reply) -> Completion:
         """The body is what the function returned, as JSON."""
@@ -136,10 +137,29 @@ class FunctionTeacher:
 
 
 def _body(verdict: Any) -> str:
-    if isinstance(verdict, Mapping):
+    if isinstance(verdict, Mapping) and _are_shares(verdict.values()):
         # Numbers of NumPy and the like become plain ones.
         return json.dumps({"probs": {str(label): float(value) for label, value in verdict.items()}})
-    return json.dumps({"label": verdict}, ensure_ascii=False, default=str)
+    if isinstance(verdict, Mapping):
+        told = {str(part): _plain(answer) for part, answer in verdict.items() if answer is not None}
+        return json.dumps({"parts": told}, ensure_ascii=False, default=str)
+    return json.dumps({"label": _plain(verdict)}, ensure_ascii=False, default=str)
+
+
+def _are_shares(values: Iterable[Any]) -> bool:
+    """Whether a mapping gives a number to each label."""
+    return all(hasattr(value, "__float__") and not isinstance(value, bool) for value in values)
+
+
+def _plain(answer: Any) -> Any:
+    """An answer as JSON can hold it: sets, tuples and spans become lists, in a fixed order."""
+    if isinstance(answer, set | frozenset):
+        return sorted(map(str, answer))
+    if hasattr(answer, "_asdict"):  # a span of ours, or any named tuple
+        return dict(answer._asdict())
+    if isinstance(answer, list | tuple):
+        return [_plain(item) for item in answer]
+    return answer
 
 
 def _last_line(error: BaseException, inputs: list[str]) -> str:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.labeling.field_cut import cut_fields, estimate_tokens
-from distill.labeling.prompt import CUT_MARK
+from distill.labeling.prompt_fence import CUT_MARK
 
 
 def test_tokens_by_bytes() -> None:

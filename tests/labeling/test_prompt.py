@@ -9,18 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.labeling import prompt as prompt_module
+from distill.labeling import prompt_fence as prompt_module
 from distill.labeling.errors import DataError
 from distill.labeling.guideline import Guideline
-from distill.labeling.prompt import (
-    CUT_MARK,
-    EXAMPLES_COLUMN,
-    Prompter,
-    answer_schema,
-    clean,
-    example_text,
-    fence,
-)
+from distill.labeling.prompt import EXAMPLES_COLUMN, Prompter
+from distill.labeling.prompt_fence import CUT_MARK, clean, example_text, fence
+from distill.labeling.prompt_system import answer_schema
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat
 

@@ -1,7 +1,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.labeling.prompt import Prompter, example_text
+from distill.labeling.prompt import Prompter
+from distill.labeling.prompt_fence import example_text
 from distill.labeling.prompt_fields import read_fields
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat

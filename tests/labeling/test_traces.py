@@ -9,7 +9,8 @@ import pytest
 from distill.labeling.aggregate import aggregate
 from distill.labeling.guideline import Guideline
 from distill.labeling.parsing import AnswerError, parse_rationale
-from distill.labeling.prompt import Prompter, answer_schema
+from distill.labeling.prompt import Prompter
+from distill.labeling.prompt_system import answer_schema
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat
 from distill.labeling.traces import (

@@ -1,0 +1,60 @@
+r"""Ranked lists merged by reciprocal-rank fusion, with one share a family.
+
+Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods".
+A text's score is
+
+.. math:: s(d) = \sum_v w_v \frac{1}{k + r_v(d)}, \quad k = 60,
+
+over the voters :math:`v` that name it, at rank :math:`r_v(d)` from 1; weights sum to one. Texts are the same where
+their forms are (:func:`~distill.labeling.locating.folded`), and the most frequent spelling stands for them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from distill.labeling.locating import folded, plain_text
+
+RANK_CONSTANT = 60
+_TIED = 1e-12
+
+
+class RankedText(NamedTuple):
+    """A text of a merged list.
+
+    Attributes:
+        text: As most voters spell it.
+        support: Weight of the voters that name it, in [0, 1].
+        score: By which it is ranked.
+    """
+
+    text: str
+    support: float
+    score: float
+
+
+def fuse_lists(votes: Sequence[tuple[float, Sequence[str]]]) -> list[RankedText]:
+    """Merges ranked lists; the best first. Of equal scores the text with more support comes first, then by form.
+
+    Args:
+        votes: Weight and list of each voter; weights sum to one at most.
+    """
+    score: dict[str, float] = {}
+    support: dict[str, float] = {}
+    spelled: dict[str, Counter[str]] = {}
+    for weight, texts in votes:
+        ranked = dict.fromkeys(map(folded, texts))
+        for rank, form in enumerate(ranked, start=1):
+            score[form] = score.get(form, 0.0) + weight / (RANK_CONSTANT + rank)
+            support[form] = support.get(form, 0.0) + weight
+        for text in texts:
+            spelled.setdefault(folded(text), Counter())[plain_text(text)] += 1
+    order = sorted(score, key=lambda form: (-round(score[form], 12), -round(support[form], 9), form))
+    return [RankedText(most_frequent(spelled[form]), support[form], score[form]) for form in order]
+
+
+def most_frequent(spelled: Counter[str]) -> str:
+    """The spelling that occurs most; of equals the first by alphabet."""
+    return min(spelled, key=lambda text: (-spelled[text], text))
