@@ -18,6 +18,10 @@ from distill.labeling.task import Task
 
 _MATRIX_METRICS = ("accuracy", "positive_accuracy", "macro_f1", "grade_error")
 _SHARES = {"accuracy", "positive_accuracy"}
+_BOUNDS = {
+    **dict.fromkeys(("macro_f1", "auc", "ranked_probability"), (0.0, 1.0)),
+    **dict.fromkeys(("log_loss", "brier", "calibration_error", "grade_error"), (0.0, float("inf"))),
+}
 METRICS = (
     "accuracy",
     "positive_accuracy",
@@ -200,7 +204,8 @@ def _all_metrics(scored: Scored, at: Ints, *, task: Task, resamples: Resamples, 
         if name == "auc" and not np.isfinite(drawn.value):
             found[name] = undefined(f"needs rows both with and without the label {task.positive}", size, level=level)
             continue
-        found[name] = estimate(drawn.value, drawn.draws, size, level=level, proportion=name in _SHARES)
+        share, bounds = name in _SHARES, _BOUNDS.get(name)
+        found[name] = estimate(drawn.value, drawn.draws, size, level=level, proportion=share, bounds=bounds)
     return found
 
 

@@ -264,7 +264,7 @@ def _agreement(
     agreement = ratio_estimates(same, np.ones_like(same), resamples, level=config.level)[0]
     draws = cohen_kappa(resamples.sums(cells).reshape(-1, labels, labels))
     value = float(cohen_kappa(cells.sum(axis=0).reshape(labels, labels)))
-    kappa = estimate(value, draws, Size(len(one), resamples.groups), level=config.level)
+    kappa = estimate(value, draws, Size(len(one), resamples.groups), level=config.level, bounds=(-1.0, 1.0))
     return agreement.model_copy(update={"note": RANKS_NOT_GRADES}), kappa
 
 

@@ -43,7 +43,7 @@ ChoiceRule = Literal["uncertainty", "disagreement", "diversity", "frequency", "r
 """Why a row is asked about: the student is unsure of it, students differ, it is unlike what was asked, it is asked
 often by shoppers, or by a plain draw."""
 
-DEFAULT_SHARES: Mapping[ChoiceRule, float] = {"uncertainty": 0.5, "diversity": 0.25, "random": 0.25}
+DEFAULT_SHARES: Mapping[ChoiceRule, float] = {"diversity": 0.5, "uncertainty": 0.25, "random": 0.25}
 """Share of a batch by rule where nobody says otherwise."""
 
 WITHIN_GROUP = 0.2
@@ -338,14 +338,18 @@ def _vectors(table: pl.DataFrame, inputs: Sequence[str]) -> csr_matrix:
         texts = table.select(pl.concat_str(cells, separator=" "))[:, 0].to_list()
         hashed = HashingVectorizer(n_features=_BUCKETS, alternate_sign=False, norm=None, token_pattern=r"(?u)\w+")
         parts.append(TfidfTransformer(sublinear_tf=True).fit_transform(hashed.transform(texts)))
-    return csr_matrix(normalize(hstack(parts)))
+    whole = csr_matrix(normalize(hstack(parts)))
+    # Only buckets that occur: chunks are held dense, and most buckets are empty.
+    found, columns = np.unique(whole.indices, return_inverse=True)
+    return csr_matrix((whole.data, columns, whole.indptr), shape=(whole.shape[0], max(len(found), 1)))
 
 
 def _distances(here: csr_matrix, there: csr_matrix) -> Floats:
     """Squared distance over its most, ``1 - cos``, of each row to the nearest of ``there``: 1 where there is none."""
     nearest = np.zeros(here.shape[0])
     for start in range(0, there.shape[0], _ROWS_AT_ONCE):
-        likeness: NDArray[np.float64] = here @ there[start : start + _ROWS_AT_ONCE].toarray().T
+        dense = np.ascontiguousarray(there[start : start + _ROWS_AT_ONCE].toarray().T)
+        likeness: NDArray[np.float64] = here @ dense
         nearest = np.maximum(nearest, likeness.max(axis=1))
     result: Floats = np.clip(1.0 - nearest, 0.0, 1.0)
     return result
