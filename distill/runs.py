@@ -152,8 +152,11 @@ class Run:
         from distill.eval.ladder_comparison import MeasuredRun
 
         ladder, recipe = self.ladder.last_round, self.recipe  # the students that the folder holds
-        said = {row.name: self.predictions(row.name) for row in ladder.rows if row.is_student}
-        return MeasuredRun(ladder, self.rows, said, self._task(recipe), recipe.eval)
+        # Whoever keeps only ladders of old runs can still stand them below each other.
+        kept = [row.name for row in ladder.rows if row.is_student and self.folder.predictions(row.name).exists()]
+        rows = self.rows if self.folder.rows.exists() else None
+        said = {name: self.predictions(name) for name in kept}
+        return MeasuredRun(ladder, rows, said, self._task(recipe), recipe.eval)
 
     @property
     def label_free(self) -> LabelFreeFacts | None:

@@ -104,7 +104,7 @@ def measure_few_labels(
         told: dict[str, PredictionPowered | None] = {}
         for metric in metrics:
             truth, guess = one.right(test, metric)
-            told[metric] = test.mean(truth, guess, at=one.at, strata=one.side(metric))
+            told[metric] = test.mean(truth, guess, at=one.at)
         told |= {f"precision@{k}": _precision_at(one, test, k) for k in CUTOFFS}
         found[name] = {metric: value for metric, value in told.items() if value is not None}
     differences = [_difference(seen[one], seen[other], test, config) for one, other in compare]
@@ -244,7 +244,7 @@ class _Predictor:
         return np.where(gold >= 0, truth, np.nan), guess
 
     def side(self, metric: ShareMetric) -> np.ndarray:
-        """By what rows are told apart, so that each kind gets a tuning of its own."""
+        """What a row was called, as far as the metric looks at it."""
         return self.codes if metric == "accuracy" else self.codes == self.positive
 
 
@@ -267,7 +267,11 @@ def _precision_at(one: _Predictor, test: _Tested, k: int) -> PredictionPowered |
 def _difference(
     one: _Predictor, other: _Predictor, test: _Tested, config: EvalConfig
 ) -> tuple[str, PredictionPowered] | None:
-    """On the rows that both answered. Where they say the same the difference is nought, whoever is right."""
+    """On the rows that both answered. Where they say the same the difference is nought, whoever is right.
+
+    Rows on which they differ are a stratum of their own. For a single share no strata are made: telling rows apart by
+    the label given narrowed no interval (docs/log.md).
+    """
     metric = _compared_by(test.task, config)
     at, first, second = np.intersect1d(one.at, other.at, return_indices=True)
     (truth_one, guess_one), (truth_other, guess_other) = one.right(test, metric), other.right(test, metric)

@@ -31,14 +31,14 @@ class MeasuredRun:
 
     Attributes:
         ladder: Its ladder.
-        rows: Its rows table, with gold by people or the data's author.
-        predictions: On the test rows, by student.
+        rows: Its rows table, with gold by people or the data's author; None where only its ladder was kept.
+        predictions: On the test rows, by student, as far as they were kept.
         task: What was asked.
         config: As it was measured.
     """
 
     ladder: Ladder
-    rows: pl.DataFrame
+    rows: pl.DataFrame | None
     predictions: Mapping[str, pl.DataFrame]
     task: Task
     config: EvalConfig
@@ -167,6 +167,8 @@ def _difference(
     metric = {"metric": mine.metric}
     if reason := _not_comparable(run, mine, first, theirs):
         return {**metric, "reason": reason}
+    if run.rows is None or first.rows is None:
+        return {**metric, "reason": "the rows of one run are not kept"}
     ours, other = _tested(run.rows), _tested(first.rows)
     both = other.join(ours.select("row_id", _gold="gold"), on="row_id", how="inner")
     same = both.filter(pl.col("gold") == pl.col("_gold")).drop("_gold")
@@ -198,6 +200,8 @@ def _not_comparable(run: MeasuredRun, mine: LadderRow, first: MeasuredRun, their
         return "the labels differ, or which of them is a match"
     if mine.metric != theirs.metric:
         return f"one is measured by {metric_title(mine.metric)}, the other by {metric_title(theirs.metric)}"
+    if mine.name not in run.predictions or theirs.name not in first.predictions:
+        return "the predictions of one are not kept"
     return None
 
 

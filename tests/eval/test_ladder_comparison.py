@@ -87,6 +87,10 @@ def test_what_is_not_of_one_kind_is_not_compared(make_run):
     assert "merged labels" in teachers.reason
     accuracy = make_run(s=1.0, config=EvalConfig(bootstrap=100, metric="accuracy"))
     assert "measured by" in compare_runs({"a": first, "b": accuracy}).differences[0].reason
+    ladder_only = MeasuredRun(first.ladder, None, {}, first.task, CONFIG)
+    assert "are not kept" in compare_runs({"a": first, "b": ladder_only}).differences[0].reason
+    rowless = MeasuredRun(first.ladder, None, first.predictions, first.task, CONFIG)
+    assert "rows of one run are not kept" in compare_runs({"a": first, "b": rowless}).differences[0].reason
     empty = MeasuredRun(Ladder(rows=[]), first.rows, {}, first.task, CONFIG)
     nobody = compare_runs({"a": first, "b": empty}).differences[0]
     assert (nobody.student, nobody.reason) == (None, "no measured student in b")
