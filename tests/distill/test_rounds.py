@@ -19,7 +19,8 @@ from distill.session import Session
 from tests.distill.conftest import LABELS, shop_rows, write_recipe
 
 DCN = {"type": "dcn", "epochs": 1, "buckets": 256, "hidden": [8], "validation": 0.0}
-ROUNDS: dict[str, Any] = {"count": 3, "rows": 12, "first": 16, "until_no_gain": False}
+CHOOSE = {"uncertainty": 0.5, "diversity": 0.25, "random": 0.25}
+ROUNDS: dict[str, Any] = {"count": 3, "rows": 12, "first": 16, "until_no_gain": False, "choose": CHOOSE}
 QUERIES = 32
 """Rows: 32 queries of four listings; 64 of pool and train may be chosen, 64 of test and audit are held out."""
 
