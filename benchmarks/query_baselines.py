@@ -2,9 +2,11 @@
 
     DISTILL_DATA=... python benchmarks/query_baselines.py [--out FILE] [--only spelling,brand] [--limit N]
 
-These are the figures that a student has to beat. Nothing is trained or tuned on the sets' labels except where a line
-says so; the tagger's thresholds were chosen on queryner_train. Intervals are 95%, by query. symspellpy
-(`pip install symspellpy`) is a peer, not a dependency: without it its lines are left out. Seconds are of processor time.
+These are the figures that a student has to beat. Nothing is trained on the sets' labels except where a line says so.
+The corrector was built while looking at 1,000 of its 9,410 queries, whose errors led to the letter model and the rule
+for plurals; the tagger's thresholds were chosen on queryner_train. Intervals are 95%, by query. symspellpy
+(`pip install symspellpy`) is a peer, not a dependency: without it its lines are left out. Seconds are of processor
+time.
 """
 
 from __future__ import annotations
@@ -212,8 +214,8 @@ def expansion(limit: int | None) -> Iterator[str]:
         [
             "source",
             "expansions a query",
-            "recall@10",
-            "nDCG@10",
+            "recall@10 change",
+            "nDCG@10 change",
             "queries better",
             "worse",
             "new ones irrelevant",
