@@ -44,8 +44,8 @@ ChoiceRule = Literal["uncertainty", "disagreement", "diversity", "frequency", "r
 often by shoppers, or by a plain draw."""
 
 DEFAULT_SHARES: Mapping[ChoiceRule, float] = {"diversity": 0.5, "uncertainty": 0.25, "random": 0.25}
-"""Share of a batch by rule where nobody says otherwise: a judgment, not a finding. On the one set measured so far no rule
-beat a plain draw beyond doubt; taking the most doubtful rows outright did worst by AUC
+"""Share of a batch by rule where nobody says otherwise: a judgment, not a finding. On the one set measured so far no
+rule beat a plain draw beyond doubt, and taking the most doubtful rows outright did worst by AUC
 (``benchmarks/results/active_choice.md``)."""
 
 WITHIN_GROUP = 0.2
