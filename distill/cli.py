@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distill.monitor_command import monitor
 from distill.serving_commands import export, serve
 
 if TYPE_CHECKING:
@@ -141,7 +142,9 @@ def run(
     out: OutOption = None,
     limit: LimitOption = None,
     retry_failed: RetryOption = False,
-    until: Annotated[str, typer.Option(help="last stage: data, label, aggregate, train, eval or report")] = "report",
+    until: Annotated[
+        str, typer.Option(help="last stage: data, label, aggregate, train, eval, monitor or report")
+    ] = "report",
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe, or go on where an earlier run of it stopped."""
@@ -270,6 +273,9 @@ def predict(
 
 app.command(epilog="Example: distill export runs/quickstart/students/merged --to int8 --out served/merged")(export)
 app.command(epilog="Example: distill serve runs/quickstart/students/merged --port 8080")(serve)
+
+
+app.command(epilog="Example: distill monitor runs/quickstart last_week.csv --out monday.html --fail-on moved")(monitor)
 
 
 @app.command(epilog="Example: distill ladder runs/a runs/b")

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from distill.eval.drift_facts import DriftReport
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import Ladder
 from distill.eval.run_facts import RunReport
@@ -58,10 +59,17 @@ def write_run_reports(session: Session) -> Ended:
         merging=merging.facts if merging and labels is not None else {},
         students={name: student_facts(session, name) for name in recipe.students},
         files=file_links(session, written),
+        drift=_drift(session),
         labeling=labeling.facts if recipe.teachers and (labeling := folder.stage("label")) else {},
     )
     written = [*write_run_report(folder.report, report), *written]
     return Ended(", ".join(path.name for path in written))
+
+
+def _drift(session: Session) -> DriftReport | None:
+    if session.recipe.monitor is None or not session.folder.monitor.exists():
+        return None
+    return DriftReport.model_validate_json(session.folder.monitor.read_text(encoding="utf-8"))
 
 
 def _made_of(session: Session) -> dict[str, Any]:

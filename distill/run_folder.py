@@ -61,6 +61,8 @@ class RunFolder:
         self.labels = path / "labels.parquet"
         self.evaluations = path / "evaluations.json"
         self.ladder = path / "ladder.json"
+        self.monitor = path / "monitor.json"
+        self.monitor_rows = path / "monitor_rows.parquet"
         self.report = path / "report.html"
         self.review = path / "review.html"
         self.recipe = path / "recipe.yaml"
@@ -73,6 +75,10 @@ class RunFolder:
     def predictions(self, name: str) -> Path:
         """Table of one student's predictions."""
         return self.path / "predictions" / f"{name}.parquet"
+
+    def monitor_predictions(self, name: str) -> Path:
+        """Table of one student's predictions on the rows of today."""
+        return self.path / "predictions" / "monitor" / f"{name}.parquet"
 
     def round(self, number: int) -> RunFolder:
         """Folder of one round of distillation, laid out as a run's."""

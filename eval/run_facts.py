@@ -14,6 +14,7 @@ from distill.eval.agreement import PairAgreement, judge_agreement
 from distill.eval.asking_facts import AskingFacts, ObeyedFacts, obeyed_facts
 from distill.eval.cascade_facts import CascadeFacts, cascade_facts
 from distill.eval.config import EvalConfig, ReportConfig
+from distill.eval.drift_facts import DriftReport
 from distill.eval.evaluation import Evaluation
 from distill.eval.examples import Example, hardest_rows
 from distill.eval.intervals import Estimate, Resamples, ratio_estimates
@@ -65,6 +66,7 @@ class RunReport:
         merging: How votes were merged: ``method``, and ``warning`` where it does not suit the panel.
         students: How each student was made.
         files: What lies beside the report, in the order to show it in.
+        drift: Today's rows against those of the run; None where the recipe watches none.
     """
 
     name: str
@@ -87,6 +89,7 @@ class RunReport:
     merging: Mapping[str, Any] = field(default_factory=dict)
     students: Mapping[str, StudentFacts] = field(default_factory=dict)
     files: Sequence[FileLink] = ()
+    drift: DriftReport | None = None
 
     @property
     def against_teachers(self) -> bool:
@@ -182,6 +185,7 @@ class RunFacts(_Frozen):
     )
     confusions: list[JudgeConfusion] = Field(default_factory=list, description="judges with judges, without a truth")
     files: list[FileLink] = Field(default_factory=list)
+    drift: DriftReport | None = Field(None, description="today's rows against those of the run")
     examples_of: str | None = Field(description="whose mistakes the examples are")
     summary: dict[str, Any]
     manifest: dict[str, Any]
@@ -231,6 +235,7 @@ def gather(report: RunReport) -> RunFacts:
         ),
         confusions=judge_confusions(judges, report.predictions, task=task),
         files=list(report.files),
+        drift=report.drift,
         summary=_plain(report.summary),
         manifest=_plain(report.manifest),
         review_href=report.review_href,
