@@ -101,13 +101,15 @@ def _compared(
     from distill.labeling.errors import UsageError
     from distill.monitor import monitor_run, monitor_student
     from distill.predict import renamed
+    from distill.recipe import load_recipe
     from distill.run_folder import MANIFEST
     from distill.runs import Run
 
     mapped = dict(renamed(pair) for pair in columns)
     if (known / MANIFEST).is_file():
         run = Run(known)
-        recipe = run.recipe
+        # What the run itself watched may be long gone, and is not what is asked about.
+        recipe = load_recipe(run.folder.recipe, ["monitor=null"])
         if mapped and recipe.data is not None:
             data = recipe.data.model_copy(update={"columns": {**recipe.data.columns, **mapped}})
             recipe = recipe.model_copy(update={"data": data})

@@ -22,10 +22,10 @@ import numpy as np
 import polars as pl
 
 from distill.eval.drift_classifier import SCORE_CELLS, auc_estimate, slice_shares, tell_apart, telling_rows
-from distill.eval.drift_columns import column_kinds, column_measures, word_measures
+from distill.eval.drift_columns import column_kinds, column_measures, value_shifts, word_measures
 from distill.eval.drift_config import ColumnKind, DriftConfig
 from distill.eval.drift_exchange import Exchange, adjusted, differences
-from distill.eval.drift_facts import Comparison, DriftReport, Part, SetFacts, TwoSample
+from distill.eval.drift_facts import Comparison, DriftReport, Part, SetFacts, TwoSample, ValueShift
 from distill.eval.drift_measures import Measure, number_cells, run_measures, value_cells, weighted_means
 from distill.eval.drift_quality import Answers, Likeness, quality
 from distill.eval.drift_sample import GroupSample, Sampled
@@ -94,7 +94,7 @@ def compare_rows(
     words = word_measures(both.rows, exchange, kinds, level=config.level)
     answers = None if predictions is None else _answers(both, predictions)
     if answers is not None and predictions is not None:
-        measures += _prediction_measures(both, predictions, answers, task, config.level)
+        measures += _prediction_measures(both, predictions, answers, config.level)
     found = [*run_measures(measures, exchange), *words.comparisons]
     whole, compared, likeness = (None, None, None) if few else _whole(both, kinds, task, config)
     found += [compared] if compared is not None else []
@@ -107,7 +107,7 @@ def compare_rows(
         current=_set_facts("current", now, exchange, current=True),
         kinds=kinds,
         comparisons=tuple(comparisons),
-        values=words.values,
+        values=(*words.values, *(_label_shares(both, answers, config.level) if answers is not None else ())),
         words=words.words,
         whole=whole,
         quality=said,
@@ -215,7 +215,7 @@ def _per_row(both: _Both, sets: StudentSets, column: str, dtype: pl.DataType | t
     return pl.concat(found)
 
 
-def _prediction_measures(both: _Both, sets: StudentSets, answers: Answers, task: Task, level: float) -> list[Measure]:
+def _prediction_measures(both: _Both, sets: StudentSets, answers: Answers, level: float) -> list[Measure]:
     exchange = both.exchange
     known = answers.label.is_not_null().to_numpy()
     below = exchange.sums(known.astype(float)[:, None])[:, 0]
@@ -235,8 +235,6 @@ def _prediction_measures(both: _Both, sets: StudentSets, answers: Answers, task:
         codes, names = value_cells(answers.label.fill_null(""))
         cells = exchange.cells(codes, len(names), only=known)
         measures.append(Measure("predictions", "label", "labels", cells, "unordered", total=below))
-        for label in task.labels:
-            share(label, "share of label", (answers.label == label).fill_null(False).to_numpy().astype(float), known)
     sure = np.isfinite(answers.confidence)
     if all((sure & (exchange.side == side)).any() for side in (False, True)):
         codes, count = number_cells(answers.confidence)
@@ -254,6 +252,11 @@ def _prediction_measures(both: _Both, sets: StudentSets, answers: Answers, task:
         differs = (answers.label != other).fill_null(False).to_numpy().astype(float)
         share(f"differs from {sets.other.name}", "share", differs, own)
     return measures
+
+
+def _label_shares(both: _Both, answers: Answers, level: float) -> tuple[ValueShift, ...]:
+    """How often each label is given, then and now, of the rows that have a prediction."""
+    return value_shifts("label", answers.label, both.exchange, level=level, only=answers.label.is_not_null().to_numpy())
 
 
 def _whole(
@@ -283,7 +286,7 @@ def _whole(
     )
     probability = np.full(len(both.rows), np.nan)
     probability[chosen] = scores.probability
-    return whole, compared, Likeness(probability)
+    return whole, compared, Likeness(probability, float(whole.auc.value or 0.5))
 
 
 def _part(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from distill.eval.drift_config import ColumnKind
 from distill.eval.drift_exchange import Exchange, differences, p_value
@@ -92,7 +93,7 @@ def column_measures(
 def word_measures(
     rows: pl.DataFrame, exchange: Exchange, kinds: Mapping[str, ColumnKind], *, level: float
 ) -> WordFindings:
-    """What is compared of words: those that the reference never has, and those that rise and fall."""
+    """What is compared of words: those that only one set has, and those that rise and fall."""
     found = WordFindings()
     for name, kind in kinds.items():
         if kind == "number":
@@ -102,7 +103,7 @@ def word_measures(
             continue
         found.comparisons.append(_unseen(words, exchange))
         if kind == "category":
-            found.values += _values(name, rows[name], exchange, level)
+            found.values += value_shifts(name, rows[name], exchange, level=level)
             continue
         followed = words.followed(exchange)
         if followed is None:
@@ -145,24 +146,21 @@ def _ordered(name: str, measure: str, values: Floats, exchange: Exchange, *, uni
 
 
 def _unseen(words: Words, exchange: Exchange) -> Comparison:
-    share, usual, drawn = words.unseen(exchange)
+    found = words.unseen(exchange)
+    apart, usual = found.current - found.reference, float(found.drawn.mean())
+    by_chance = float(np.quantile(found.drawn, 0.95)) - usual
+    p = p_value(apart, found.drawn)
     return Comparison(
         part="inputs",
         column=words.column,
         measure=f"unseen {words.name}",
-        reference=usual,
-        current=share,
-        size=max(0.0, share - usual),
-        size_by_chance=float(np.quantile(drawn, 0.95)) - usual,
+        reference=found.reference,
+        current=found.current,
+        size=max(0.0, apart - usual),
+        size_by_chance=by_chance,
         tested="difference",
-        distances={
-            "difference": Distance(
-                value=share - usual,
-                by_chance=float(np.quantile(drawn, 0.95)) - usual,
-                p_value=p_value(share, drawn),
-            )
-        },
-        p_value=p_value(share, drawn),
+        distances={"difference": Distance(value=apart - usual, by_chance=by_chance, p_value=p)},
+        p_value=p,
         adjusted_p=1.0,
         verdict="cannot tell",
     )
@@ -187,13 +185,25 @@ def _one_distance(
     )
 
 
-def _values(name: str, values: pl.Series, exchange: Exchange, level: float) -> tuple[ValueShift, ...]:
-    """The values whose share moved most, the new and the vanished among them."""
-    codes, names = value_cells(values)
-    sums = exchange.cells(codes, len(names))
-    before, now = exchange.observed()
-    shares = [(weight[0] @ sums) / (weight[0] @ exchange.total) for weight in (before, now)]
-    apart = differences(sums, exchange, level=level)
+def value_shifts(
+    name: str, values: pl.Series, exchange: Exchange, *, level: float, only: NDArray[np.bool_] | None = None
+) -> tuple[ValueShift, ...]:
+    """The values whose share moved most, the new and the vanished among them.
+
+    Args:
+        name: Of the column.
+        values: ``[n]``, of both sets.
+        exchange: Their blocks.
+        level: Coverage of the intervals.
+        only: ``[n]``, the rows that count; all by default.
+    """
+    if only is not None and not all((only & (exchange.side == side)).any() for side in (False, True)):
+        return ()
+    codes, names = value_cells(values.fill_null("").rename(name))
+    sums = exchange.cells(codes, len(names), only=only)
+    total = sums.sum(axis=1)
+    shares = [(weight[0] @ sums) / (weight[0] @ total) for weight in exchange.observed()]
+    apart = differences(sums, exchange, total=total, level=level)
     order = np.argsort(-np.abs(shares[1] - shares[0]), kind="stable")[:_VALUES_SHOWN]
     return tuple(
         ValueShift(

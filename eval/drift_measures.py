@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,6 +23,7 @@ WORDS_FOLLOWED = 3000
 _WORD = r"[\p{L}\p{N}]+"
 _FEWEST_BLOCKS = 5
 _CHANCE_OF_NO_BLOCK = 1e-4
+_WORD_CELLS_AT_ONCE = 10_000_000
 _BY_CHANCE = 0.95
 
 Reads = Literal["ordered", "unordered", "share", "auc"]
@@ -153,31 +154,30 @@ class Words:
         name = "values" if whole else "words"
         return cls(str(texts.name), name, vocabulary.to_list(), _matrix(distinct, shape), _matrix(said, shape), total)
 
-    def unseen(self, exchange: Exchange) -> tuple[float, float, Floats]:
-        """Share of the current set's words that the reference never says: as it is, its mean and all by chance.
+    def unseen(self, exchange: Exchange) -> Unseen:
+        """Which share of each set's words the other never says, as the sets are and by chance.
 
-        In an exchange a word with so many blocks that all of them hardly ever fall to the current set counts as seen.
+        In an exchange a word with so many blocks that all of them hardly ever fall to one set counts as seen.
         """
-        blocks = np.diff(self.said.tocsc().indptr)
-        observed = float(self._unseen(self.said, exchange.observed())[0])
         groups = exchange.groups
-        most = np.log(_CHANCE_OF_NO_BLOCK) / np.log(groups[1] / sum(groups))
-        rare = self.said.tocsc()[:, np.flatnonzero(blocks <= most)].tocsr()
-        drawn = np.concatenate([self._unseen(rare, dealt) for dealt in exchange.draws()])
-        return observed, float(drawn.mean()), drawn
+        most = np.log(_CHANCE_OF_NO_BLOCK) / np.log(max(groups) / sum(groups))
+        turned = self.said.T.tocsr()
+        rare = turned[np.flatnonzero(np.diff(turned.indptr) <= most)]
+        here = self._unseen(turned, exchange.observed())
+        drawn = [self._unseen(rare, dealt) for dealt in exchange.draws()]
+        differences = np.concatenate([now - before for before, now in drawn])
+        return Unseen(float(here[0][0]), float(here[1][0]), differences)
 
-    def _unseen(self, said: Any, dealt: Dealt) -> Floats:
-        step = max(1, 20_000_000 // max(1, said.shape[1]))
-        found = []
-        turned = said.T.tocsr()
-        present = turned.copy()
-        present.data = np.ones_like(present.data)
+    def _unseen(self, turned: Any, dealt: Dealt) -> tuple[Floats, Floats]:
+        step = max(1, _WORD_CELLS_AT_ONCE // max(1, turned.shape[0]))
+        found: tuple[list[Floats], list[Floats]] = ([], [])
         for start in range(0, len(dealt.current), step):
-            current, reference = dealt.current[start : start + step], dealt.reference[start : start + step]
-            spoken = turned @ current.T
-            known = present @ (reference > 0).T.astype(np.float64) > 0
-            found.append(np.where(known, 0.0, spoken).sum(axis=0) / np.maximum(current @ self.total, 1e-300))
-        return np.concatenate(found)
+            parts = [part[start : start + step] for part in dealt]
+            spoken = [turned @ part.T for part in parts]
+            for own in (0, 1):
+                alone = np.where(spoken[1 - own] > 0, 0.0, spoken[own]).sum(axis=0)
+                found[own].append(alone / np.maximum(parts[own] @ self.total, 1e-300))
+        return np.concatenate(found[0]), np.concatenate(found[1])
 
     def followed(self, exchange: Exchange) -> Followed | None:
         """Shifts of the words that enough blocks have; None where none has."""
@@ -191,6 +191,20 @@ class Words:
         pairs = (shares(matrix, dealt, total=exchange.total) for dealt in exchange.draws())
         drawn = np.concatenate([(after - ahead).astype(np.float32) for ahead, after in pairs])
         return Followed([self.vocabulary[k] for k in chosen.tolist()], before[0], now[0], drawn)
+
+
+class Unseen(NamedTuple):
+    """Words that only one set has.
+
+    Attributes:
+        reference: Share of the reference's words that the current set never says.
+        current: Share of the current set's words that the reference never says.
+        drawn: ``[count]``, the second less the first in every exchange. Rare words make both large, and drop out here.
+    """
+
+    reference: float
+    current: float
+    drawn: Floats
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from distill.eval.scored import TruthSource
 MOST_WEIGHT = 50.0
 """A row counts at most this often, and at least its inverse: beyond, a few rows would be the whole estimate."""
 _FEWEST_EFFECTIVE = 30.0
+_APART = 0.9
+"""Where the classifier is that good, the sets hardly overlap, and no weights make one look like the other."""
 _ASSUMES = (
     "The expectation holds where the student is calibrated and only the mix of rows has changed; that what counts as "
     "right has changed it cannot see."
@@ -50,9 +52,15 @@ class Answers:
 
 @dataclass(frozen=True)
 class Likeness:
-    """Chance that each row is a current one, ``[n]``; NaN on rows that the classifier did not read."""
+    """What the classifier of both sets says.
+
+    Attributes:
+        probability: ``[n]``, that a row is a current one; NaN on rows that it did not read.
+        auc: How well it tells the sets apart.
+    """
 
     probability: Floats
+    auc: float
 
 
 def quality(
@@ -138,6 +146,12 @@ def _reweighted(
     use = checked & np.isfinite(likeness.probability)
     if not use.any():
         return None, None, None
+    if likeness.auc >= _APART:
+        note = (
+            f"The reference has hardly any row like the current ones (AUC {likeness.auc:.2f}): its gold says nothing "
+            "of quality on rows like these."
+        )
+        return None, None, note
     weights = importance_weights(likeness.probability[use]) * exchange.mass[use]
     effective = effective_size(weights)
     of_groups = effective_size(np.bincount(exchange.block[use], weights=weights).astype(float))

@@ -13,15 +13,14 @@ _SHOWN = 4
 _MEASURES = {
     "length": "words in {column}",
     "empty": "empty {column}",
-    "unseen words": "words of {column} that the reference never has",
-    "unseen values": "values of {column} that the reference never has",
+    "unseen words": "words of {column} that the other set never has",
+    "unseen values": "values of {column} that the other set never has",
     "words": "single words of {column}",
     "values": "values of {column}",
     "numbers": "{column}",
     "whole row": "whole rows",
     "labels": "labels given",
     "share": "{column}",
-    "share of label": "share of {column}",
     "expected right": "how often it expects to be right",
 }
 
@@ -74,7 +73,7 @@ def _steady(name: str, own: Sequence[Comparison], config: DriftConfig) -> str:
         named = ", ".join(measure_title(one) for one in small[:_SHOWN])
         least = number(config.smallest, "accuracy")
         said = f"{name}: steady. {named[0].upper()}{named[1:]} differ for sure, but by less than {least} of the rows"
-    return f"{said}; of the least sure of them a shift below {number(widest, 'accuracy')} of the rows is not seen."
+    return f"{said}; the coarsest comparison sees no shift below {number(widest, 'accuracy')} of the rows."
 
 
 def _expected(quality: Quality) -> str:
@@ -86,7 +85,7 @@ def _expected(quality: Quality) -> str:
 
 def _next(part: Part, quality: Quality | None) -> tuple[str, ...]:
     label = (
-        "Have people label some of the current rows, drawn so that the numbers stay honest (`distill label-next`), "
+        "Have people label some of the current rows, drawn so that the numbers stay honest (distill label-next), "
         "and compare again with them: only that gives an accuracy."
     )
     ask = "Ask the teachers about the current rows: add them to data.rows, and run the recipe again."
