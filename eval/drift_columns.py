@@ -147,19 +147,21 @@ def _ordered(name: str, measure: str, values: Floats, exchange: Exchange, *, uni
 
 def _unseen(words: Words, exchange: Exchange) -> Comparison:
     found = words.unseen(exchange)
-    apart, usual = found.current - found.reference, float(found.drawn.mean())
-    by_chance = float(np.quantile(found.drawn, 0.95)) - usual
-    p = p_value(apart, found.drawn)
+    here, drawn = found.readings()
+    spread = np.maximum(drawn.std(axis=0), 1e-12)
+    largest, most = float((here / spread).max()), (drawn / spread).max(axis=1)
+    by_chance = float(np.quantile(drawn.max(axis=1), 0.95))
+    p = p_value(largest, most)
     return Comparison(
         part="inputs",
         column=words.column,
         measure=f"unseen {words.name}",
         reference=found.reference,
         current=found.current,
-        size=max(0.0, apart - usual),
+        size=max(0.0, float(here.max())),
         size_by_chance=by_chance,
-        tested="difference",
-        distances={"difference": Distance(value=apart - usual, by_chance=by_chance, p_value=p)},
+        tested="standing_out",
+        distances={"standing_out": Distance(value=largest, by_chance=float(np.quantile(most, 0.95)), p_value=p)},
         p_value=p,
         adjusted_p=1.0,
         verdict="cannot tell",

@@ -165,8 +165,12 @@ class Words:
         rare = turned[np.flatnonzero(np.diff(turned.indptr) <= most)]
         here = self._unseen(turned, exchange.observed())
         drawn = [self._unseen(rare, dealt) for dealt in exchange.draws()]
-        differences = np.concatenate([now - before for before, now in drawn])
-        return Unseen(float(here[0][0]), float(here[1][0]), differences)
+        return Unseen(
+            reference=float(here[0][0]),
+            current=float(here[1][0]),
+            reference_drawn=np.concatenate([before for before, _ in drawn]),
+            current_drawn=np.concatenate([now for _, now in drawn]),
+        )
 
     def _unseen(self, turned: Any, dealt: Dealt) -> tuple[Floats, Floats]:
         step = max(1, _WORD_CELLS_AT_ONCE // max(1, turned.shape[0]))
@@ -199,12 +203,24 @@ class Unseen(NamedTuple):
     Attributes:
         reference: Share of the reference's words that the current set never says.
         current: Share of the current set's words that the reference never says.
-        drawn: ``[count]``, the second less the first in every exchange. Rare words make both large, and drop out here.
+        reference_drawn: ``[count]``, the first in every exchange.
+        current_drawn: ``[count]``, the second in every exchange.
     """
 
     reference: float
     current: float
-    drawn: Floats
+    reference_drawn: Floats
+    current_drawn: Floats
+
+    def readings(self) -> tuple[Floats, Floats]:
+        """Two readings of the sets as they are, ``[2]``, and of every exchange, ``[count, 2]``, less what chance gives.
+
+        The current set's share sees sets of other words altogether. Its excess over the reference's share sees a few
+        new words, such as misspelt ones: rare words, which make both shares large, drop out of it.
+        """
+        drawn = np.stack([self.current_drawn, self.current_drawn - self.reference_drawn], axis=1)
+        usual = drawn.mean(axis=0)
+        return np.array([self.current, self.current - self.reference]) - usual, drawn - usual
 
 
 @dataclass(frozen=True)

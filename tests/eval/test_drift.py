@@ -253,7 +253,17 @@ def test_unseen_words_are_counted_by_hand():
     found = Words.of(texts, exchange).unseen(exchange)
     assert (found.reference, found.current) == pytest.approx((2 / 3, 3 / 4))
     # Exchanged, either side has as much that the other lacks.
-    assert found.drawn.mean() == pytest.approx(0.0, abs=0.1)
+    assert found.current_drawn.mean() == pytest.approx(found.reference_drawn.mean(), abs=0.1)
+
+
+def test_sets_of_other_words_altogether_are_seen():
+    """Both shares of unseen words are then the same, so that their difference alone shows nothing."""
+    before, now = (pl.Series("q", [f"{side}{k % 7}" for k in range(30)]) for side in "rc")
+    exchange = exchange_of([f"r{k}" for k in range(30)], [f"c{k}" for k in range(30)])
+    found = Words.of(pl.concat([before, now]), exchange).unseen(exchange)
+    assert (found.reference, found.current) == pytest.approx((1.0, 1.0))
+    here, drawn = found.readings()
+    assert (drawn[:, 0] < here[0]).all() and here[1] == pytest.approx(0.0, abs=0.1)
 
 
 def test_weight_counts_a_row_as_often_as_it_says():
