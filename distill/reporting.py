@@ -8,7 +8,6 @@ from typing import Any
 
 import polars as pl
 
-from distill.eval.drift_facts import DriftReport
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import Ladder
 from distill.eval.run_facts import RunReport
@@ -17,6 +16,7 @@ from distill.labeling.errors import DataError
 from distill.measurement import rows_with_truth
 from distill.review_files import ReviewSettings, write_review_files
 from distill.run_files import file_links, student_facts
+from distill.runs import Run
 from distill.session import Ended, Session
 from distill.teachers.config import functions_among
 
@@ -59,17 +59,11 @@ def write_run_reports(session: Session) -> Ended:
         merging=merging.facts if merging and labels is not None else {},
         students={name: student_facts(session, name) for name in recipe.students},
         files=file_links(session, written),
-        drift=_drift(session),
+        drift=Run(folder.path).drift if recipe.monitor else None,
         labeling=labeling.facts if recipe.teachers and (labeling := folder.stage("label")) else {},
     )
     written = [*write_run_report(folder.report, report), *written]
     return Ended(", ".join(path.name for path in written))
-
-
-def _drift(session: Session) -> DriftReport | None:
-    if session.recipe.monitor is None or not session.folder.monitor.exists():
-        return None
-    return DriftReport.model_validate_json(session.folder.monitor.read_text(encoding="utf-8"))
 
 
 def _made_of(session: Session) -> dict[str, Any]:

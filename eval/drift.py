@@ -15,6 +15,7 @@ that is called moved differs by more than chance and by at least ``smallest``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,10 @@ from distill.eval.metrics import Floats
 from distill.eval.scored import TruthSource
 from distill.labeling.errors import DataError
 from distill.labeling.task import Task
+
+_MOST_OF_A_COLUMN = 4
+_MOST_OF_ROWS_AND_ANSWERS = 6
+"""Comparisons of a column (empty, length, unseen words, words), and those of whole rows and of a student's answers."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,12 @@ def compare_rows(
     """
     config = config or DriftConfig()
     columns = [*task.inputs, *(name for name in dict.fromkeys(slices) if name not in task.inputs)]
+    for name, given in (("reference", reference), ("current", current)):
+        _check(name, given.rows if isinstance(given, Sampled) else given, columns)
+    if unknown := sorted(set(config.kinds) - set(columns)):
+        raise DataError(f"drift: kinds: there is no column {unknown}; compared are {columns}")
+    config = config.model_copy(update={"resamples": _enough_exchanges(config, columns=len(columns))})
     before, now = _sampled(reference, current, config, seed)
-    for name, sampled in (("reference", before), ("current", now)):
-        _check(name, sampled.rows, columns)
     both = _Both.of(before.rows, now.rows, columns, config, seed)
     kinds = column_kinds(both.rows, columns, config.kinds, first=task.inputs[0])
     exchange = both.exchange
@@ -165,6 +173,16 @@ def _sampled(
         sample.add(given)
         found.append(sample.finish())
     return found[0], found[1]
+
+
+def _enough_exchanges(config: DriftConfig, *, columns: int) -> int:
+    """As many as asked for, and enough that one comparison alone can pass the correction for all of them.
+
+    The smallest p-value of *B* exchanges is 1 / (B + 1); of *m* comparisons the first must reach alpha / (c m).
+    """
+    most = _MOST_OF_A_COLUMN * columns + _MOST_OF_ROWS_AND_ANSWERS
+    harmonic = sum(1.0 / place for place in range(1, most + 1)) if config.correction == "benjamini_yekutieli" else 1.0
+    return max(config.resamples, math.ceil(harmonic * most / config.alpha) - 1)
 
 
 def _check(name: str, rows: pl.DataFrame, columns: Sequence[str]) -> None:

@@ -26,7 +26,12 @@ class DriftConfig(BaseModel):
         le=1,
         description="shifts of less than this share of the rows count as steady, however sure they are",
     )
-    resamples: int = Field(999, ge=199, le=100_000, description="exchanges of groups behind every p-value")
+    resamples: int = Field(
+        999,
+        ge=199,
+        le=100_000,
+        description="exchanges of groups behind every p-value; more where there are many columns",
+    )
     level: float = Field(0.95, gt=0.5, lt=1.0, description="coverage that an interval aims at")
     correction: Correction = Field(
         "benjamini_hochberg",

@@ -18,7 +18,7 @@ import polars as pl
 
 from distill.eval.drift_exchange import Exchange, differences
 from distill.eval.drift_facts import Quality
-from distill.eval.intervals import Estimate, Resamples, Size, estimate
+from distill.eval.intervals import Estimate, Resamples, Size, estimate, undefined
 from distill.eval.metrics import Floats
 from distill.eval.scored import TruthSource
 
@@ -91,11 +91,12 @@ def quality(
     below = exchange.sums(known.astype(float)[:, None])[:, 0]
     difference = differences(exchange.sums(values), exchange, total=below, level=level)[0]
     notes = [_ASSUMES]
-    checked = ~side & gold & known
+    answered = answers.label.is_not_null().to_numpy()
+    checked = ~side & gold & answered
     gap = measured = reweighted = current = None
     effective = None
     if checked.any():
-        gap = _mean(sure - right, checked, exchange, level)
+        gap = _mean(sure - right, checked & known, exchange, level)
         measured = _mean(right, checked, exchange, level)
         reweighted, effective, note = _reweighted(right, checked, exchange, likeness, (level, few_groups))
         notes += [note] if note else []
@@ -107,8 +108,8 @@ def quality(
             )
     else:
         notes.append("The reference has no gold: whether the student is calibrated is not known.")
-    if (side & gold).any():
-        current = _mean(right, side & gold, exchange, level)
+    if (side & gold & answered).any():
+        current = _mean(right, side & gold & answered, exchange, level)
         notes.append("The current gold speaks for all current rows where those rows were drawn at random.")
     return Quality(
         student=student,
@@ -170,10 +171,12 @@ def _mean(values: Floats, use: np.ndarray, exchange: Exchange, level: float) -> 
 
 
 def _weighted(values: Floats, weights: Floats, block: np.ndarray, exchange: Exchange, level: float) -> Estimate:
+    if not len(values):
+        return undefined("no rows", level=level)
     codes = np.unique(block, return_inverse=True)[1].astype(np.int64)
     resamples = Resamples(codes, len(np.unique(codes)), 1000, exchange.seed)
     sums = resamples.sums(np.column_stack([values * weights, weights]))
-    value = float((values * weights).sum() / weights.sum()) if len(values) else float("nan")
+    value = float((values * weights).sum() / weights.sum())
     with np.errstate(invalid="ignore", divide="ignore"):
         draws = sums[:, 0] / sums[:, 1]
     return estimate(value, draws, Size(len(values), resamples.groups), level=level)

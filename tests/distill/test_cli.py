@@ -11,7 +11,7 @@ import yaml
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = (
     *("init", "recipes", "check", "plan", "run", "label", "aggregate", "train", "eval"),
-    *("report", "review", "predict", "export", "serve", "ladder", "monitor", "doctor", "schema", "version", "ledger"),
+    *("report", "review", "predict", "export", "serve", "ladder", "doctor", "schema", "version", "ledger"),
 )
 
 

@@ -48,6 +48,7 @@ def test_the_stage_writes_and_is_skipped_and_reports(watching, cli, shop):
     page = (shop / "runs/shop/report.html").read_text()
     assert 'id="drift"' in page and found["verdicts"][0]["said"].split(".")[0] in page
     assert "What was compared" in (shop / "runs/shop/report.md").read_text()
+    assert Run(shop / "runs/shop").drift.model_dump(mode="json") == found
     first = Run(shop / "runs/shop").folder.stage("monitor")
     assert cli("run", "recipe.yaml", "--out", "runs/shop").code == 0
     assert Run(shop / "runs/shop").folder.stage("monitor") == first
@@ -55,6 +56,8 @@ def test_the_stage_writes_and_is_skipped_and_reports(watching, cli, shop):
     assert cli("run", "recipe.yaml", "--out", "runs/shop").code == 0
     second = Run(shop / "runs/shop").folder.stage("monitor")
     assert second.fingerprint != first.fingerprint and second.facts["verdict"] == "moved"
+    words = {(one.column, one.word) for one in Run(shop / "runs/shop").drift.words if one.sure}
+    assert {("title", "boot"), ("title", "shoe")} <= words
 
 
 def test_the_command_against_a_run_and_its_exit_code(watching, cli, shop):

@@ -135,7 +135,7 @@ def test_misspelt_queries_are_found_as_unseen_words():
     odd = pl.col("group").hash(5) % 2 == 0
     swapped = pl.col("query").str.slice(1, 1) + pl.col("query").str.slice(0, 1) + pl.col("query").str.slice(2)
     now = now.with_columns(query=pl.when(odd).then(swapped).otherwise("query"))
-    report = compare_rows(before, now, task=TASK, config=QUICK.model_copy(update={"resamples": 399}))
+    report = compare_rows(before, now, task=TASK, config=QUICK)
     moved = {(one.column, one.measure) for one in report.comparisons if one.verdict == "moved"}
     assert ("query", "unseen words") in moved
     assert ("query", "length") not in moved and ("brand", "values") not in moved
@@ -233,6 +233,12 @@ def test_weights_are_odds_within_bounds_and_worth_what_kish_says():
     assert effective_size(np.array([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
 
 
+def test_one_comparison_alone_can_always_pass_the_correction():
+    # Three columns: 4 * 3 + 6 = 18 comparisons at most, and 18 / 0.05 = 360 exchanges with the sets as they are.
+    report = compare_rows(shop(0, groups=25, each=1), shop(1, groups=25, each=1), task=TASK, config=QUICK)
+    assert report.exchanges == 359 and len(report.comparisons) <= 18
+
+
 def test_few_groups_cannot_tell_whatever_they_look_like():
     report = compare_rows(shop(0, groups=10), shop(1, groups=60, brands=("nova",)), task=TASK, config=QUICK)
     assert report.verdict == "cannot tell" and not report.moved
@@ -317,6 +323,20 @@ def test_sampled_sets_of_one_traffic_are_steady():
 def test_a_missing_column_is_named():
     with pytest.raises(DataError, match="current set lacks the columns lang"):
         compare_rows(shop(0).with_columns(lang=pl.lit("en")), shop(1), task=TASK, slices=["lang"], config=QUICK)
+
+
+def test_a_kind_of_no_column_is_named():
+    with pytest.raises(DataError, match=r"no column \['brnad'\]"):
+        compare_rows(shop(0), shop(1), task=TASK, config=QUICK.model_copy(update={"kinds": {"brnad": "category"}}))
+
+
+def test_a_student_without_probabilities_expects_nothing_and_is_still_measured():
+    before, said = easy_and_hard(0, 0.8, gold=True)
+    now, said_now = easy_and_hard(1, 0.3, gold=True)
+    bare = StudentSets("s", said.drop("probs"), said_now.drop("probs"))
+    found = compare_rows(before, now, task=TASK, predictions=bare, config=QUICK).quality
+    assert found.expected_current.value is None and found.gap.value is None
+    assert found.measured_current.value == pytest.approx(0.635, abs=0.08)
 
 
 def test_the_page_escapes_what_it_shows(tmp_path):
