@@ -52,11 +52,6 @@ class DriftWords(NamedTuple):
 
 def drift_words(report: DriftReport) -> DriftWords:
     """Puts a comparison in words, tables and a plot."""
-    headlines = {
-        "moved": "Today's rows do not look like the reference",
-        "steady": "Today's rows still look like the reference",
-        "cannot tell": "Too few groups to tell whether today's rows look like the reference",
-    }
     lede = (
         f"{plural(report.current.rows, 'row')} of {plural(report.current.groups, 'group')} ({report.current.name}) "
         f"against {plural(report.reference.rows, 'row')} of {plural(report.reference.groups, 'group')} "
@@ -64,7 +59,7 @@ def drift_words(report: DriftReport) -> DriftWords:
         "reference has too."
     )
     return DriftWords(
-        headline=headlines[report.verdict],
+        headline=_headline(report),
         lede=lede,
         sets=_sets(report.reference, report.current),
         verdicts=[(one.verdict, one.said, list(one.next)) for one in report.verdicts],
@@ -121,6 +116,19 @@ def write_drift_report(path: Path, report: DriftReport, *, name: str) -> Path:
     if path.suffix == ".md":
         return write_whole(path, drift_markdown(report))
     return write_whole(path, render_page("drift_report.html.j2", drift=drift_words(report), name=name))
+
+
+def _headline(report: DriftReport) -> str:
+    moved = [one.part for one in report.verdicts if one.verdict == "moved"]
+    if "inputs" in moved:
+        return "Today's rows do not look like the reference"
+    if "predictions" in moved:
+        return "Today's rows look like the reference, and the student answers otherwise"
+    if moved:
+        return "Today's rows look like the reference, and the student expects to be right more or less often"
+    if report.verdict == "steady":
+        return "Today's rows still look like the reference"
+    return "Too few groups to tell whether today's rows look like the reference"
 
 
 def _sets(reference: SetFacts, current: SetFacts) -> Table:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-_LARGEST_HASH = float(2**64)
+_HASHES = 2**64
 _SLACK = 1.25
 """How far over its limit the sample may grow before it is cut: cutting costs a pass over it."""
 
@@ -64,7 +64,7 @@ class GroupSample:
         seed: int = 0,
     ) -> None:
         self._most, self._rows_per_group, self._seed = most_groups, rows_per_group, seed
-        self._below = self._outer = below
+        self._limit = self._outer = int(below * _HASHES)
         none = pl.Series([], dtype=pl.UInt64)
         # Where the other set was sampled, groups of a hash that it left out would look new here.
         self._always = none if always is None or below < 1.0 else always.cast(pl.String).unique().hash(seed)
@@ -99,20 +99,21 @@ class GroupSample:
         rows = rows.join(kept, on="_hash", how="left", maintain_order="left")
         common = pl.col("_hash").is_in(self._always.implode())
         # Groups that the other set has were all kept; the others stand for those of their kind.
-        raised = pl.when(common).then(1.0).otherwise(self._outer / self._below)
+        raised = pl.when(common).then(1.0).otherwise(self._outer / self._limit)
         rows = rows.with_columns(weight=pl.col("weight") * pl.col("_weight") / pl.col("_own") * raised)
         large = self._sizes.filter(pl.col("_rows") > self._rows_per_group)
-        return Sampled(rows.drop("_hash", "_draw", "_rows", "_weight", "_own"), self._read, self._below, len(large))
+        rows = rows.drop("_hash", "_draw", "_rows", "_weight", "_own")
+        return Sampled(rows, self._read, self._limit / _HASHES, len(large))
 
     def _wanted(self) -> pl.Expr:
-        inside = pl.lit(True) if self._below >= 1.0 else pl.col("_hash") < int(self._below * _LARGEST_HASH)
+        inside = pl.lit(True) if self._limit >= _HASHES else pl.col("_hash") < self._limit
         return inside | pl.col("_hash").is_in(self._always.implode())
 
     def _cut(self) -> None:
         free = self._sizes.filter(~pl.col("_hash").is_in(self._always.implode()))["_hash"]
         if len(free) > self._most:
             limit = np.partition(free.to_numpy(), self._most)[self._most]
-            self._below = float(limit) / _LARGEST_HASH
+            self._limit = int(limit)
             self._sizes = self._sizes.filter(self._wanted())
         if self._kept:
             rows = pl.concat(self._kept).filter(self._wanted())

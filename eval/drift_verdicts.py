@@ -67,7 +67,7 @@ def _verdict(
 
 def _steady(name: str, own: Sequence[Comparison], config: DriftConfig) -> str:
     small = [one for one in own if one.adjusted_p <= config.alpha]
-    widest = max(one.size_by_chance for one in own)
+    widest = max(config.smallest, *(one.size_by_chance for one in own))
     said = f"{name}: steady. Nothing differs by more than groups that are exchanged by chance do"
     if small:
         named = ", ".join(measure_title(one) for one in small[:_SHOWN])

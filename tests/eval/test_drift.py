@@ -159,6 +159,7 @@ def test_a_shift_of_labels_moves_predictions_and_not_rows():
     students = StudentSets("s", answers(before, share=0.5), answers(now, share=0.8, seed=1))
     report = compare_rows(before, now, task=TASK, predictions=students, config=QUICK)
     assert [one.verdict for one in report.verdicts] == ["steady", "moved", "steady"]
+    assert "answers otherwise" in drift_words(report).headline
     labels = {one.value: one for one in report.values if one.column == "label"}
     assert labels["exact"].current - labels["exact"].reference == pytest.approx(0.3, abs=0.08)
     assert report.quality is not None and report.quality.measured_reference is None
