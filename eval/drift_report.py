@@ -284,18 +284,18 @@ def _plot(found: Sequence[Comparison]) -> tuple[Markup, Markup] | None:
     ranked = [one for one in _ranked(found) if max(one.size, one.size_by_chance) > 0][:_MOST_LINES]
     if not ranked:
         return None
-    rows = [
-        Whisker(
-            label=measure_title(one),
-            value=one.size,
-            low=0.0,
-            high=max(0.0, one.size_by_chance),
-            said=f"{number(one.size, 'accuracy')}, by chance below {number(one.size_by_chance, 'accuracy')}",
-            strong=one.verdict == "moved",
-            hollow=one.verdict != "moved",
-        )
-        for one in ranked
-    ]
     title = "Shift of each comparison, and what exchanged groups give"
-    wide, narrow = (dot_whisker(rows, title=title, width=px) for px in (_WIDE_PX, _NARROW_PX))
-    return wide, narrow
+    # On a phone the words stand above the line beside the name, where there is room for little.
+    wide = [_whisker(one, f"{_size(one.size)}, by chance below {_size(one.size_by_chance)}") for one in ranked]
+    narrow = [_whisker(one, f"{_size(one.size)} ({_size(one.size_by_chance)})") for one in ranked]
+    return dot_whisker(wide, title=title, width=_WIDE_PX), dot_whisker(narrow, title=title, width=_NARROW_PX)
+
+
+def _whisker(one: Comparison, said: str) -> Whisker:
+    moved = one.verdict == "moved"
+    high = max(0.0, one.size_by_chance)
+    return Whisker(measure_title(one), one.size, 0.0, high, said, strong=moved, hollow=not moved)
+
+
+def _size(value: float) -> str:
+    return number(value, "accuracy")
