@@ -43,7 +43,7 @@ from distill.labeling.task import Task
 _RESULTS = Path(__file__).parent / "results" / "drift.md"
 _TASK = Task(labels=("exact", "other"), inputs=("query", "title"), positive="exact")
 _CONFIG = DriftConfig(resamples=199)
-_HALVES, _NAIVE, _WEEKS, _POWER, _SHOPS = 100, 10, 10, 8, 5
+_HALVES, _NAIVE, _WEEKS, _POWER, _SHOPS = 100, 10, 40, 8, 5
 _PLANTED = (0.1, 0.2, 0.4)
 _OTHER_QUERIES = 130
 _KINDS = ["halves", "weeks", "power", "shop", "quality"]
