@@ -15,8 +15,8 @@ The saving at *B* rows is ``1 - B / b``, with *b* the rows at which random choic
 at B: on its learning curve, interpolated over the logarithm of rows and made monotone, within 40 and 1,280 rows. Its
 interval is a bootstrap over seeds and, within them, test queries, the same for every rule.
 
-How rules draw (``--learner logistic``, variants) and which shares are the default were chosen on CrowdFlower with seeds
-100 and up and a logistic regression; the dcn and ESCI, and seeds 7 to 11, had no part in it.
+How rules draw (``--learner logistic``, variants) and the mixture were chosen on CrowdFlower with seeds 100 and up and a
+logistic regression; the dcn and ESCI, and seeds 7 to 11, had no part in it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ import polars as pl
 import distill
 from distill.eval import row_choice
 from distill.eval.metrics import Floats, auc_of_ranked, rank_scores
-from distill.eval.row_choice import DEFAULT_SHARES, choose_rows
+from distill.eval.row_choice import choose_rows
 from distill.labeling.task import Task
 from distill.recipe import load_recipe
 from distill.students.features import HashedRows
@@ -88,7 +88,7 @@ _RULES = {
     "uncertainty": Rule({"uncertainty": 1.0}),
     "disagreement": Rule({"disagreement": 1.0}),
     "diversity": Rule({"diversity": 1.0}),
-    "default": Rule(dict(DEFAULT_SHARES)),
+    "mixture": Rule({"diversity": 0.5, "uncertainty": 0.25, "random": 0.25}),
 }
 _VARIANTS = {
     "uncertainty, the top": Rule({"uncertainty": 1.0}, top=True),
@@ -423,7 +423,7 @@ The teacher is one LLM's recorded judgments; the truth is people's labels of tes
 none. Means over seeds, 90% intervals by bootstrap over seeds and test queries, paired. A saving of 30% at 160 rows
 says that random choice needs 229 for the quality that the rule has at 160; below 0, that it needs fewer. It cannot
 exceed what the curve of random choice reaches to, and where that is flat it says little. Seeds 100 and up on
-CrowdFlower are those that the way of drawing and the default shares were chosen on; all else had no part in it."""
+CrowdFlower are those that the way of drawing and the mixture were chosen on; all else had no part in it."""
 
 
 if __name__ == "__main__":
