@@ -45,8 +45,8 @@ often by shoppers, or by a plain draw."""
 
 DEFAULT_SHARES: Mapping[ChoiceRule, float] = {"random": 1.0}
 """Share of a batch by rule where nobody says otherwise. On two sets, five seeds each, no rule beat a plain draw beyond
-doubt, and taking the most doubtful rows outright did worst by AUC (``benchmarks/results/active_choice.md``); a plain draw
-can also stand for all rows."""
+doubt, and taking the most doubtful rows outright did worst by AUC (``benchmarks/results/active_choice.md``). A plain
+draw also stands for all rows."""
 
 WITHIN_GROUP = 0.2
 """Correlation of what rows of one group teach."""
