@@ -1,0 +1,180 @@
+"""Rewrites and synonyms of a query without a language model: labeling functions for the task ``expansion``.
+
+Three sources, each with what it needs: products that the same shoppers clicked after different queries
+(:class:`CoClicks`), words that the titles found for a query hold far oftener than others do (:func:`title_terms`), and
+the query itself without what adds nothing (:func:`plain_rewrites`). None knows what the shopper wants: filter them with
+:mod:`distill.labeling.query_checks`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import polars as pl
+
+from distill.labeling.catalogue import Catalogue, Hit, discounted
+from distill.labeling.errors import DataError
+from distill.labeling.query_words import has_digit, search_terms, words
+
+_NO_MEANING = """
+a an the for of with and in on to by from best cheap good buy price online sale new
+для и с в на из по от купить цена недорого лучший
+추천 구매 가격 최저가 파는 좋은 저렴한
+"""
+STOP_WORDS = frozenset(_NO_MEANING.split())
+"""Words of queries that products do not answer to. *Without* and *not* are none: they turn the meaning."""
+_UNITS = {
+    **dict.fromkeys(["inches", "inch", '"', "”"], "in"),
+    **dict.fromkeys(["feet", "foot"], "ft"),
+    **dict.fromkeys(["ounces", "ounce"], "oz"),
+    **dict.fromkeys(["pounds", "pound", "lbs"], "lb"),
+    **dict.fromkeys(["gallons", "gallon"], "gal"),
+    **dict.fromkeys(["watts", "watt"], "w"),
+    **dict.fromkeys(["volts", "volt"], "v"),
+    **dict.fromkeys(["grams", "gram", "gr"], "g"),
+    **dict.fromkeys(["liters", "litres", "liter", "litre"], "l"),
+    **dict.fromkeys(["гр", "грамм"], "г"),
+    **{"литр": "л", "литра": "л", "인치": "in", "그램": "g", "리터": "l", "센치": "cm"},
+}
+_NUMBER_UNIT = re.compile(
+    r"(?<!\w)(\d[\d.,/]*)[\s-]*(" + "|".join(map(re.escape, sorted(_UNITS, key=len, reverse=True))) + r")(?!\w)",
+    re.IGNORECASE,
+)
+_FEWEST_DOCUMENTS = 2
+
+
+class Expansion(NamedTuple):
+    """A rewrite or synonym, and how strongly its source holds it, higher for stronger; comparable within one source."""
+
+    text: str
+    score: float
+
+
+class CoClicks:
+    r"""Queries that lead to the same products.
+
+    The similarity of two queries is the cosine of their clicks by product, each damped by a logarithm and by how many
+    queries lead to the product: :math:`x_{qp} = \log(1 + c_{qp}) \log(Q / Q_p)` (Craswell & Szummer 2007, "Random
+    Walks on the Click Graph", walk farther; two steps are what a small log bears).
+
+    Args:
+        clicks: A line a query and product.
+        query: Column of the query.
+        product: Column of the product.
+        count: Column of the clicks (or orders), once each where there is none.
+
+    Raises:
+        DataError: A column is missing.
+    """
+
+    def __init__(
+        self, clicks: pl.DataFrame, *, query: str = "query", product: str = "product_id", count: str | None = None
+    ) -> None:
+        if missing := [name for name in (query, product, count) if name and name not in clicks.columns]:
+            raise DataError(
+                f"clicks: missing column(s) {missing}, got {clicks.columns}; name the columns that there are"
+            )
+        counted = clicks.group_by(query, product).agg((pl.col(count).sum() if count else pl.len()).alias("n"))
+        leading: Counter[str] = Counter(counted[product].cast(pl.String).to_list())
+        queries = counted[query].n_unique()
+        self._products: dict[str, dict[str, float]] = {}
+        self._queries: dict[str, list[str]] = {}
+        for text, one, clicked in counted.sort(query, product).select(query, product, "n").iter_rows():
+            damped = math.log1p(clicked) * math.log(queries / leading[str(one)])
+            if damped > 0:  # a product of every query says nothing
+                self._products.setdefault(text, {})[str(one)] = damped
+                self._queries.setdefault(str(one), []).append(text)
+
+    def __call__(self, query: str, *, most: int = 5, least: float = 0.1) -> list[Expansion]:
+        """Queries with a similarity of at least ``least``, nearest first."""
+        own = self._products.get(query, {})
+        others = {other for product in own for other in self._queries[product]} - {query}
+        near = ((other, _cosine(own, self._products[other])) for other in others)
+        ranked = sorted((-score, other) for other, score in near if score >= least)
+        return [Expansion(other, -score) for score, other in ranked[:most]]
+
+
+def title_terms(
+    catalogue: Catalogue, query: str, *, hits: Sequence[Hit] | None = None, k: int = 10, most: int = 5
+) -> list[Expansion]:
+    r"""Words that the titles found for a query hold far oftener than the catalogue does.
+
+    The score of a term t is its part of the divergence of the found titles from all, :math:`p_F(t) \log (p_F(t) /
+    p_C(t))` (Carpineto, de Mori, Romano & Bigi 2001), p_F the share of found titles with it, by :func:`discounted`
+    weight, and p_C that of all titles: pointwise mutual information with the query, weighted. Terms of the query,
+    those with digits, and those in fewer than two found titles are left out.
+
+    Args:
+        catalogue: Where to look.
+        query: The query.
+        hits: What it retrieves; looked up where not given.
+        k: How many products to look at where they are looked up.
+        most: How many terms, at most.
+
+    Returns:
+        Expansions whose text is the query with one term added, best first.
+    """
+    hits = catalogue.search([query], k=k)[0] if hits is None else hits
+    own = set(search_terms(query))
+    share: Counter[str] = Counter()
+    found: Counter[str] = Counter()
+    for hit, weight in zip(hits, discounted(hits), strict=True):
+        for term in set(catalogue.terms[hit.product]) - own - STOP_WORDS:
+            if not has_digit(term) and len(term) > 1:
+                share[term] += weight  # type: ignore[assignment]
+                found[term] += 1
+    scored = [
+        (weight * math.log(weight * len(catalogue) / catalogue.document_counts[term]), term)
+        for term, weight in share.items()
+        if found[term] >= _FEWEST_DOCUMENTS
+    ]
+    ranked = sorted((-score, term) for score, term in scored if score > 0)
+    return [Expansion(f"{query} {term}", -score) for score, term in ranked[:most]]
+
+
+def plain_rewrites(query: str) -> list[Expansion]:
+    """The query with units in their short form, and without words that say nothing; only what differs from it."""
+    units = _NUMBER_UNIT.sub(lambda match: f"{match[1]} {_UNITS[match[2].casefold()]}", query)
+    rewrites = [units, without_stop_words(query), without_stop_words(units)]
+    seen = {" ".join(query.split())}
+    kept = []
+    for text in (" ".join(rewrite.split()) for rewrite in rewrites):
+        if text and text not in seen:
+            seen.add(text)
+            kept.append(Expansion(text, 1.0))
+    return kept
+
+
+def without_stop_words(query: str) -> str:
+    """The query without :data:`STOP_WORDS`; the query itself where nothing else would be left."""
+    dropped = [(word.start, word.end) for word in words(query) if word.text in STOP_WORDS]
+    left, at = "", 0
+    for start, end in dropped:
+        left += query[at:start]
+        at = end
+    left = " ".join((left + query[at:]).split())
+    return left if words(left) else query
+
+
+def merge_expansions(sources: Iterable[Sequence[Expansion]], *, most: int = 10, constant: float = 60.0) -> list[str]:
+    r"""Ranked lists made into one by reciprocal rank fusion: :math:`\sum_s 1 / (60 + r_s)` (Cormack et al. 2009).
+
+    Texts that differ in case or spacing alone are one.
+    """
+    scores: dict[str, float] = {}
+    spelled: dict[str, str] = {}
+    for source in sources:
+        for rank, expansion in enumerate(source, start=1):
+            key = " ".join(expansion.text.casefold().split())
+            spelled.setdefault(key, expansion.text)
+            scores[key] = scores.get(key, 0.0) + 1 / (constant + rank)
+    return [spelled[key] for key in sorted(scores, key=lambda key: (-scores[key], key))[:most]]
+
+
+def _cosine(one: dict[str, float], other: dict[str, float]) -> float:
+    dot = sum(value * other[name] for name, value in one.items() if name in other)
+    return dot / (math.hypot(*one.values()) * math.hypot(*other.values()))
