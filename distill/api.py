@@ -22,6 +22,7 @@ from distill.labeling.data_config import RESERVED_COLUMNS, DataConfig
 from distill.labeling.errors import DataError, UsageError
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.labeling_function import LabelingFunction
+from distill.labeling.merge_answers import merge_answers, task_of_votes
 from distill.labeling.task import Task, TaskConfig
 from distill.labeling.teacher import Teacher
 
@@ -113,12 +114,12 @@ def label(
     from distill.labeling.asked_rows import AskedRows
     from distill.labeling.label_rows import label_rows
     from distill.labeling.ledger import Ledger
-    from distill.labeling.vote import votes_frame
+    from distill.labeling.vote import stored_columns, votes_frame
     from distill.stages import ledger_path
 
     asked, whole = _task(task), _table(rows, task)
     named = teachers.items() if isinstance(teachers, Mapping) else (("", teacher) for teacher in teachers)
-    built = [teacher for name, given in named for teacher in _teachers(name, given)]
+    built = [teacher for name, given in named for teacher in _teachers(name, given, asked)]
     settings = _checked(LabelingConfig, config or {}, what="config")
     parts = [votes_frame([])]
     with Ledger(ledger_path(Path(ledger) if ledger else None)) as opened:
@@ -130,7 +131,8 @@ def label(
     order = whole.select("row_id").with_row_index("_row")
     votes = pl.concat(parts).join(order, on="row_id", how="left")
     place = pl.col("teacher").replace_strict(places, default=None, return_dtype=pl.Int32)
-    return votes.sort("_row", place, "sample").drop("_row")
+    kept = stored_columns(asked)
+    return votes.sort("_row", place, "sample", maintain_order=True).select(kept)
 
 
 def aggregate(
@@ -141,8 +143,12 @@ def aggregate(
     ordered: bool = False,
     gold: pl.DataFrame | None = None,
     predictions: pl.DataFrame | None = None,
+    task: TaskLike | None = None,
 ) -> pl.DataFrame:
     """Merges votes into labels.
+
+    Votes whose answers are in ``labels``, ``text``, ``texts`` or ``spans`` are merged by their kind, each ``part``
+    apart: see :mod:`distill.labeling.merge_answers`.
 
     Args:
         votes: ``row_id``, ``teacher``, ``label``; where known, ``family``, ``probs``, ``outcome``, ``trace``,
@@ -154,15 +160,22 @@ def aggregate(
         gold: ``row_id``, ``gold`` and perhaps ``group`` of a few rows that people labeled, to calibrate by.
         predictions: ``row_id`` and ``probs`` of a student that did not train on the rows that it predicts (out of
             fold): it joins the vote, weighed after CROWDLAB.
+        task: What was asked, where an answer is no single label: it knows the tree of categories and how long lists
+            are. Without it votes are merged by what they hold.
 
     Returns:
         ``row_id``, ``label``, ``probs``, ``confidence``, ``n_eff``, ``votes``, ``tie``, ``trace``, ``trace_teacher``,
-        ``clauses``; a line for every row.
+        ``clauses``; a line for every row. For other kinds, the columns of
+        :data:`~distill.labeling.merge_answers.ANSWER_LABEL_SCHEMA` that they have; a line for every row and part.
 
     Raises:
         DataError: A column is missing, the method is unknown, a label is outside the set, or ``labels`` is
             needed and not given.
     """
+    asked = _task(task) if task is not None else task_of_votes(votes, labels=labels)
+    if asked is not None and (not asked.closed or asked.tree is not None):
+        return merge_answers(votes, task=asked, method=method).labels
+    labels = labels or (asked.labels if asked is not None else None)
     if labels is None:
         if "probs" in votes.columns and votes["probs"].is_not_null().any():
             raise DataError(
@@ -285,7 +298,8 @@ def _task(task: TaskLike) -> Task:
     return Task.from_config(_checked(TaskConfig, task, what="task"))
 
 
-def _teachers(name: str, given: TeacherLike | LabelingFunction) -> list[Teacher]:
+def _teachers(name: str, given: TeacherLike | LabelingFunction, task: Task) -> list[Teacher]:
+    from distill.recipe_kinds import for_task
     from distill.secrets import with_secrets
     from distill.stages import student_of_folder
     from distill.teachers.config import TeacherConfig
@@ -297,7 +311,7 @@ def _teachers(name: str, given: TeacherLike | LabelingFunction) -> list[Teacher]
     if isinstance(given, Teacher):
         return [given]
     config: TeacherConfig = _checked(TeacherConfig, given, what=f"teachers.{name}")
-    checked = with_secrets(config, where=f"teachers.{name}")
+    checked = for_task(with_secrets(config, where=f"teachers.{name}"), task)
     return build_teachers({name: checked}, load_student=student_of_folder)
 
 

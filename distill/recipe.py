@@ -16,6 +16,7 @@ from distill.labeling.errors import RecipeError
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.task import TaskConfig
 from distill.recipe_cascade import cascade_problems, has_positive
+from distill.recipe_kinds import kind_problems
 from distill.recipe_problems import describe_problems, suggest
 from distill.recipe_teachers import teacher_names, teacher_problems
 from distill.secrets import secret_problems, without_secrets
@@ -160,6 +161,9 @@ def _file_locations(data: Any) -> Iterator[tuple[Location, str, bool]]:
             yield ("data", "decisions", index), item, True
     if isinstance(guideline := section("task").get("guideline"), str):
         yield ("task", "guideline"), guideline, True
+    for key in ("categories", "brands"):
+        if isinstance(listed := section("task").get(key), str):
+            yield ("task", key), listed, True
     for name, teacher in section("teachers").items():
         if isinstance(teacher, Mapping) and isinstance(path := teacher.get("path"), str):
             yield ("teachers", name, "path"), path, True
@@ -240,10 +244,12 @@ def _cross_checks(recipe: Recipe) -> list[tuple[Location, str]]:
             elif source == "labels" and not recipe.teachers:
                 problems.append((("students", name, "train_on"), "there are no teachers whose votes become labels"))
         problems += [(("students", name, key), text) for key, text in student_problems(student, recipe.task)]
+    problems += kind_problems(recipe)
     problems += cascade_problems(recipe.labeling, recipe.teachers, positive=has_positive(recipe.task))
     if recipe.task and recipe.data:
         gold_values = set((recipe.data.gold_map or {}).values())
-        for value in sorted(gold_values - set(recipe.task.labels)):
-            text = f"maps to {value!r}, which is not among the labels{suggest(value, recipe.task.labels)}"
+        known = (*recipe.task.labels, *recipe.task.types, *(recipe.task.parts if not recipe.task.labels else ()))
+        for value in sorted(gold_values - set(known)):
+            text = f"maps to {value!r}, which is not among the labels{suggest(value, known)}"
             problems.append((("data", "gold_map"), text))
     return problems

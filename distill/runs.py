@@ -82,12 +82,12 @@ class Run:
 
     @property
     def function_facts(self) -> list[FunctionFacts]:
-        """The same as :attr:`labeling_functions`, with intervals as the reports hold them."""
+        """The same as :attr:`labeling_functions`, with intervals as the reports hold them; of single labels only."""
         from distill.eval.labeling_functions import analyze_functions
         from distill.teachers.config import functions_among
 
         recipe = self.recipe
-        if not self.folder.votes.exists():
+        if not self.folder.votes.exists() or (recipe.task is not None and not recipe.task.closed):
             return []
         votes = self.votes
         names = functions_among(votes["teacher"].unique(maintain_order=True), recipe.teachers)

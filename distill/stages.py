@@ -19,6 +19,7 @@ import polars as pl
 from distill.labeling.errors import BudgetError, DistillError, InBatchError, TeacherError
 from distill.labeling_show import LabelingShow
 from distill.recipe import Recipe
+from distill.recipe_kinds import for_task
 from distill.run_folder import RunFolder, fingerprint, path_digest, table_digest, write_json
 from distill.secrets import with_secrets
 from distill.session import Ended, Session
@@ -448,7 +449,10 @@ def build_teachers(recipe: Recipe) -> list[Teacher]:
     """
     from distill.teachers import registry
 
-    configs = {name: with_secrets(config, where=f"teachers.{name}") for name, config in recipe.teachers.items()}
+    configs = {
+        name: for_task(with_secrets(config, where=f"teachers.{name}"), recipe.task)
+        for name, config in recipe.teachers.items()
+    }
     return registry.build_teachers(configs, load_student=student_of_folder)
 
 

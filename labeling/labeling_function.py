@@ -15,13 +15,16 @@ ABSTAIN = None
 
 Row: TypeAlias = Mapping[str, str]
 """A row's inputs by name, as the task names them: text, empty where nothing is known. It cannot be written to."""
+ClosedVerdict: TypeAlias = str | Mapping[str, float] | None
+"""What a labeling function says of one label of a closed set: it, a probability per label, or :data:`ABSTAIN`."""
 Verdict: TypeAlias = str | Mapping[str, Any] | Sequence[Any] | AbstractSet[str] | None
 """What a labeling function says, by the kind of the task, or :data:`ABSTAIN`.
 
 One label: a label, or a probability per label. Several: a list or set of labels, empty for none, or the probability of
 each to be among them. A text: the text. A ranked list: texts, the best first. Spans: a list of substrings of the input,
-of ``(start, end)`` or ``(start, end, type)``, or of mappings with ``text``, ``start``, ``end``, ``type``, ``link``; empty
-for none. Several parts: a mapping of such answers by part; a part that is left out is one that it cannot tell.
+of ``(start, end)`` or ``(start, end, type)``, or of mappings with ``text``, ``start``, ``end``, ``type``, ``link``;
+empty for none. Several parts: a mapping of such answers by part; a part that is left out, or None, is one that it
+cannot tell.
 """
 
 
@@ -88,7 +91,8 @@ def labeling_function(
     """Makes a labeling function of a plain one.
 
     It takes the row (a read-only mapping of the task's inputs and evidence to text) and returns a label, a probability
-    per label, or :data:`ABSTAIN`; for tasks of other kinds see :data:`Verdict`. The same row has to get the same answer, whatever was asked before.
+    per label, or :data:`ABSTAIN`; for tasks of other kinds see :data:`Verdict`. The same row has to get the same
+    answer, whatever was asked before.
 
     Example::
 

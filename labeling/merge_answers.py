@@ -355,3 +355,40 @@ def _cell(votes: pl.DataFrame, name: str, voice: _Voice) -> Any:
         return None
     value = votes[name][voice.line]
     return value.to_list() if isinstance(value, pl.Series) else value
+
+
+def task_of_votes(votes: pl.DataFrame, *, labels: Sequence[str] | None = None) -> Task | None:
+    """A task that votes can be merged by, made from what they hold; None where they are single labels.
+
+    Args:
+        votes: As for :func:`merge_answers`.
+        labels: The label set of answers that are labels; by default those that occur.
+    """
+    columns = [name for name in ("labels", "text", "texts", "spans") if name in votes.columns]
+    if not any(votes[name].is_not_null().any() for name in columns):
+        return None
+    if "part" not in votes.columns or votes["part"].is_null().all():
+        return _task_of(votes, labels, part=None)
+    parts = votes["part"].drop_nulls().unique(maintain_order=True)
+    own = tuple(_task_of(votes.filter(pl.col("part") == part), labels, part=part) for part in parts)
+    return Task(labels=(), inputs=("query",), kind="parts", parts=own)
+
+
+def _task_of(votes: pl.DataFrame, labels: Sequence[str] | None, *, part: str | None) -> Task:
+    held = [
+        name
+        for name in ("labels", "text", "texts", "spans")
+        if name in votes.columns and votes[name].is_not_null().any()
+    ]
+    if len(held) > 1:
+        raise DataError(f"votes: answers stand in {held} at once; give the task, or one kind of answer for each part")
+    column = held[0] if held else "label"
+    kind: Any = {"text": "text", "texts": "text", "spans": "spans"}.get(column, "choice")
+    found: Sequence[str] = ()
+    if kind == "choice":
+        seen = votes[column].explode() if column == "labels" else votes[column]
+        found = labels or sorted(seen.drop_nulls().unique().to_list())
+    several, longest = column in ("labels", "texts"), 1
+    if several:
+        longest = max(votes[column].list.len().drop_nulls().to_list() or [1])
+    return Task(labels=tuple(found), inputs=("query",), kind=kind, several=several, most=max(longest, 1), part=part)

@@ -2,7 +2,8 @@
 
 Texts are kept in Unicode NFC, runs of white space as one space, none around them; case stays. ``null`` and ``[]`` under
 an answer's own field say that there is none, which is an answer; under the field ``label``, which every kind takes,
-``null`` says that the teacher cannot tell, and so does ``"abstain"`` anywhere.
+``null`` says that the teacher cannot tell, and so does ``"abstain"`` anywhere. Of an object ``parts`` (what a labeling
+function's mapping becomes) a part that is left out is one that the teacher cannot tell; elsewhere it is a mistake.
 """
 
 from __future__ import annotations
@@ -66,8 +67,15 @@ def parse_kind(text: str, *, task: Task, source: str) -> Answer:
         return Answer(label=None, trace=thought)
     if task.parts:
         parts: dict[str, Answer | AnswerError] = {}
+        told = found.get("parts")
+        if "label" in found and found["label"] is None:
+            return Answer(label=None, trace=trace_of(found) or thought)
         for part in task.parts:
             try:
+                if isinstance(told, Mapping) and not any(name in told for name in field_names(part)):
+                    parts[str(part.part)] = Answer(label=None)
+                    continue
+                found = _named(told) if isinstance(told, Mapping) else found
                 parts[str(part.part)] = _answer(found, part, source)
             except AnswerError as error:
                 parts[str(part.part)] = error

@@ -141,8 +141,8 @@ def _body(verdict: Any) -> str:
         # Numbers of NumPy and the like become plain ones.
         return json.dumps({"probs": {str(label): float(value) for label, value in verdict.items()}})
     if isinstance(verdict, Mapping):
-        # An answer by part: a part left out is one that the function cannot tell.
-        return json.dumps({str(part): _plain(answer) for part, answer in verdict.items()}, ensure_ascii=False)
+        told = {str(part): _plain(answer) for part, answer in verdict.items() if answer is not None}
+        return json.dumps({"parts": told}, ensure_ascii=False, default=str)
     return json.dumps({"label": _plain(verdict)}, ensure_ascii=False, default=str)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.labeling.errors import DataError
-from distill.labeling.labeling_function import Verdict
+from distill.labeling.labeling_function import ClosedVerdict
 from distill.teachers.colors import COLORS
 from distill.teachers.functions import FunctionTeacher
 from distill.teachers.quantities import Quantity, quantities
@@ -31,7 +31,7 @@ _NOT_IN_KEY: Any = {"family": True, "when": {"__all__": {"file"}}, "unless": {"_
 
 Values = Mapping[str, str]
 Holds = Callable[[Values], bool]
-Decides = Callable[[Values], Verdict]
+Decides = Callable[[Values], ClosedVerdict]
 
 
 def rule_teachers(section: str, config: RulesTeacherConfig) -> list[FunctionTeacher]:
@@ -69,19 +69,19 @@ def compile_rule(rule: Rule, lists: Mapping[Path, Sequence[str]]) -> Decides:
     when = [compile_condition(condition, lists) for condition in rule.when]
     unless = [compile_condition(condition, lists) for condition in rule.unless]
 
-    def verdict(values: Values) -> Verdict:
+    def verdict(values: Values) -> ClosedVerdict:
         holds = all(condition(values) for condition in when)
         return rule.then if holds and not any(condition(values) for condition in unless) else None
 
     return verdict
 
 
-def first_verdict(rules: Sequence[Decides], values: Values) -> Verdict:
+def first_verdict(rules: Sequence[Decides], values: Values) -> ClosedVerdict:
     """What the first rule says that does not abstain."""
     return next((verdict for rule in rules if (verdict := rule(values)) is not None), None)
 
 
-def shared_verdict(rules: Sequence[Decides], values: Values) -> Verdict:
+def shared_verdict(rules: Sequence[Decides], values: Values) -> ClosedVerdict:
     """The mean of what the rules say that do not abstain, one share each."""
     said = [verdict for rule in rules if (verdict := rule(values)) is not None]
     shares: dict[str, float] = {}
