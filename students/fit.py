@@ -30,6 +30,7 @@ from distill.students.config import CausalConfig, EncoderConfig, StudentConfig
 from distill.students.job import EpochRecord, FitProgress, Job, JobResult
 from distill.students.model_card import write_card
 from distill.students.part_fit import first_infos, fit_parts
+from distill.students.parts_info import PartInfo
 from distill.students.student import FORMAT_VERSION, PARTS_FORMAT_VERSION, Student, StudentInfo, load_student
 from distill.students.trace_fit import traces_info, with_threshold
 from distill.students.trace_rows import fit_traces
@@ -61,6 +62,7 @@ class FitResult:
         resumed_at: Step of the checkpoint that the training went on from; 0 where it began anew.
         facts: What was counted in the training rows: of a causal student, the traces learned and those left out.
         traces: What it learned from its teachers' reasoning; None where it learned from labels alone.
+        parts: Threshold and calibration of each part, where answers are no single label; None elsewhere.
     """
 
     path: Path
@@ -77,6 +79,7 @@ class FitResult:
     resumed_at: int = 0
     facts: dict[str, int] = field(default_factory=dict)
     traces: TracesInfo | None = None
+    parts: dict[str, PartInfo] | None = None
 
 
 def fit_student(
@@ -155,6 +158,7 @@ def fit_student(
         resumed_at=result.resumed_at,
         facts=result.facts,
         traces=info.traces,
+        parts=info.parts,
     )
 
 

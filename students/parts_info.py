@@ -56,3 +56,18 @@ def two_classes(probabilities: np.ndarray) -> np.ndarray:
     """``[N, 2]`` scores of wrong and right, of which the softmax gives the probabilities back."""
     known = np.clip(np.asarray(probabilities, dtype=np.float64), _LEAST, 1.0 - _LEAST)
     return np.stack([np.zeros_like(known), np.log(known) - np.log1p(-known)], axis=1)
+
+
+def parts_told(parts: Mapping[str, PartInfo]) -> str:
+    """One line: of how many rows each part was learned, and how it did on held-out rows."""
+    said = []
+    for name, info in parts.items():
+        text = f"{name} from {info.learned:,} rows"
+        if info.over_corrected is not None and info.wanted is not None:
+            shown = "" if info.threshold_source != "none" else ", too few to promise it"
+            text += (
+                f", changes {info.over_corrected:.1%} of {info.right_queries:,} right queries (at most "
+                f"{info.wanted:.1%} wanted{shown})"
+            )
+        said.append(text)
+    return "; ".join(said)
