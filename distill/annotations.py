@@ -18,6 +18,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "label": ("label", "rating", "grade", "answer", "judgment", "relevance"),
     "group": ("group", "query", "query_id", "search_term"),
     "family": ("family",),
+    "kind": ("kind", "judge_kind", "voter_kind"),
     "trace": ("trace", "reason", "comment", "note", "rationale", "explanation"),
     "clauses": ("clauses", "clause"),
     "gold": ("gold", "final_rating", "final_label", "adjudicated"),
@@ -25,6 +26,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
 """Column names that are understood without being told, by what they hold; the first that is there is taken."""
 
 
+PEOPLE = ("human", "person", "people", "annotator", "expert", "crowd", "worker")
+"""What a ``kind`` column, or else a ``family`` column, says of judges who are people."""
 _PARTS = ("row_id", "judge", "label", "group", "input")
 _KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -82,6 +85,7 @@ class Annotations:
         rows: ``row_id``, ``group``, ``gold`` and the inputs.
         task: Labels, inputs and guideline.
         notes: What was assumed, for the reader.
+        people: Judges that the table itself says are people, by :data:`PEOPLE`.
     """
 
     name: str
@@ -89,6 +93,7 @@ class Annotations:
     rows: pl.DataFrame
     task: Task
     notes: list[str] = field(default_factory=list)
+    people: tuple[str, ...] = ()
 
 
 def read_annotations(
@@ -119,7 +124,7 @@ def read_annotations(
     judge = "_judge" if columns.judges else finder.need("judge")
     label = "_label" if columns.judges else finder.need("label")
     used = {row_id, judge, label, *columns.judges}
-    parts = {name: finder.find(name) for name in ("group", "family", "trace", "clauses", "gold")}
+    parts = {name: finder.find(name) for name in ("group", "family", "kind", "trace", "clauses", "gold")}
     used |= {column for name, column in parts.items() if column and name != "group"}
     inputs = columns.inputs or tuple(name for name in table.columns if name not in used)
     group = parts["group"] or row_id
@@ -139,7 +144,15 @@ def read_annotations(
         ordered=grades,
         guideline=Guideline.load(guideline) if guideline else None,
     )
-    return Annotations(path.stem, votes, rows, task, notes)
+    return Annotations(path.stem, votes, rows, task, notes, _people(long, judge, parts["kind"] or parts["family"]))
+
+
+def _people(table: pl.DataFrame, judge: str, kind: str | None) -> tuple[str, ...]:
+    if kind is None:
+        return ()
+    said = pl.col(kind).cast(pl.String).str.strip_chars().str.to_lowercase()
+    names = table.filter(said.is_in(list(PEOPLE)))[judge].cast(pl.String).drop_nulls()
+    return tuple(names.unique(maintain_order=True))
 
 
 class _Finder:

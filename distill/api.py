@@ -114,7 +114,7 @@ def label(
     from distill.labeling.asked_rows import AskedRows
     from distill.labeling.label_rows import label_rows
     from distill.labeling.ledger import Ledger
-    from distill.labeling.vote import stored_columns, votes_frame
+    from distill.labeling.vote import part_place, stored_columns, votes_frame
     from distill.stages import ledger_path
 
     asked, whole = _task(task), _table(rows, task)
@@ -132,7 +132,7 @@ def label(
     votes = pl.concat(parts).join(order, on="row_id", how="left")
     place = pl.col("teacher").replace_strict(places, default=None, return_dtype=pl.Int32)
     kept = stored_columns(asked)
-    return votes.sort("_row", place, "sample", maintain_order=True).select(kept)
+    return votes.sort("_row", place, "sample", part_place(asked)).select(kept)
 
 
 def aggregate(

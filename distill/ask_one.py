@@ -48,7 +48,7 @@ class OneAnswer:
         row_from: Where that row comes from, in words.
         lane: How its answers are had, as it settled with its server.
         outcome: How it ended, see :data:`~distill.labeling.vote.Outcome`.
-        label: The label given.
+        label: The label given; answers of other kinds in words.
         probs: Distribution over the labels.
         probs_source: Where that comes from.
         probs_clipped: Whether part of it stands at the least that the provider reports.
@@ -199,7 +199,12 @@ def _question(recipe: Recipe, teacher: Teacher, scratch: Path) -> tuple[AskedRow
     )
     if recipe.data is None:
         values = {column: _SAMPLE.get(column, "") for column in task.inputs}
-        facts = {"row_id": "sample", "group": "sample", "split": "pool", "gold": task.labels[0]}
+        facts = {
+            "row_id": "sample",
+            "group": "sample",
+            "split": "pool",
+            "gold": task.labels[0] if task.closed else None,
+        }
         pl.DataFrame([{**values, **facts}]).write_parquet(table)
         config, splits = config.model_copy(update={"examples": None}), None
     else:
@@ -223,7 +228,28 @@ def _ask(teacher: Teacher, asked: AskedRows, row: pl.DataFrame, ledger: Ledger) 
     votes: list[pl.DataFrame] = []
     run = LabelingRun(task=asked.task, teachers=[teacher], ledger=ledger, config=asked.config, prompter=asked.prompter)
     run.run([row], on_votes=votes.append)
-    return pl.concat(votes).row(0, named=True)
+    lines = pl.concat(votes).rows(named=True)
+    if asked.task.closed:
+        return lines[0]
+    # One question, of which each part has a line with its share: told as one.
+    answers = [_said(line) for line in lines]
+    whole = {
+        name: None if any(line[name] is None for line in lines) else sum(line[name] for line in lines)
+        for name in ("input_tokens", "output_tokens", "cost_usd")
+    }
+    return lines[0] | whole | {"label": "; ".join(answer for answer in answers if answer) or None}
+
+
+def _said(line: dict[str, Any]) -> str:
+    """A line's answer in words, with its part."""
+    name = f"{line['part']}: " if line["part"] else ""
+    if line["outcome"] != "labeled":
+        return f"{name}{line['outcome']}" if name else ""
+    if line["spans"] is not None:
+        shown = [f"{span['text']} ({span['link'] or span['type']})" for span in line["spans"]]
+        return f"{name}{', '.join(shown) or 'none'}"
+    found = next(line[column] for column in ("label", "labels", "texts", "text") if line[column] is not None)
+    return f"{name}{found if isinstance(found, str) else ', '.join(found) or 'none'}"
 
 
 def _server_of(teacher: Teacher) -> dict[str, str] | None:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distill.people_commands import agreement, label_next
 from distill.serving_commands import export, serve
 
 if TYPE_CHECKING:
-    from distill.eval.ladder import Ladder
+    from rich.table import Table
+
     from distill.runner import StageName
     from distill.runs import Run
 
@@ -49,7 +51,7 @@ LedgerOption = Annotated[
     Path | None, typer.Option("--ledger", help="its file; $DISTILL_LEDGER or .distill/ledger.sqlite")
 ]
 
-_PIPE_COLUMNS = 160
+_PIPE_COLUMNS = 200
 _DISK_WORDS = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS))
 
 
@@ -272,19 +274,38 @@ app.command(epilog="Example: distill export runs/quickstart/students/merged --to
 app.command(epilog="Example: distill serve runs/quickstart/students/merged --port 8080")(serve)
 
 
+app.command(name="label-next", epilog="Example: distill label-next runs/quickstart --rows 200 --out to_label.csv")(
+    label_next
+)
+app.command(epilog="Example: distill agreement votes.parquet --people kim,lee,park --labels 'exact > substitute'")(
+    agreement
+)
+
+
 @app.command(epilog="Example: distill ladder runs/a runs/b")
 def ladder(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, in the order to compare")],
     as_json: JsonOption = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown tables")] = False,
 ) -> None:
-    """Compare students over runs: quality with its interval and truth source, size, speed."""
-    from distill.runs import joined_ladder
+    """Compare students over runs: quality with its interval and truth source, size, speed.
+
+    Below it: what the best student of each run, and students of one name, gain over the first run's, paired over the
+    test rows that both have.
+    """
+    from distill.runs import Run, joined_ladder
 
     joined = joined_ladder(runs)
     if as_json:
         print(joined.model_dump_json(indent=1))
+    elif as_markdown:
+        print(joined.to_markdown())
     else:
-        _print_ladder(joined)
+        _print_table(joined.to_rich())
+        if joined.differences:
+            _print_table(joined.differences_to_rich())
+        for path in runs:
+            _print_rounds(Run(path), named=len(runs) > 1)
 
 
 @ledger_app.command("stats")
@@ -404,7 +425,8 @@ def _run(
     if until != "data":
         _print_functions(finished)
     if finished.has_ladder and until in ("eval", "report"):
-        _print_ladder(finished.ladder)
+        _print_table(finished.ladder.to_rich())
+        _print_rounds(finished)
     for name, path in finished.reports.items() if until == "report" else ():
         print(f"{name:<18} {path}")
     print(f"{'run folder':<18} {finished.path}")
@@ -412,7 +434,6 @@ def _run(
 
 def _print_functions(run: Run) -> None:
     """What the run's labeling functions cover; nothing where it has none."""
-    from rich.console import Console
     from rich.table import Table
 
     from distill.eval.function_words import COLUMNS, function_cells
@@ -424,13 +445,23 @@ def _print_functions(run: Run) -> None:
         table.add_column(column, justify="left" if number < 2 else "right")
     for one in facts:
         table.add_row(*function_cells(one))
-    console = Console()
-    (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(table)
+    _print_table(table)
 
 
-def _print_ladder(ladder: Ladder) -> None:
+def _print_rounds(run: Run, *, named: bool = False) -> None:
+    """What each round asked, cost and gained, and why they ended; nothing where the run has none."""
+    if (rounds := run.rounds) is None:
+        return
+    table = rounds.to_rich()
+    table.title = f"Rounds of {run.path}" if named else table.title
+    _print_table(table)
+    for line in rounds.lines():
+        print(line)
+
+
+def _print_table(table: Table) -> None:
     from rich.console import Console
 
     console = Console()
     # A file or a pipe has no width; a table that is folded to 80 columns helps nobody there.
-    (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(ladder.to_rich())
+    (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(table)

@@ -8,8 +8,9 @@ from typing import Any
 
 import polars as pl
 
+from distill.estimates import estimate_from_few_labels, estimate_without_labels
 from distill.eval.evaluation import evaluate
-from distill.eval.ladder import Kind, Ladder, Rung, build_ladder
+from distill.eval.ladder import Kind, Ladder, Rung, build_ladder, with_few_labels
 from distill.eval.scored import TruthSource, predictions_from_votes, rows_with_merged_truth
 from distill.labeling.cascade_votes import CASCADE_CAUSE
 from distill.model_cards import write_cards
@@ -21,16 +22,18 @@ from distill.teachers.config import functions_among
 
 
 def measure_run(session: Session) -> Ended:
-    """Writes ``evaluations.json``, ``ladder.json``, and the students' model cards.
+    """Writes ``evaluations.json``, ``ladder.json``, ``label_free.json`` and the students' model cards.
 
-    Against gold where test rows have it. Where none has, against the merged labels: that is agreement with the
-    teachers, it ranks students and does not grade them, and every figure says so.
+    Against gold where test rows have it; where only a part has, ``few_labels.json`` too. Where none has, against the
+    merged labels: that is agreement with the teachers, it ranks students and does not grade them, and every figure says
+    so.
     """
     folder, task, recipe = session.folder, session.task, session.recipe
     rows = pl.read_parquet(folder.rows)
     labels = pl.read_parquet(folder.labels) if recipe.teachers else None
-    truth, rows = rows_with_truth(rows, labels, recipe)
     votes = pl.read_parquet(folder.votes) if recipe.teachers else None
+    unseen = estimate_without_labels(session, rows, labels=labels, votes=votes)
+    truth, rows = rows_with_truth(rows, labels, recipe)
     if truth is None:
         write_cards(session, rows, votes=votes, found={})
         write_json(folder.evaluations, {})
@@ -41,15 +44,26 @@ def measure_run(session: Session) -> Ended:
         found = evaluate(predictions, rows, task=task, truth_source=truth, config=recipe.eval, seed=recipe.seed)
         student = recipe.students.get(name)
         made = _made_of(folder, name) if student else {}
-        cost = _label_cost(student, votes) if student else None
-        rungs.append(Rung(name, kind, trained_on, predictions, found, cost_usd=cost, **made))
+        cost = _label_cost(student, votes, rows) if student else None
+        estimate = unseen.students.get(name) if student else None
+        rungs.append(Rung(name, kind, trained_on, predictions, found, cost_usd=cost, estimate=estimate, **made))
         session.progress.step("measured", done=len(rungs), total=None, note=name)
     write_cards(session, rows, votes=votes, found={rung.name: rung.evaluation for rung in rungs})
     ladder = build_ladder(rungs, rows, task=task, config=recipe.eval, seed=recipe.seed)
+    few = estimate_from_few_labels(
+        session,
+        {rung.name: rung.predictions for rung in rungs},
+        rows,
+        truth=truth,
+        labels=labels,
+        compare=[(row.name, row.gain_over) for row in ladder.rows if row.gain_over],
+    )
+    ladder = ladder if few is None else with_few_labels(ladder, few)
     write_json(folder.evaluations, {rung.name: rung.evaluation.model_dump(mode="json") for rung in rungs})
     write_json(folder.ladder, ladder.model_dump(mode="json"))
     size = ladder.rows[0].quality if ladder.rows else None
     said = f"{len(rungs)} judged on {size.rows:,} test rows of {size.groups:,} groups" if size else "nobody to measure"
+    said += f", as a part of {few.rows:,}" if few is not None else ""
     return Ended(f"{said}; truth: {truth}", facts={"truth_source": truth, "rungs": len(rungs)})
 
 
@@ -107,12 +121,16 @@ def _size_mb(path: Path) -> float:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
 
 
-def _label_cost(student: StudentConfig, votes: pl.DataFrame | None) -> float | None:
-    """What the labels that it learned from cost; None where people gave them, or a price is not known."""
+def _label_cost(student: StudentConfig, votes: pl.DataFrame | None, rows: pl.DataFrame) -> float | None:
+    """What the labels that it learned from cost; None where people gave them, or a price is not known.
+
+    Answers on test rows measure and teach nobody.
+    """
     if votes is None or HUMAN in student.train_on:
         return None
     bought = votes if LABELS in student.train_on else votes.filter(pl.col("teacher").is_in(student.train_on))
     bought = bought.filter(pl.col("cause").fill_null("") != CASCADE_CAUSE)
+    bought = bought.join(rows.filter(pl.col("split") == "test").select("row_id"), on="row_id", how="anti")
     if bought.is_empty() or bought["cost_usd"].is_null().any():
         return None
     return float(bought["cost_usd"].sum())

@@ -34,6 +34,7 @@ from distill.plan_estimates import (
     quota_s,
     time_s,
 )
+from distill.plan_rounds import foresee_rounds
 from distill.recipe import Recipe, require_sections
 from distill.teachers.config import section_of
 from distill.teachers.model_config import ModelTeacherConfig
@@ -76,8 +77,9 @@ class TeacherPlan:
         checks: Of ``rows``, those that are asked alone beside others.
         by_batch: Whether it goes by the provider's batch jobs: the cost is that of jobs, and the time not estimated.
         in_batch: Distinct requests that are in a job that earlier runs submitted: they are waited for, not sent again.
-        to_send_least: Of ``to_send``, what is sent whatever the cheap teacher of a cascade says: the calibration rows.
-            Tokens, cost and time then begin at what these take. None outside of a cascade.
+        to_send_least: Of ``to_send``, what is sent for certain: in a cascade whatever the cheap teacher says, in rounds
+            the first one. Tokens, cost and time then begin at what these take. None where all is certain.
+        least_why: Why not all is certain, in words.
     """
 
     teacher: str
@@ -104,6 +106,7 @@ class TeacherPlan:
     by_batch: bool = False
     in_batch: int = 0
     to_send_least: int | None = None
+    least_why: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,8 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
             if config.cascade is not None:
                 with Ledger(Path(scratch) / "foreseen.sqlite") as foreseen_ledger:
                     foreseen = foresee(asked, teachers=teachers, ledger=ledger, scratch=foreseen_ledger)
+            if recipe.rounds is not None:
+                foreseen = foresee_rounds(pl.read_parquet(table), recipe, teachers=[one.name for one in teachers])
             for teacher in teachers:
                 most, least = _Tally(teacher, ledger, asked, probe=probes.get(teacher.name)), None
                 if foreseen is not None and teacher.name in foreseen.sent:
@@ -202,7 +207,11 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
                 section = _config_of(teacher, recipe)
                 most.end()
                 plan = most.plan(section)
-                plans.append(plan if least is None else from_least(plan, least.plan(section)))
+                plans.append(
+                    plan
+                    if least is None or foreseen is None
+                    else from_least(plan, least.plan(section), why=foreseen.why)
+                )
     return Plan(ledger=path, teachers=tuple(plans), budget_usd=recipe.labeling.budget_usd)
 
 
@@ -450,10 +459,7 @@ def _notes(plan: TeacherPlan) -> list[str]:
     if plan.in_batch:
         notes.append(f"{plan.in_batch:,} requests are in open batch jobs: waited for, and not sent again")
     if plan.to_send_least is not None and plan.to_send:
-        notes.append(
-            "asked about the calibration rows in any case, and about the others only where the cheap teacher of the "
-            f"cascade is unsure, as far as its answers are known: {plan.to_send_least:,} are certain"
-        )
+        notes.append(f"{plan.least_why}: {plan.to_send_least:,} are certain")
     if plan.to_send:
         notes.append(plan.basis)
         if plan.cost_usd is None:

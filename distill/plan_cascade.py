@@ -26,10 +26,15 @@ class Foreseen:
         sent: By teacher, ``row_id`` of the rows that it is asked about whatever else is answered. A teacher that is
             asked about every row is not among them.
         spared: By teacher, ``row_id`` of the rows that it is not asked about.
+        why: Why not all of it is certain, in words; what is certain is told behind it.
     """
 
     sent: dict[str, pl.DataFrame]
     spared: dict[str, pl.DataFrame]
+    why: str = (
+        "asked about the calibration rows in any case, and about the others only where the cheap teacher of the "
+        "cascade is unsure, as far as its answers are known"
+    )
 
     def certain(self, batch: pl.DataFrame, teacher: str) -> pl.DataFrame:
         """The rows of a batch that the teacher is asked about for certain."""
@@ -115,16 +120,18 @@ class _Held:
         """Nothing to close."""
 
 
-def from_least(most: TeacherPlan, least: TeacherPlan) -> TeacherPlan:
+def from_least(most: TeacherPlan, least: TeacherPlan, *, why: str) -> TeacherPlan:
     """The plan of a teacher that is asked about some rows for certain, and at most about all.
 
     Args:
         most: Where it is asked about every row.
-        least: Where it is asked about the calibration rows alone.
+        least: Where it is asked about those alone that are certain.
+        why: Why not all is certain, in words.
     """
     return replace(
         most,
         to_send_least=least.to_send,
+        least_why=why,
         input_tokens=_spanned(least.input_tokens, most.input_tokens) or most.input_tokens,
         output_tokens=_spanned(least.output_tokens, most.output_tokens) or most.output_tokens,
         cost_usd=_spanned(least.cost_usd, most.cost_usd),

@@ -15,10 +15,13 @@ from distill.labeling.data_config import DataConfig
 from distill.labeling.errors import RecipeError
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.task import TaskConfig
+from distill.recipe_aggregate import aggregate_problems
 from distill.recipe_cascade import cascade_problems, has_positive
 from distill.recipe_kinds import kind_problems
 from distill.recipe_problems import describe_problems, suggest
+from distill.recipe_rounds import rounds_problems
 from distill.recipe_teachers import teacher_names, teacher_problems
+from distill.rounds_config import RoundsConfig
 from distill.secrets import secret_problems, without_secrets
 from distill.students.config import StudentConfig
 from distill.students.task_fit import student_problems
@@ -45,6 +48,9 @@ class Recipe(BaseModel):
     aggregate: AggregateConfig = Field(default_factory=FamilyVoteConfig, description="how votes become labels")
     students: dict[str, StudentConfig] = Field(default_factory=dict, description="who learns, in ladder order")
     eval: EvalConfig = Field(default_factory=EvalConfig, description="how quality is measured")
+    rounds: RoundsConfig | None = Field(
+        None, description="ask, merge, train and measure in rounds, each choosing its rows by the students of the last"
+    )
     report: ReportConfig = Field(default_factory=ReportConfig, description="what the reports show")
 
     @field_validator("teachers", "students")
@@ -155,10 +161,11 @@ def _file_locations(data: Any) -> Iterator[tuple[Location, str, bool]]:
     for index, item in enumerate(rows if isinstance(rows, list) else [rows]):
         if isinstance(item, str) and not item.startswith("hf://"):
             yield (("data", "rows", index) if isinstance(rows, list) else ("data", "rows")), item, True
-    decisions = section("data").get("decisions")
-    for index, item in enumerate(decisions if isinstance(decisions, list) else []):
-        if isinstance(item, str):
-            yield ("data", "decisions", index), item, True
+    for key in ("decisions", "annotations"):
+        given = section("data").get(key)
+        for index, item in enumerate(given if isinstance(given, list) else []):
+            if isinstance(item, str):
+                yield ("data", key, index), item, True
     if isinstance(guideline := section("task").get("guideline"), str):
         yield ("task", "guideline"), guideline, True
     for key in ("categories", "brands"):
@@ -244,8 +251,10 @@ def _cross_checks(recipe: Recipe) -> list[tuple[Location, str]]:
             elif source == "labels" and not recipe.teachers:
                 problems.append((("students", name, "train_on"), "there are no teachers whose votes become labels"))
         problems += [(("students", name, key), text) for key, text in student_problems(student, recipe.task)]
+    problems += aggregate_problems(recipe.aggregate, recipe.students, recipe.data)
     problems += kind_problems(recipe)
     problems += cascade_problems(recipe.labeling, recipe.teachers, positive=has_positive(recipe.task))
+    problems += rounds_problems(recipe)
     if recipe.task and recipe.data:
         gold_values = set((recipe.data.gold_map or {}).values())
         known = (*recipe.task.labels, *recipe.task.types, *(recipe.task.parts if not recipe.task.labels else ()))

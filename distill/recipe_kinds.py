@@ -34,6 +34,11 @@ def kind_problems(recipe: Recipe) -> Iterator[Problem]:
         yield ("aggregate", "type"), text
     if recipe.labeling.cascade is not None:
         yield ("labeling", "cascade"), "a cascade needs a task of type relevance or choice with one label; take it out"
+    if recipe.rounds is not None:
+        yield ("rounds",), "rounds need a task of type relevance or choice with one label; take it out"
+    for key in ("gold", "student"):
+        if getattr(recipe.aggregate, key):
+            yield ("aggregate", key), "needs a task of type relevance or choice with one label; take it out"
     if task.closed:
         return
     yield from _labeling_problems(recipe, task)

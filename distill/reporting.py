@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from distill.agreement import JudgeTables, measured, people_beside_run
+from distill.estimates import read_few_labels, read_label_free
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import Ladder
+from distill.eval.people_agreement import EPSILON, PeopleAgreement
+from distill.eval.rounds import RoundsFacts
 from distill.eval.run_facts import RunReport
 from distill.eval.run_report import write_run_report
 from distill.labeling.errors import DataError
@@ -42,7 +47,7 @@ def write_run_reports(session: Session) -> Ended:
         name=recipe.name,
         task=task,
         rows=with_truth,
-        ladder=Ladder.model_validate_json(folder.ladder.read_text(encoding="utf-8")),
+        ladder=Ladder.model_validate_json(_ladder_path(session).read_text(encoding="utf-8")),
         evaluations={name: Evaluation.model_validate(value) for name, value in evaluations.items()},
         votes=votes,
         labels=labels,
@@ -57,11 +62,46 @@ def write_run_reports(session: Session) -> Ended:
         labeling_functions=[] if votes is None else functions_among(votes["teacher"].unique(), recipe.teachers),
         merging=merging.facts if merging and labels is not None else {},
         students={name: student_facts(session, name) for name in recipe.students},
+        people=_people(session, rows, votes=votes, labels=labels),
         files=file_links(session, written),
+        label_free=read_label_free(folder),
+        few_labels=read_few_labels(folder),
         labeling=labeling.facts if recipe.teachers and (labeling := folder.stage("label")) else {},
+        rounds=_rounds(session),
     )
     written = [*write_run_report(folder.report, report), *written]
     return Ended(", ".join(path.name for path in written))
+
+
+def _rounds(session: Session) -> RoundsFacts | None:
+    if session.recipe.rounds is None:
+        return None
+    return RoundsFacts.model_validate_json(session.folder.rounds.read_text(encoding="utf-8"))
+
+
+def _ladder_path(session: Session) -> Path:
+    """The ladder to report: of a run with rounds that of the last one, which compares students of one round."""
+    rounds = _rounds(session)
+    return session.folder.ladder if rounds is None else session.folder.round(len(rounds.rounds) - 1).ladder
+
+
+def _people(
+    session: Session, rows: pl.DataFrame, *, votes: pl.DataFrame | None, labels: pl.DataFrame | None
+) -> PeopleAgreement | None:
+    folder, recipe = session.folder, session.recipe
+    if not folder.annotations.exists():
+        return None
+    annotations = pl.read_parquet(folder.annotations)
+    judges = JudgeTables(
+        votes=votes,
+        labels=labels,
+        predictions={name: pl.read_parquet(folder.predictions(name)) for name in recipe.students},
+        leave_out=[] if votes is None else functions_among(votes["teacher"].unique(), recipe.teachers),
+    )
+    judged = people_beside_run(annotations, rows, judges, task=session.task)
+    if not judged.people:
+        return None
+    return measured(judged, annotations, config=recipe.eval, epsilon=EPSILON, seed=recipe.seed)
 
 
 def _made_of(session: Session) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def file_links(session: Session, review: Sequence[Path]) -> list[FileLink]:
     files = {
         **{path: holds for path, holds in reviewed.items() if path in review},
         folder.rows: "every row, with its group, split and gold label",
+        folder.annotations: "every annotator’s own label, with its note",
         problems_path(folder.rows): "rows that could not be used, and why",
         folder.votes: "every answer of every teacher",
         folder.failures: "questions that ended without a label, and why",

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -55,12 +56,16 @@ class RunFolder:
         self.path = path
         self.rows = path / "rows.parquet"
         self.rows_summary = path / "rows.json"
+        self.annotations = path / "annotations.parquet"
         self.votes = path / "votes.parquet"
         self.failures = path / "failures.jsonl"
         self.canaries = path / "canaries.parquet"
         self.labels = path / "labels.parquet"
         self.evaluations = path / "evaluations.json"
         self.ladder = path / "ladder.json"
+        self.rounds = path / "rounds.json"
+        self.label_free = path / "label_free.json"
+        self.few_labels = path / "few_labels.json"
         self.report = path / "report.html"
         self.review = path / "review.html"
         self.recipe = path / "recipe.yaml"
@@ -120,6 +125,23 @@ class RunFolder:
         stages = _read_json(self.path / STAGES)
         stages[key] = asdict(record)
         write_json(self.path / STAGES, stages)
+
+    def take_over(self, key: str, fingerprint: str, other: RunFolder) -> bool:
+        """Takes over a stage of another folder that ended well on the same inputs: its files by hard links.
+
+        Returns:
+            Whether there was one to take over.
+        """
+        if not other.is_current(key, fingerprint):
+            return False
+        mine, record = self.stage(key), other.stage(key)
+        assert record is not None
+        for name in mine.outputs if mine else ():
+            (self.path / name).unlink(missing_ok=True)
+        for name in record.outputs:
+            link_file(other.path / name, self.path / name)
+        self.record(key, record)
+        return True
 
     def describe_outputs(self, paths: Sequence[Path]) -> dict[str, tuple[int, str]]:
         """Size and digest of files, and of all files below folders, by path inside the run folder.
@@ -211,6 +233,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+def link_file(source: Path, target: Path) -> None:
+    """Makes a file stand at a second place without a second copy, where the file system can."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def path_digest(path: Path) -> str:
     """Digest of a file, or of all files below a folder with their names, or of all that match a pattern."""
     if path.is_file():
@@ -229,6 +261,14 @@ def table_digest(table: pl.LazyFrame) -> str:
         if len(part) < _DIGEST_ROWS:
             return hasher.hexdigest()
     raise AssertionError("unreachable: the loop ends with the table")
+
+
+def lines_digest(table: pl.LazyFrame) -> str:
+    """Digest of a table's rows as text, a line each: the same however its file is laid out, for tables of any size."""
+    hasher = hashlib.blake2b(repr(table.collect_schema()).encode(), digest_size=16)
+    for part in table.collect_batches(maintain_order=True):
+        hasher.update(part.write_ndjson().encode())
+    return hasher.hexdigest()
 
 
 def fingerprint(parts: Any) -> str:

@@ -10,6 +10,7 @@ from distill import stages
 from distill.labeling.errors import UsageError
 from distill.progress import Progress, SilentProgress
 from distill.recipe import Recipe, load_recipe, require_sections
+from distill.rounds import run_rounds
 from distill.run_folder import RunFolder
 from distill.runs import Run
 from distill.session import Session
@@ -77,7 +78,12 @@ def run(
     with folder.locked(recipe.name):
         session = Session(recipe, folder, progress or SilentProgress(), limit, retry_failed)
         session.start()
-        for name in STAGE_NAMES[: STAGE_NAMES.index(until) + 1]:
-            _WORK[name](session)
+        if recipe.rounds is not None and until != "data":
+            stages.read_rows(session)
+            run_rounds(session, until=until)
+        else:
+            folder.rounds.unlink(missing_ok=True)  # of a recipe that had some
+            for name in STAGE_NAMES[: STAGE_NAMES.index(until) + 1]:
+                _WORK[name](session)
         session.finish()
     return Run(folder.path)

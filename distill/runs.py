@@ -14,9 +14,13 @@ from distill.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from distill.eval.evaluation import Evaluation
+    from distill.eval.few_labels import FewLabels
+    from distill.eval.label_free import LabelFreeFacts
     from distill.eval.labeling_functions import FunctionFacts
     from distill.eval.ladder import Ladder
+    from distill.eval.ladder_comparison import LadderComparison, MeasuredRun
     from distill.eval.review import Review
+    from distill.eval.rounds import RoundsFacts
     from distill.labeling.task import Task
     from distill.recipe import Recipe
     from distill.students.student import Student
@@ -129,6 +133,46 @@ class Run:
         return Ladder.model_validate_json(self.folder.ladder.read_text(encoding="utf-8"))
 
     @property
+    def rounds(self) -> RoundsFacts | None:
+        """What each round of distillation asked, cost and gained, and why they ended; None without rounds."""
+        from distill.eval.rounds import RoundsFacts
+
+        path = self.folder.rounds
+        if not path.exists():
+            return None
+        return RoundsFacts.model_validate_json(path.read_text(encoding="utf-8"))
+
+    @property
+    def measured(self) -> MeasuredRun:
+        """Ladder, rows and predictions, as a comparison of runs reads them.
+
+        Raises:
+            RunFolderError: It was not measured.
+        """
+        from distill.eval.ladder_comparison import MeasuredRun
+
+        ladder, recipe = self.ladder.last_round, self.recipe  # the students that the folder holds
+        # Whoever keeps only ladders of old runs can still stand them below each other.
+        kept = [row.name for row in ladder.rows if row.is_student and self.folder.predictions(row.name).exists()]
+        rows = self.rows if self.folder.rows.exists() else None
+        said = {name: self.predictions(name) for name in kept}
+        return MeasuredRun(ladder, rows, said, self._task(recipe), recipe.eval)
+
+    @property
+    def label_free(self) -> LabelFreeFacts | None:
+        """What is said of teachers and students without any label; None in a folder of an older version."""
+        from distill.estimates import read_label_free
+
+        return read_label_free(self.folder)
+
+    @property
+    def few_labels(self) -> FewLabels | None:
+        """What the test rows with gold tell of all of them; None where all have gold, or none has."""
+        from distill.estimates import read_few_labels
+
+        return read_few_labels(self.folder)
+
+    @property
     def evaluations(self) -> dict[str, Evaluation]:
         """Every measurement, by the name of who was measured."""
         from distill.eval.evaluation import Evaluation
@@ -213,6 +257,7 @@ class Run:
             "cost_usd": label.facts.get("cost_usd") if label else None,
             "students": self.students,
             "ladder": self.ladder.model_dump(mode="json")["rows"] if self.has_ladder else [],
+            "rounds": rounds.model_dump(mode="json") if (rounds := self.rounds) else None,
             "reports": {name: str(path) for name, path in self.reports.items()},
         }
 
@@ -232,15 +277,16 @@ class Run:
             raise RunFolderError(f"{path}: not there yet; run: distill {command} {recipe} --out {self.path}")
 
 
-def joined_ladder(runs: Sequence[Path]) -> Ladder:
-    """The ladders of several runs, one below the other.
+def joined_ladder(runs: Sequence[Path]) -> LadderComparison:
+    """The ladders of several runs, one below the other, with paired differences to the first one's students.
 
     Raises:
         RunFolderError: One of them is no run folder, or was not measured.
     """
-    from distill.eval.ladder import merge_ladders
+    from distill.eval.ladder_comparison import LadderComparison, compare_runs
 
-    found = {str(path): Run(path).ladder for path in runs}
-    if len(found) == 1:
-        return next(iter(found.values()))
-    return merge_ladders(found)
+    if len(runs) == 1:
+        ladder = Run(runs[0]).ladder
+        return LadderComparison(rows=ladder.rows, baseline=ladder.baseline)
+    found = {str(path): Run(path).measured for path in runs}
+    return compare_runs(found, seed=Run(runs[0]).recipe.seed)

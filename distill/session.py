@@ -49,6 +49,11 @@ class Session:
         task: The recipe's task, with its guideline read.
         retry_failed: Ask only what failed, and leave every other vote as it is.
         marks: Fingerprints of the stages that are done, by key.
+        earlier: A folder whose stages are taken over where they read the same: the round before, or of a run with
+            rounds its last one.
+        held_labels: Labels that stand whatever the votes are merged to: of rows that rounds are measured on.
+        examples: Rows table that examples for prompts are taken from, where it is not the rows that are asked.
+        done: Keys of the stages that were done here, and not skipped or taken over.
     """
 
     recipe: Recipe
@@ -57,6 +62,10 @@ class Session:
     limit: int | None
     retry_failed: bool = False
     marks: dict[str, str] = field(default_factory=dict)
+    earlier: RunFolder | None = None
+    held_labels: Path | None = None
+    examples: Path | None = None
+    done: set[str] = field(default_factory=set)
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -112,7 +121,7 @@ class Session:
             DistillError: As the work raises it, or ends in it.
         """
         mark = self.marks[key] = fingerprint([version("distill"), key, reads])
-        if not again and self.folder.is_current(key, mark):
+        if not again and self._is_there(key, mark):
             self.progress.skipped(key)
             self.folder.note("stage_skipped", stage=key)
             return
@@ -129,10 +138,16 @@ class Session:
             seconds=round(seconds, 3),
         )
         self.folder.record(key, record)
+        self.done.add(key)
         self.folder.note("stage_finished", stage=key, seconds=round(seconds, 3), facts=ended.facts)
         self.progress.finished(key, ended.summary, seconds)
         if ended.error is not None:
             raise ended.error
+
+    def _is_there(self, key: str, mark: str) -> bool:
+        if self.folder.is_current(key, mark):
+            return True
+        return self.earlier is not None and self.folder.take_over(key, mark, self.earlier)
 
 
 def _versions() -> dict[str, str | None]:

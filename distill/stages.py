@@ -9,14 +9,13 @@ import itertools
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from distill.labeling.errors import BudgetError, DistillError, InBatchError, TeacherError
+from distill.labeling.errors import BudgetError, DistillError, InBatchError, TeacherError, UsageError
 from distill.labeling_show import LabelingShow
 from distill.recipe import Recipe
 from distill.recipe_kinds import for_task
@@ -47,6 +46,7 @@ def ledger_path(recipe_ledger: Path | None = None) -> Path:
 def read_rows(session: Session) -> None:
     """Reads the source into ``rows.parquet``; what cannot be used is listed beside it."""
     from distill.labeling.rows import load_rows, problems_path
+    from distill.people_labels import files_of_people, take_labels_of_people
 
     config, folder, slices = session.recipe.data, session.folder, session.recipe.eval.slices
     assert config is not None
@@ -60,15 +60,15 @@ def read_rows(session: Session) -> None:
         write_json(folder.rows_summary, summary.to_dict())
         for warning in summary.warnings:
             session.progress.warn(warning)
-        decided = _take_decisions(session, config.decisions) if config.decisions else ""
-        return Ended(f"{_said_of_rows(summary)}{decided}")
+        taken = take_labels_of_people(session)
+        return Ended(f"{_said_of_rows(summary)}{taken.said}", facts=taken.facts)
 
-    digests += [path_digest(Path(file)) for file in config.decisions]
-    settings = config.model_dump(mode="json", exclude={"rows", "decisions"})
+    settings = config.model_dump(mode="json", exclude={"rows", "decisions", "annotations"})
     session.stage(
         "data",
         reads=[
             digests,
+            files_of_people(session),
             settings,
             session.task.labels,
             session.task.inputs,
@@ -78,7 +78,10 @@ def read_rows(session: Session) -> None:
             slices,
             session.limit,
         ],
-        outputs=[folder.rows, folder.rows_summary, problems_path(folder.rows)],
+        outputs=[
+            *(folder.rows, folder.rows_summary, problems_path(folder.rows)),
+            *([folder.annotations] if config.annotations else []),
+        ],
         work=work,
     )
 
@@ -94,6 +97,7 @@ def label(session: Session) -> None:
     for name, values in settings.items():
         values["files"] = [path_digest(file) for file in files_of(recipe.teachers[name])]
         values.pop("path", None)
+        values.pop("budget_usd", None)
     asked = [
         task.labels,
         task.inputs,
@@ -105,11 +109,13 @@ def label(session: Session) -> None:
     asked += task.basis
     rows = path_digest(folder.rows)
     question = fingerprint([rows, asked])
+    more = [recipe.seed, path_digest(session.examples) if session.examples and recipe.labeling.examples else None]
     # Asking again what failed asks no canary: the answers to those there are stay.
     canaries = recipe.labeling.canaries is not None and (not session.retry_failed or folder.canaries.exists())
     session.stage(
         "label",
-        reads=[rows, asked, settings, recipe.labeling.model_dump(mode="json"), recipe.seed],
+        # A budget that ended the asking has left its mark on the record; otherwise it changed no answer.
+        reads=[rows, asked, settings, recipe.labeling.model_dump(mode="json", exclude={"budget_usd"}), *more],
         outputs=[folder.votes, folder.failures, *([folder.canaries] if canaries else [])],
         work=lambda: _ask_failed(session, question) if session.retry_failed else _ask(session, question),
         again=session.retry_failed,
@@ -118,21 +124,25 @@ def label(session: Session) -> None:
 
 def merge_votes(session: Session) -> None:
     """Merges the votes into ``labels.parquet``."""
-    from distill.labeling.aggregate import merge
-    from distill.labeling.cascade_votes import standing_votes
+    from distill.labeling.cascade_votes import overruled_left_out, standing_votes
+    from distill.merging import merge_as_recipe_says, merging_reads
 
     recipe, folder, task = session.recipe, session.folder, session.task
     if not recipe.teachers:
         return
     cascade = recipe.labeling.cascade
+    overruling = recipe.rounds.recheck.teacher if recipe.rounds and recipe.rounds.recheck else None
+    held = session.held_labels
 
     def work() -> Ended:
         votes = pl.read_parquet(folder.votes)
         votes = votes if cascade is None else standing_votes(votes, cascade.order)
+        votes = votes if overruling is None else overruled_left_out(votes, by=overruling)
         if not task.closed or task.tree is not None:
             return _merge_kinds(session, votes)
-        found = merge(votes, labels=task.labels, method=recipe.aggregate, ordered=task.ordered)
-        labels = found.labels
+        merge = merge_as_recipe_says(session, votes)
+        found = merge.merging
+        labels = found.labels if held is None else _with_held(found.labels, pl.read_parquet(held))
         write_table(labels, folder.labels)
         merged = labels.filter(pl.col("label").is_not_null())
         n_eff, ties = _mean(merged["n_eff"]), int(merged["tie"].sum())
@@ -140,9 +150,11 @@ def merge_votes(session: Session) -> None:
             f"{len(merged):,} of {len(labels):,} rows labeled; their votes are worth {n_eff:.2f} independent ones a row"
         )
         facts = {"rows": len(labels), "labeled": len(merged), "ties": ties, "n_eff": n_eff, "method": found.method}
-        facts["warning"] = found.warning
+        facts |= {"warning": found.warning, **merge.facts}
         warning = f"; warning: {found.warning}" if found.warning else ""
-        return Ended(f"{said}; {ties:,} ties{warning}", facts={**facts, "confidence": _mean(merged["confidence"])})
+        return Ended(
+            f"{said}; {ties:,} ties{merge.said}{warning}", facts={**facts, "confidence": _mean(merged["confidence"])}
+        )
 
     session.stage(
         "aggregate",
@@ -152,6 +164,9 @@ def merge_votes(session: Session) -> None:
             task.labels,
             task.ordered,
             cascade and cascade.order,
+            overruling,
+            held and path_digest(held),
+            merging_reads(session),
             *([task.basis] if task.basis else []),
         ],
         outputs=[folder.labels],
@@ -200,6 +215,11 @@ def measure(session: Session) -> None:
     from distill.model_cards import card_paths
 
     folder = session.folder
+    if not session.task.closed:
+        raise UsageError(
+            f"eval: this stage measures single labels, and the answers of a task of type {session.task.type} are none; "
+            "end with --until aggregate, labels.parquet holds the merged answers"
+        )
     session.stage(
         "eval",
         reads=[
@@ -212,7 +232,7 @@ def measure(session: Session) -> None:
             session.task.guideline and session.task.guideline.sha256,
             session.recipe.seed,
         ],
-        outputs=[folder.evaluations, folder.ladder, *card_paths(session)],
+        outputs=[folder.evaluations, folder.ladder, folder.label_free, folder.few_labels, *card_paths(session)],
         work=lambda: measure_run(session),
     )
 
@@ -229,24 +249,6 @@ def write_reports(session: Session) -> None:
         outputs=outputs,
         work=lambda: write_run_reports(session),
     )
-
-
-def _take_decisions(session: Session, files: Sequence[str]) -> str:
-    """Puts what people decided on the review's page into the rows, and says how many rows that was."""
-    from distill.eval.adjudication import read_decisions
-
-    path = session.folder.rows
-    decided = read_decisions([Path(file) for file in files], task=session.task).select("row_id", _decided="label")
-    known = pl.scan_parquet(path).join(decided.lazy(), on="row_id", how="left", maintain_order="left")
-    taken = pl.col("_decided").is_not_null()
-    rows = known.with_columns(
-        gold=pl.coalesce("_decided", "gold"),
-        split=pl.when(taken & (pl.col("split") == "pool")).then(pl.lit("train")).otherwise(pl.col("split")),
-    )
-    found = int(known.select(taken.sum()).collect().item())
-    write_table(rows.drop("_decided"), path)
-    lost = len(decided) - found
-    return f"; {found:,} decided by people" + (f", {lost:,} decisions are of rows that are not there" if lost else "")
 
 
 def _said_of_rows(summary: RowsSummary) -> str:
@@ -292,7 +294,10 @@ def _ask(session: Session, question: str, failures: pl.DataFrame | None = None) 
         config = config.model_copy(
             update={"canaries": None, "watch": None, "cascade": None, "rows_per_request": unchecked}
         )
-    asked = AskedRows(rows, task=session.task, config=config, seed=session.recipe.seed, splits=config.splits)
+    shown = pl.scan_parquet(session.examples) if session.examples else None
+    asked = AskedRows(
+        rows, task=session.task, config=config, seed=session.recipe.seed, splits=config.splits, examples_from=shown
+    )
     _warn_of_unseen_costs(session)
     teachers = build_teachers(session.recipe)
     parts = folder.path / "votes.parts"
@@ -352,7 +357,7 @@ def _warn_of_unseen_costs(session: Session) -> None:
 def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None, *, teachers: list[str]) -> None:
     """Puts votes in the order of the rows: they arrive in the order of the answers, which no two runs share."""
     from distill.labeling.cascade_votes import CASCADE_CAUSE
-    from distill.labeling.vote import stored_columns
+    from distill.labeling.vote import part_place, stored_columns
     from distill.retry import merged_votes
 
     folder = session.folder
@@ -364,7 +369,7 @@ def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None, *
         .with_columns(
             pl.col("teacher").replace_strict(teachers, range(len(teachers)), default=len(teachers)).alias("_teacher")
         )
-        .sort("_row", "_teacher", "sample", maintain_order=True)
+        .sort("_row", "_teacher", "sample", part_place(session.task))
         .drop("_row", "_teacher")
     )
     kept = set(stored_columns(session.task))
@@ -433,6 +438,13 @@ def votes_digest(path: Path) -> str:
     votes = pl.scan_parquet(path)
     kept = set(votes.collect_schema().names())  # a folder of an older version has fewer
     return table_digest(votes.select(name for name in _DECISIVE if name in kept))
+
+
+def _with_held(labels: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
+    """The labels, with those of held rows as they were."""
+    new = labels.join(held, on="row_id", how="anti")
+    both = pl.concat([new, held.join(labels, on="row_id", how="semi")])
+    return labels.select("row_id").join(both, on="row_id", how="left", maintain_order="left")
 
 
 def _mean(column: pl.Series) -> float:

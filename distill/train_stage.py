@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from distill.run_folder import path_digest
+from distill.people_labels import CHANCE
+from distill.run_folder import lines_digest, path_digest
 from distill.session import Ended, Session
 from distill.stages import votes_digest, write_table
 from distill.students.config import HUMAN, LABELS
@@ -73,7 +74,7 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
     session.stage(
         f"train:{name}",
         reads=[
-            path_digest(folder.rows),
+            _learnable_digest(folder.rows),
             session.marks.get("aggregate") if LABELS in config.train_on else None,
             votes_digest(folder.votes) if from_teachers else None,
             config.model_dump(mode="json"),
@@ -86,6 +87,15 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
         outputs=[folder.student(name)],
         work=work,
     )
+
+
+def _learnable_digest(path: Path) -> str:
+    """Digest of the rows that a student may learn from or be set right by.
+
+    People who label more test rows change what students are measured on, and nothing that they are trained on.
+    """
+    rows = pl.scan_parquet(path).filter(pl.col("split") != "test")
+    return lines_digest(rows.drop(CHANCE, strict=False))
 
 
 def _no_threshold(name: str, abstention: Abstention) -> str:

@@ -130,7 +130,7 @@ def _pair(
         agreement=estimate(
             float(metrics.accuracy(matrix)), metrics.accuracy(draws), size, level=level, proportion=True
         ),
-        kappa=estimate(float(cohen_kappa(matrix)), cohen_kappa(draws), size, level=level),
+        kappa=estimate(float(cohen_kappa(matrix)), cohen_kappa(draws), size, level=level, bounds=(-1.0, 1.0)),
         by_label={
             label: estimate(float(of_label[i]), of_label_drawn[:, i], size, level=level, proportion=True)
             for i, label in enumerate(task.labels)

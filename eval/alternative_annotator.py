@@ -46,6 +46,7 @@ class AgainstAnnotator(BaseModel):
     candidate_as_good: float = Field(description="share of rows on which the candidate is at least as good")
     annotator_as_good: float = Field(description="share of rows on which the annotator is at least as good")
     p_value: float | None = Field(description="of the hypothesis that the candidate is worse; None with too few rows")
+    p_corrected: float | None = Field(None, description="the same for as many tests (Benjamini–Yekutieli)")
     wins: bool = Field(description="whether that hypothesis is refused")
 
 
@@ -102,7 +103,11 @@ def alternative_annotator_test(
     tested = [_against(sheet, place + 1, name, task, epsilon) for place, name in enumerate(annotators)]
     p_values = {one.annotator: one.p_value for one in tested if one.p_value is not None}
     won = refused_by_yekutieli(p_values, rate=false_discovery_rate)
-    against = [one.model_copy(update={"wins": one.annotator in won}) for one in tested]
+    corrected = corrected_by_yekutieli(p_values)
+    against = [
+        one.model_copy(update={"wins": one.annotator in won, "p_corrected": corrected.get(one.annotator)})
+        for one in tested
+    ]
     rate = len(won) / len(p_values) if p_values else None
     shares = [one.candidate_as_good for one in against if one.p_value is not None]
     return AlternativeAnnotatorTest(
@@ -130,6 +135,21 @@ def refused_by_yekutieli(p_values: Mapping[str, float], *, rate: float) -> set[s
         if p_values[name] <= place * rate / (len(ranked) * harmonic):
             last = place
     return set(ranked[:last])
+
+
+def corrected_by_yekutieli(p_values: Mapping[str, float]) -> dict[str, float]:
+    r"""The p-values that, held against a false discovery rate as they are, refuse what Benjamini and Yekutieli refuse.
+
+    :math:`\tilde p_{(k)} = \min_{j \ge k} \min(1, p_{(j)} \, m \sum_{i=1}^{m} \frac{1}{i} / j)`.
+    """
+    ranked = sorted(p_values, key=p_values.__getitem__)
+    harmonic = sum(1.0 / place for place in range(1, len(ranked) + 1))
+    found, least = {}, 1.0
+    for place in range(len(ranked), 0, -1):
+        name = ranked[place - 1]
+        least = min(least, p_values[name] * len(ranked) * harmonic / place)
+        found[name] = least
+    return found
 
 
 class _Sheet(BaseModel):

@@ -5,7 +5,9 @@ cells get an apostrophe before them in CSV (OWASP, "CSV Injection"), which is ta
 
 Label Studio: a list of tasks with ``data`` (https://labelstud.io/guide/task_format), and beside it the labeling
 configuration; both its JSON and its JSON-MIN exports are read. Argilla: a list of records with ``id``, ``fields`` and
-``metadata`` (``Dataset.records.from_json``); ``to_json`` is read. Neither was tried against a running server.
+``metadata`` (``Dataset.records.from_json``); ``to_json`` is read, where questions ``label`` and, if there is one,
+``note`` hold the answers. Neither was tried against a running server: exports are those that Argilla's SDK 2.8 writes,
+and what Label Studio's documentation shows.
 """
 
 from __future__ import annotations
@@ -25,6 +27,21 @@ AnnotationFormat = Literal["csv", "label_studio", "argilla"]
 
 _RUNS = ("=", "+", "-", "@", "\t", "\r")
 _ANSWER = "label"
+_NOTE = "note"
+_CARRIED = ("chance", "draw")
+"""What goes out with a row and has to come back: with which probability it was drawn, and in which draw."""
+
+
+ANNOTATION_SCHEMA: dict[str, pl.DataType] = {
+    "row_id": pl.String(),
+    "label": pl.String(),
+    "annotator": pl.String(),
+    "note": pl.String(),
+    "chance": pl.Float64(),
+    "draw": pl.Int64(),
+}
+"""One label of one person: ``annotator`` and ``note`` where they are known, ``chance`` and ``draw`` of a row that was
+drawn to be labeled."""
 
 
 def write_annotation_file(path: Path, rows: pl.DataFrame, *, task: Task, form: AnnotationFormat = "csv") -> list[Path]:
@@ -32,7 +49,8 @@ def write_annotation_file(path: Path, rows: pl.DataFrame, *, task: Task, form: A
 
     Args:
         path: ``.csv`` for ``csv``, ``.json`` for the others.
-        rows: ``row_id``, the task's inputs and, where rows were drawn, ``chance``.
+        rows: ``row_id``, the task's inputs and, where rows were drawn, ``chance`` and ``draw``. What models said of a
+            row is no part of the file: who has seen it is drawn to it.
         task: What is asked.
         form: Which tool reads it.
 
@@ -42,7 +60,9 @@ def write_annotation_file(path: Path, rows: pl.DataFrame, *, task: Task, form: A
     Raises:
         DataError: A column is missing.
     """
-    columns = ["row_id", *task.inputs, *(["chance"] if "chance" in rows.columns else [])]
+    if taken := sorted({*task.inputs} & {"row_id", _ANSWER, "annotator", _NOTE, *_CARRIED}):
+        raise DataError(f"{path}: {taken} are columns of the file itself; give the inputs other names, data.columns")
+    columns = ["row_id", *task.inputs, *(name for name in _CARRIED if name in rows.columns)]
     missing = [name for name in columns if name not in rows.columns]
     if missing:
         raise DataError(f"{path}: rows to label lack the columns {missing}; there are {rows.columns}")
@@ -50,7 +70,7 @@ def write_annotation_file(path: Path, rows: pl.DataFrame, *, task: Task, form: A
     path.parent.mkdir(parents=True, exist_ok=True)
     if form == "csv":
         spreadsheet_safe(table).with_columns(
-            pl.lit("").alias(_ANSWER), annotator=pl.lit(""), note=pl.lit("")
+            pl.lit("").alias(_ANSWER), pl.lit("").alias("annotator"), pl.lit("").alias(_NOTE)
         ).write_csv(path)
         return [path]
     records = [
@@ -70,7 +90,7 @@ def read_annotation_file(path: Path, *, task: Task) -> pl.DataFrame:
     Rows that nobody labeled are left out. A row that two people labeled stands twice.
 
     Returns:
-        ``row_id`` str, ``label`` str, ``annotator`` str (nullable), ``note`` str (nullable), ``chance`` f64 (nullable).
+        The columns of :data:`ANNOTATION_SCHEMA`.
 
     Raises:
         DataError: The file cannot be read, or a label is outside the task's set; the message names the row.
@@ -80,7 +100,6 @@ def read_annotation_file(path: Path, *, task: Task) -> pl.DataFrame:
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         told = f"{path}: no labels can be read ({error}); give the file as it was written or exported"
         raise DataError(told) from error
-    schema = {"row_id": pl.String, "label": pl.String, "annotator": pl.String, "note": pl.String, "chance": pl.Float64}
     by_case = {label.casefold(): label for label in task.labels}
     for entry in found:
         label = by_case.get(entry["label"].strip().casefold())
@@ -90,7 +109,7 @@ def read_annotation_file(path: Path, *, task: Task) -> pl.DataFrame:
                 f"{list(task.labels)}; correct it in the file"
             )
         entry["label"] = label
-    return pl.DataFrame(found, schema=schema)
+    return pl.DataFrame(found, schema=ANNOTATION_SCHEMA)
 
 
 def label_studio_config(task: Task) -> str:
@@ -107,6 +126,7 @@ def label_studio_config(task: Task) -> str:
         f'  <Choices name="{_ANSWER}" toName="{escape(task.inputs[0])}" choice="single" required="true">',
         *choices,
         "  </Choices>",
+        f'  <TextArea name="{_NOTE}" toName="{escape(task.inputs[0])}" rows="1" placeholder="note (may stay empty)"/>',
         "</View>",
     ]
     return "\n".join(lines) + "\n"
@@ -127,26 +147,27 @@ def _plain(text: str) -> str:
 
 
 def _task(row: Mapping[str, Any], task: Task) -> dict[str, Any]:
-    data = {"row_id": row["row_id"], **{name: row[name] for name in task.inputs}}
-    return {"data": data | ({"chance": row["chance"]} if "chance" in row else {})}
+    carried = {name: row[name] for name in _CARRIED if name in row}
+    return {"data": {"row_id": row["row_id"], **{name: row[name] for name in task.inputs}, **carried}}
 
 
 def _record(row: Mapping[str, Any], task: Task) -> dict[str, Any]:
-    chance = {"chance": row["chance"]} if "chance" in row else {}
-    return {"id": row["row_id"], "fields": {name: row[name] for name in task.inputs}, "metadata": chance}
+    carried = {name: row[name] for name in _CARRIED if name in row}
+    return {"id": row["row_id"], "fields": {name: row[name] for name in task.inputs}, "metadata": carried}
 
 
 def _from_csv(path: Path) -> Iterable[dict[str, Any]]:
-    table = pl.read_csv(path, infer_schema=False)
+    head = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+    # Where the decimal mark is a comma, a spreadsheet saves with semicolons.
+    table = pl.read_csv(path, infer_schema=False, separator=";" if head.count(";") > head.count(",") else ",")
     for row in table.iter_rows(named=True):
         if (row[_ANSWER] or "").strip():
-            chance = row.get("chance")
             yield {
                 "row_id": _plain(row["row_id"]),
                 "label": row[_ANSWER],
-                "annotator": row.get("annotator") or None,
-                "note": row.get("note") or None,
-                "chance": float(chance) if chance else None,
+                "annotator": (row.get("annotator") or "").strip() or None,
+                "note": _text(row.get(_NOTE)),
+                **_carried(row),
             }
 
 
@@ -160,30 +181,58 @@ def _from_json(path: Path) -> Iterable[dict[str, Any]]:
 
 def _from_label_studio(record: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     data = record.get("data", record)
-    known = {"row_id": str(data["row_id"]), "note": None, "chance": data.get("chance")}
+    known = {"row_id": str(data["row_id"]), **_carried(data)}
     if "annotations" not in record:
+        # JSON-MIN: the answers stand in the task's own fields, and a task that two people labeled stands twice.
         if record.get(_ANSWER):
-            yield {**known, "label": str(record[_ANSWER]), "annotator": _name(record.get("annotator"))}
+            who = _name(record.get("annotator"))
+            yield {**known, "label": str(record[_ANSWER]), "annotator": who, "note": _text(record.get(_NOTE))}
         return
     for annotation in record["annotations"]:
         if annotation.get("was_cancelled"):
             continue
-        chosen = [part for part in annotation["result"] if part.get("from_name") == _ANSWER]
-        if chosen:
-            label = str(chosen[0]["value"]["choices"][0])
-            yield {**known, "label": label, "annotator": _name(annotation.get("completed_by"))}
+        parts = {part.get("from_name"): part["value"] for part in annotation["result"] or ()}
+        if parts.get(_ANSWER, {}).get("choices"):
+            yield {
+                **known,
+                "label": str(parts[_ANSWER]["choices"][0]),
+                "annotator": _name(annotation.get("completed_by")),
+                "note": _text(parts.get(_NOTE, {}).get("text")),
+            }
 
 
 def _from_argilla(record: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    chance = (record.get("metadata") or {}).get("chance")
-    for response in (record.get("responses") or {}).get(_ANSWER, ()):
-        yield {
-            "row_id": str(record["id"]),
-            "label": str(response["value"]),
-            "annotator": _name(response.get("user_id")),
-            "note": None,
-            "chance": chance,
-        }
+    responses = record.get("responses") or {}
+    notes = {response.get("user_id"): response.get("value") for response in responses.get(_NOTE) or ()}
+    for response in responses.get(_ANSWER) or ():
+        # Whoever opened a record and put it aside has a response without a value.
+        if response.get("value") is not None:
+            yield {
+                "row_id": str(record["id"]),
+                "label": str(response["value"]),
+                "annotator": _name(response.get("user_id")),
+                "note": _text(notes.get(response.get("user_id"))),
+                **_carried(record.get("metadata") or {}),
+            }
+
+
+def _carried(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Chance and draw, null where they are missing or were emptied."""
+    chance, draw = (fields.get(name) for name in _CARRIED)
+    given = [None if value in (None, "") else float(str(value).replace(",", ".")) for value in (chance, draw)]
+    if given[0] is not None and not 0.0 < given[0] <= 1.0:
+        raise ValueError(f"chance {given[0]:g} is no probability")
+    return {"chance": given[0], "draw": None if given[1] is None else int(given[1])}
+
+
+def _text(given: Any) -> str | None:
+    """A note. Label Studio gives a list of lines, or ``{"text": [lines]}``, in its CSV as JSON."""
+    if isinstance(given, str) and given.startswith('{"text":'):
+        given = json.loads(given)
+    if isinstance(given, Mapping):
+        given = given.get("text")
+    lines = given if isinstance(given, list) else [given]
+    return "\n".join(str(line) for line in lines if line) or None
 
 
 def _name(who: Any) -> str | None:

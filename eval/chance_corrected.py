@@ -170,7 +170,8 @@ def reliability_of(
 
     def with_interval(statistic: Callable[[Floats], Floats], of_rows: Floats, *, share: bool = False) -> Estimate:
         value = float(statistic(of_rows.sum(axis=0, keepdims=True))[0])
-        return estimate(value, statistic(resamples.sums(of_rows)), size, level=level, proportion=share)
+        draws = statistic(resamples.sums(of_rows))
+        return estimate(value, draws, size, level=level, proportion=share, bounds=(-1.0, 1.0))
 
     def alpha(sums: Floats) -> Floats:
         return _alpha(sums.reshape(-1, labels, labels), "ordinal" if ordered else "nominal")

@@ -25,6 +25,12 @@ class EvalConfig(BaseModel):
         "positive label, else accuracy",
     )
     weighted: bool = Field(True, description="count a row as often as its weight says that it occurs")
+    consistency_rows: int = Field(
+        200,
+        ge=0,
+        description="test rows that each student is asked about again with a typo, in capitals, with its words or the "
+        "listing's parts in another order, a quarter of them each; 0 for none",
+    )
 
 
 class ReportConfig(BaseModel):

@@ -12,11 +12,16 @@ from distill.eval import metrics
 from distill.eval.config import EvalConfig, MetricName
 from distill.eval.intervals import Estimate, Resamples, Size, estimate, ratio_estimates, undefined
 from distill.eval.metrics import Floats, Ints
+from distill.eval.ranking import RANK_METRICS, Judged, rank_estimates
 from distill.eval.scored import Scored, TruthSource, score_rows
 from distill.labeling.task import Task
 
 _MATRIX_METRICS = ("accuracy", "positive_accuracy", "macro_f1", "grade_error")
 _SHARES = {"accuracy", "positive_accuracy"}
+_BOUNDS = {
+    **dict.fromkeys(("macro_f1", "auc", "ranked_probability"), (0.0, 1.0)),
+    **dict.fromkeys(("log_loss", "brier", "calibration_error", "grade_error"), (0.0, float("inf"))),
+}
 METRICS = (
     "accuracy",
     "positive_accuracy",
@@ -27,6 +32,7 @@ METRICS = (
     "calibration_error",
     "grade_error",
     "ranked_probability",
+    *RANK_METRICS,
 )
 """Names of all metrics, in the order in which they are shown."""
 
@@ -138,7 +144,8 @@ def evaluate(
         groups=resamples.groups,
         unanswered=scored.unanswered,
         gold_counts={label: int((scored.gold == i).sum()) for i, label in enumerate(task.labels)},
-        metrics=_all_metrics(scored, everything, task=task, resamples=resamples, level=config.level),
+        metrics=_all_metrics(scored, everything, task=task, resamples=resamples, level=config.level)
+        | _rank_metrics(scored, task=task, resamples=resamples, level=config.level),
         commonest=_commonest(matrix, task),
         confusion=matrix.tolist(),
         slices=_slices(scored, task=task, config=config, resamples=resamples),
@@ -184,6 +191,8 @@ def _all_metrics(scored: Scored, at: Ints, *, task: Task, resamples: Resamples, 
     size = Size(len(at), len(np.unique(resamples.codes[at])))
     found = {}
     for name in METRICS:
+        if name in RANK_METRICS:
+            continue
         if (name in ("positive_accuracy", "auc") and task.positive is None) or (
             name in ("grade_error", "ranked_probability") and not task.ordered
         ):
@@ -195,8 +204,17 @@ def _all_metrics(scored: Scored, at: Ints, *, task: Task, resamples: Resamples, 
         if name == "auc" and not np.isfinite(drawn.value):
             found[name] = undefined(f"needs rows both with and without the label {task.positive}", size, level=level)
             continue
-        found[name] = estimate(drawn.value, drawn.draws, size, level=level, proportion=name in _SHARES)
+        share, bounds = name in _SHARES, _BOUNDS.get(name)
+        found[name] = estimate(drawn.value, drawn.draws, size, level=level, proportion=share, bounds=bounds)
     return found
+
+
+def _rank_metrics(scored: Scored, *, task: Task, resamples: Resamples, level: float) -> dict[str, Estimate]:
+    """Metrics of whole queries; none where rows were drawn one by one: what is judged of a query ranks otherwise."""
+    if scored.probs is None or scored.drawn:
+        return {}
+    judged = Judged(scored.gold, scored.probs, resamples.codes, scored.weight)
+    return rank_estimates(judged, task=task, resamples=resamples, level=level)
 
 
 def _metric_draws(scored: Scored, at: Ints, metric: str, *, task: Task, resamples: Resamples) -> _Draws:

@@ -26,6 +26,7 @@ from distill.eval.metrics import Floats, Ints
 from distill.eval.scored import collapse_votes, label_indices
 from distill.labeling.task import Task
 
+_EXCHANGES = 200
 RANKS_NOT_GRADES = "ranks teachers, does not grade them: agreement reads above accuracy where families err together"
 
 
@@ -65,13 +66,43 @@ class LabelFreeEstimate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    positive: str | None = Field(
+        None, description="where set, every figure counts a label as this one or not; None: as the label that it is"
+    )
     agreement: Estimate | None = Field(
         None, description="share of held-out rows with the teachers' merged label, of rows that it did not learn from"
     )
+    other_families: Estimate | None = Field(
+        None, description="the same with the label that families it did not learn from gave most; None without such"
+    )
     expected: Estimate | None = Field(None, description="how often it expects to be right, see ConfidenceEstimate")
+    gap: Estimate | None = Field(None, description="confidence less share right on gold of split audit")
+    shift: float | None = Field(None, description="Kolmogorov-Smirnov distance of its confidences, audit to test")
+    believable: bool | None = Field(
+        None, description="whether `expected` may be believed as far as the audit gold tells; None where none tells"
+    )
+    thresholded: float | None = Field(
+        None, description="share of rows above the confidence that as many audit rows passed as were right (ATC)"
+    )
     consistency: Estimate | None = Field(
         None, description="share of rows whose answer stays under typos, case, word order and field shuffles"
     )
+    changes: dict[str, Estimate] = Field(default_factory=dict, description="consistency by kind of change")
+    notes: tuple[str, ...] = Field((), description="what each figure is known to get wrong, or why one is missing")
+
+
+class LabelFreeFacts(BaseModel):
+    """What a run tells of its teachers and students without any label by a person."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    teachers: list[RankedTeacher] = Field(default_factory=list, description="best first; empty below two families")
+    students: dict[str, LabelFreeEstimate] = Field(default_factory=dict)
+
+    @property
+    def has_any(self) -> bool:
+        """Whether it tells of anybody."""
+        return bool(self.teachers or self.students)
 
 
 def rank_teachers(
@@ -122,39 +153,38 @@ def confidence_estimate(
     config: EvalConfig | None = None,
     seed: int = 0,
 ) -> ConfidenceEstimate:
-    r"""How often a student expects to be right: :math:`\frac{1}{N} \sum_i \max_k p_{ik}` (CBPE).
+    r"""How often a student expects to be right: :math:`\frac{1}{N} \sum_i p_{i, \hat{y}_i}` (CBPE).
 
-    It equals the accuracy where the probabilities are calibrated on these very rows. With labeled rows of another split
-    both halves of that are checked: whether confidence and share right meet there, and whether confidences here are
-    distributed as there.
+    That is the mean probability of the label that it gives, rows weighted as in ``evaluate``. It equals the accuracy
+    where the probabilities are calibrated on these very rows. With labeled rows of another split both halves of that
+    are checked: whether confidence and share right meet there, and whether confidences here are distributed as there.
 
     Args:
-        predictions: ``row_id`` and ``probs``.
-        rows: ``row_id`` and ``group``; no gold is read.
+        predictions: ``row_id``, ``label`` and ``probs``.
+        rows: ``row_id``, ``group`` and perhaps ``weight``; no gold is read.
         task: The labels.
         labeled: Predictions and rows with ``gold`` of another split, to check on.
         config: Resamples and level.
         seed: Of the resamples.
     """
     config = config or EvalConfig()
-    here = predictions.join(rows.select("row_id", "group"), on="row_id", how="inner")
-    sure = _confidence(here)
-    expected = _mean_estimate(sure, here["group"].to_numpy(), config, seed)
+    here = _beside(predictions, rows, config)
+    sure = confidence_of(here, task)
+    expected = _mean_estimate(sure, here, config, seed)
     if labeled is None:
         return ConfidenceEstimate(
             expected=expected, note="unchecked: no labeled rows to see whether it is calibrated on"
         )
-    checked = labeled[0].join(labeled[1].select("row_id", "group", "gold"), on="row_id", how="inner")
-    checked = checked.filter(pl.col("gold").is_not_null())
+    checked = _beside(labeled[0], labeled[1].filter(pl.col("gold").is_not_null()), config)
     if checked.is_empty():
         return ConfidenceEstimate(
             expected=expected, note="unchecked: no labeled rows to see whether it is calibrated on"
         )
     right = (checked["label"] == checked["gold"]).to_numpy().astype(float)
-    there = _confidence(checked)
-    gap = _mean_estimate(there - right, checked["group"].to_numpy(), config, seed)
+    there = confidence_of(checked, task)
+    gap = _mean_estimate(there - right, checked, config, seed)
     shift = _distance(sure, there)
-    limit = 1.36 * np.sqrt((len(sure) + len(there)) / (len(sure) * len(there)))
+    limit = _distance_by_chance(sure, here["group"], there, checked["group"], seed=seed)
     calibrated = gap.low is not None and gap.high is not None and gap.low <= 0.0 <= gap.high
     return ConfidenceEstimate(
         expected=expected,
@@ -234,7 +264,7 @@ def _agreement(
     agreement = ratio_estimates(same, np.ones_like(same), resamples, level=config.level)[0]
     draws = cohen_kappa(resamples.sums(cells).reshape(-1, labels, labels))
     value = float(cohen_kappa(cells.sum(axis=0).reshape(labels, labels)))
-    kappa = estimate(value, draws, Size(len(one), resamples.groups), level=config.level)
+    kappa = estimate(value, draws, Size(len(one), resamples.groups), level=config.level, bounds=(-1.0, 1.0))
     return agreement.model_copy(update={"note": RANKS_NOT_GRADES}), kappa
 
 
@@ -242,18 +272,30 @@ def _places(column: pl.Series, place: dict[str, int]) -> Ints:
     return column.replace_strict(place, return_dtype=pl.Int64).to_numpy()
 
 
-def _confidence(predictions: pl.DataFrame) -> Floats:
-    return predictions["probs"].list.max().to_numpy().astype(float)
+def confidence_of(predictions: pl.DataFrame, task: Task) -> Floats:
+    """``[N]``, the probability of the label that each row was given, from ``label`` and ``probs``."""
+    codes = label_indices(predictions["label"], task, "predictions")
+    probs = predictions["probs"].explode().to_numpy().astype(float).reshape(len(predictions), -1)
+    found: Floats = probs[np.arange(len(codes)), codes]
+    return found
 
 
-def _mean_estimate(values: Floats, group: np.ndarray, config: EvalConfig, seed: int) -> Estimate:
+def _beside(predictions: pl.DataFrame, rows: pl.DataFrame, config: EvalConfig) -> pl.DataFrame:
+    """Answers with the group, weight and gold of their rows."""
+    weight = pl.col("weight") if config.weighted and "weight" in rows.columns else pl.lit(1.0)
+    known = [name for name in ("group", "gold") if name in rows.columns]
+    said = predictions.filter(pl.col("label").is_not_null()).select("row_id", "label", "probs")
+    return said.join(rows.select("row_id", *known, weight.cast(pl.Float64).alias("weight")), on="row_id", how="inner")
+
+
+def _mean_estimate(values: Floats, rows: pl.DataFrame, config: EvalConfig, seed: int) -> Estimate:
     if not len(values):
         return undefined("no rows", level=config.level)
-    resamples = Resamples.of(group, count=config.bootstrap, seed=seed)
-    sums = resamples.sums(np.column_stack([values, np.ones(len(values))]))
-    return estimate(
-        float(values.mean()), sums[:, 0] / sums[:, 1], Size(len(values), resamples.groups), level=config.level
-    )
+    resamples = Resamples.of(rows["group"].to_numpy(), count=config.bootstrap, seed=seed)
+    weight = rows["weight"].to_numpy()
+    sums = resamples.sums(np.column_stack([values * weight, weight]))
+    mean = float(np.average(values, weights=weight))
+    return estimate(mean, sums[:, 0] / sums[:, 1], Size(len(values), resamples.groups), level=config.level)
 
 
 def _distance(one: Floats, other: Floats) -> float:
@@ -261,6 +303,30 @@ def _distance(one: Floats, other: Floats) -> float:
     every = np.sort(np.concatenate([one, other]))
     shares = [np.searchsorted(np.sort(part), every, side="right") / len(part) for part in (one, other)]
     return float(np.abs(shares[0] - shares[1]).max())
+
+
+def _distance_by_chance(one: Floats, groups: pl.Series, other: Floats, others: pl.Series, *, seed: int) -> float:
+    """The distance that 95 of 100 exchanges of whole groups between the two sets stay below.
+
+    Rows of a query resemble each other, so that the limit for independent rows (1.36 times the root of
+    ``(N + M) / (N M)``) calls sets different that only hold other queries.
+    """
+    values = np.concatenate([one, other])
+    names = np.concatenate([groups.to_numpy(), others.to_numpy()])
+    order = np.argsort(values, kind="stable")
+    codes = np.unique(names, return_inverse=True)[1][order]
+    last = np.append(np.diff(values[order]) > 0, True)
+    count, here = codes.max() + 1, groups.n_unique()
+    random, found = np.random.default_rng(seed), np.zeros(_EXCHANGES)
+    for number in range(_EXCHANGES):
+        taken = np.zeros(count, dtype=bool)
+        taken[random.permutation(count)[:here]] = True
+        side = taken[codes]
+        if side.all() or not side.any():
+            continue
+        shares = np.cumsum(side) / side.sum() - np.cumsum(~side) / (~side).sum()
+        found[number] = np.abs(shares[last]).max()
+    return float(np.quantile(found, 0.95))
 
 
 def _said(calibrated: bool, alike: bool, gap: Estimate) -> str:

@@ -15,12 +15,34 @@ never be drawn and, once drawn, count enormously, so that a share of the draw ig
 from __future__ import annotations
 
 import hashlib
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from distill.eval.intervals import FEW_GROUPS
 from distill.eval.metrics import Floats
+from distill.eval.prediction_powered import FEWEST_LABELED, Sample, prediction_powered_mean
 from distill.labeling.errors import DataError
+
+_SIMULATIONS = 25
+"""Sets of truths drawn from the guess; the mean half width over them is off by a few per cent."""
+
+
+class HalfWidths(NamedTuple):
+    """Half the width of an interval, before and after rows are labeled.
+
+    Attributes:
+        now: Of the estimate from the labels there are; None with too few of them.
+        then: Expected of the estimate once the rows drawn are labeled.
+        measured: Whether ``then`` was brought to scale by ``now``. Where it was not, it takes the guess at its word and
+            the rows of a group for independent, and reads low.
+    """
+
+    now: float | None
+    then: float
+    measured: bool
 
 
 def rows_to_label(
@@ -58,6 +80,74 @@ def rows_to_label(
     drawn = order[_systematic(chance[order], np.random.default_rng(seed))]
     table = rows[np.sort(drawn)].with_columns(chance=pl.Series(chance[np.sort(drawn)]))
     return table.with_columns(_doubt=pl.Series(doubt[np.sort(drawn)])).sort("_doubt", descending=True).drop("_doubt")
+
+
+def by_group(drawn: pl.DataFrame, *, seed: int = 0) -> pl.DataFrame:
+    """The rows in the order to hand them out: groups in a random order, the rows of one together.
+
+    Who stops half-way has then labeled a random half, where the most doubtful first would leave the easy ones out and
+    tell the annotator how sure the model is; and a query is read once for all of its rows.
+    """
+    place = pl.Series([_place(str(group), seed + 1) for group in drawn["group"]], dtype=pl.UInt64)
+    return drawn.with_columns(_place=place).sort("_place", "row_id").drop("_place")
+
+
+def drawn_sample(truth: Floats, guess: Floats, group: NDArray[Any], chance: Floats) -> Sample:
+    """The rows of a split of which some had a label anyway and others were drawn to get one.
+
+    Those that had one anyway are a stratum of their own: nobody drew them, so that they stand for themselves alone;
+    the rows drawn stand for all others. Where no row was drawn, the labels are taken for a plain random sample.
+
+    Args:
+        truth: ``[N]``, NaN where nobody said.
+        guess: ``[N]``.
+        group: ``[N]``.
+        chance: ``[N]``, with which probability a labeled row was drawn; NaN for a row that had its label anyway.
+    """
+    labeled = np.isfinite(truth)
+    drawn = labeled & np.isfinite(chance)
+    if not drawn.any():
+        return Sample(truth, guess, group)
+    known = labeled & ~drawn
+    apart = min(known.sum(), drawn.sum()) >= FEWEST_LABELED
+    stratum = np.where(known, "known", "drawn") if apart else None
+    return Sample(truth, guess, group, stratum, np.where(drawn, chance, 1.0))
+
+
+def expected_half_widths(now: Sample, drawn: Floats, *, level: float = 0.95, seed: int = 0) -> HalfWidths:
+    """How far an interval is expected to shrink once rows that were drawn are labeled.
+
+    Truths are drawn from the guess a few times, and each set goes through the estimator that will be used. The guess
+    may be too sure of itself, and rows of one group err together: where there are labels in at least 20 groups, what
+    the interval is now over what the guess would have it be tells by how much, and the result is multiplied by that.
+
+    Args:
+        now: The split as it is.
+        drawn: ``[N]``, with which probability a row was drawn to be labeled next; NaN for all others.
+        level: Coverage of the intervals.
+        seed: Of the truths drawn.
+    """
+    random = np.random.default_rng(seed)
+    taken = np.isfinite(drawn)
+    chance = np.where(taken, drawn, np.nan)
+    guessed = [(random.random(len(now.guess)) < now.guess).astype(float) for _ in range(_SIMULATIONS)]
+    groups = len(np.unique(now.group[now.labeled]))
+    have = _half_width(now, level) if now.labeled.sum() >= FEWEST_LABELED and groups > 1 else None
+    then = []
+    for truth in guessed:
+        known = np.where(now.labeled, now.truth, np.where(taken, truth, np.nan))
+        then.append(_half_width(drawn_sample(known, now.guess, now.group, chance), level))
+    expected = float(np.mean(then))
+    if have is None or groups < FEW_GROUPS:
+        return HalfWidths(have, expected, measured=False)
+    seen = [np.where(now.labeled, truth, np.nan) for truth in guessed]
+    usual = np.mean([_half_width(Sample(y, now.guess, now.group, now.stratum, now.chance), level) for y in seen])
+    return HalfWidths(have, expected * have / float(usual) if usual > 0 else expected, measured=bool(usual > 0))
+
+
+def _half_width(sample: Sample, level: float) -> float:
+    found = prediction_powered_mean(sample, level=level).estimate
+    return (found.high - found.low) / 2 if found.low is not None and found.high is not None else 0.5
 
 
 def inclusion_chances(size: Floats, count: int) -> Floats:

@@ -11,16 +11,23 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distill.eval.config import EvalConfig
 from distill.eval.evaluation import Evaluation, paired_difference, primary_metric
+from distill.eval.few_labels import FewLabels
 from distill.eval.intervals import Estimate
 from distill.eval.label_free import LabelFreeEstimate
+from distill.eval.ladder_words import ladder_cells
+from distill.eval.prediction_powered import PredictionPowered
 from distill.eval.scored import TruthSource
-from distill.eval.wording import TRUTH_WORDS, interval, metric_title, quantity, seconds
+from distill.eval.wording import TRUTH_WORDS
 from distill.labeling.errors import DataError
 from distill.labeling.task import Task
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+__all__ = ["Kind", "Ladder", "LadderRow", "Rung", "build_ladder", "ladder_cells", "merge_ladders", "with_few_labels"]
+
+PEOPLE = "human"
+"""Of ``trained_on``: labels by people alone, whose cost nobody noted."""
 Kind = Literal["dcn", "encoder", "causal", "teacher", "labels"]
 """What stands on a rung: a student by its type, a teacher's own votes, or the merged labels."""
 
@@ -43,6 +50,8 @@ class Rung:
         round: Round of distillation that made it, from 0; None where there are no rounds.
         changed: What is new since the round before, in words.
         estimate: What is said of it without any label by a person; None where that was not worked out.
+        gain_over: Name of the earlier student that it is compared with; None for the one that :func:`build_ladder`
+            chooses.
     """
 
     name: str
@@ -58,6 +67,7 @@ class Rung:
     round: int | None = None
     changed: str = ""
     estimate: LabelFreeEstimate | None = None
+    gain_over: str | None = None
 
 
 class LadderRow(BaseModel):
@@ -85,6 +95,15 @@ class LadderRow(BaseModel):
     round: int | None = Field(None, description="round of distillation, from 0")
     changed: str = Field("", description="what is new since the round before")
     estimate: LabelFreeEstimate | None = Field(None, description="what is said of it without any label by a person")
+    powered: PredictionPowered | None = Field(
+        None, description="its quality on all test rows, where a part has labels: labels and guesses put together"
+    )
+    powered_gain: PredictionPowered | None = Field(None, description="the same of the gain")
+    cost_per_point: float | None = Field(
+        None,
+        description="dollars paid for labels beyond those of gain_over, for each point (or 0.01) gained; None where "
+        "the gain's interval holds zero, a cost is unknown, or nothing was paid",
+    )
 
     @property
     def is_student(self) -> bool:
@@ -93,8 +112,9 @@ class LadderRow(BaseModel):
 
     @property
     def full_name(self) -> str:
-        """Run and name, where there is a run."""
-        return f"{self.run}: {self.name}" if self.run else self.name
+        """Run and name, where there is a run, and the round, where there are rounds."""
+        name = self.name if self.round is None else f"{self.name}, round {self.round}"
+        return f"{self.run}: {name}" if self.run else name
 
 
 class Ladder(BaseModel):
@@ -106,9 +126,15 @@ class Ladder(BaseModel):
     baseline: float | None = Field(None, description="what answering the commonest label always would score")
 
     @property
+    def last_round(self) -> Ladder:
+        """What stands in the last round, and what has no round; all of it where there are no rounds."""
+        last = max((row.round for row in self.rows if row.round is not None), default=None)
+        return self.model_copy(update={"rows": [row for row in self.rows if row.round in (None, last)]})
+
+    @property
     def best(self) -> LadderRow | None:
-        """The student of the highest quality; None without one."""
-        students = [row for row in self.rows if row.is_student and row.quality.value is not None]
+        """The student of the highest quality, where there are rounds of the last one; None without one."""
+        students = [row for row in self.last_round.rows if row.is_student and row.quality.value is not None]
         return max(students, key=lambda row: row.quality.value or 0.0, default=None)
 
     def to_markdown(self) -> str:
@@ -123,11 +149,14 @@ class Ladder(BaseModel):
         from rich.table import Table
 
         columns, lines = ladder_cells(self)
+        # The caption says whose labels they are measured against; a column does where they differ.
+        one_truth = len({row.truth_source for row in self.rows}) == 1
+        shown = [place for place, column in enumerate(columns) if not (one_truth and column == "truth")]
         table = Table(title="Ladder", caption=self.caption(), caption_justify="left", pad_edge=False)
-        for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index < 2 else "right", overflow="fold")
+        for place in shown:
+            table.add_column(columns[place], justify="left" if place < 2 else "right", overflow="fold")
         for row, line in zip(self.rows, lines, strict=True):
-            table.add_row(*(escape(cell) for cell in line), style="bold" if row is self.best else None)
+            table.add_row(*(escape(line[place]) for place in shown), style="bold" if row is self.best else None)
         return table
 
     def caption(self) -> str:
@@ -141,8 +170,14 @@ class Ladder(BaseModel):
         if partial := [row for row in self.rows if row.unanswered]:
             found = ", ".join(f"{row.full_name} left {row.unanswered:,} without an answer" for row in partial)
             said += f" Numbers are of the rows that each answered: {found}."
-        if any(row.gain is not None for row in self.rows):
-            said += " Gains are over the first student of the same kind; that one's is over the rung before it."
+        if any(row.round is not None for row in self.rows):
+            said += " Gains are over the same student of the round before, on the same rows."
+        elif any(row.gain is not None for row in self.rows):
+            said += f" {_gains_said(self.rows)}"
+        if any(row.powered is not None for row in self.rows):
+            said += " With guesses for the rest: the same of all test rows, from these labels and what is predicted."
+        if any(row.estimate is not None for row in self.rows):
+            said += " Agreeing with teachers and expecting to be right are no accuracy: no label is behind them."
         if self.baseline is not None:
             said += f" Always answering the commonest label scores {100 * self.baseline:.1f}%."
         return said
@@ -159,8 +194,9 @@ def build_ladder(
 ) -> Ladder:
     """Puts rungs in a ladder, each student with its paired difference to an earlier one.
 
-    That is the first student of its kind, so that the gain is what other labels bought; the first of a kind is compared
-    with the rung before it, so that its gain is what the kind bought.
+    That is the one that the rung names in ``gain_over``; else the first student of its kind, so that the gain is what
+    other labels bought; the first of a kind is compared with the rung before it, so that its gain is what the kind
+    bought.
 
     Args:
         rungs: In the order they were reached, all evaluated on the same rows.
@@ -171,7 +207,7 @@ def build_ladder(
         split: As given to ``evaluate``.
 
     Raises:
-        DataError: Two rungs have one name.
+        DataError: Two rungs have one name, or ``gain_over`` names no earlier student.
     """
     config = config or EvalConfig()
     metric = primary_metric(task, config)
@@ -188,16 +224,64 @@ def build_ladder(
             gain = paired_difference(
                 rung.predictions, over.predictions, rows, task=task, config=config, seed=seed, split=split
             )
-        lines.append(_line(rung, metric, gain=gain, gain_over=over.name if over else None))
+        lines.append(_line(rung, metric, gain=gain, over=over))
         students += [rung] if student else []
     baseline = rungs[0].evaluation.commonest.get(metric) if rungs else None
     return Ladder(rows=lines, baseline=baseline)
 
 
+def _gains_said(rows: Sequence[LadderRow]) -> str:
+    """Over whom gains are: by the rule where all follow it, else each by name."""
+    usual = True
+    for place, row in enumerate(rows):
+        if row.gain_over is None:
+            continue
+        before = [one for one in rows[:place] if one.is_student and one.run == row.run]
+        same_kind = [one for one in before if one.kind == row.kind]
+        expected = same_kind[0] if same_kind else before[-1] if before else None
+        usual = usual and expected is not None and expected.name == row.gain_over
+    if usual:
+        return "Gains are over the first student of the same kind; that one's is over the rung before it."
+    return "Gains: " + ", ".join(f"{row.full_name} over {row.gain_over}" for row in rows if row.gain_over) + "."
+
+
+def with_few_labels(ladder: Ladder, few: FewLabels) -> Ladder:
+    """The ladder with what a few labels and many guesses say of its rungs, where that is of the same metric."""
+    gains = {(one.better, one.than, one.metric): one.found for one in few.differences}
+    rows = [
+        row.model_copy(
+            update={
+                "powered": few.quality.get(row.name, {}).get(row.metric),
+                "powered_gain": gains.get((row.name, row.gain_over or "", row.metric)),
+            }
+        )
+        for row in ladder.rows
+    ]
+    return ladder.model_copy(update={"rows": rows})
+
+
 def _compared_with(rung: Rung, earlier: Sequence[Rung]) -> Rung | None:
-    """The first student of its kind, so that one thing differs: the labels. The rung before where it is the first."""
+    """Who it names; else the first student of its kind, so that one thing differs, the labels; else the rung before."""
+    if rung.gain_over is not None:
+        named = next((student for student in earlier if student.name == rung.gain_over), None)
+        if named is None:
+            known = ", ".join(student.name for student in earlier) or "none"
+            raise DataError(
+                f"ladder: {rung.name} is to be compared with {rung.gain_over!r}; give a student before it: {known}"
+            )
+        return named
     same_kind = [student for student in earlier if student.kind == rung.kind]
     return same_kind[0] if same_kind else earlier[-1] if earlier else None
+
+
+def _cost_per_point(rung: Rung, over: Rung | None, gain: Estimate | None) -> float | None:
+    """What was paid for labels beyond those of the other rung, for each hundredth gained; people's are not counted."""
+    if over is None or gain is None or gain.value is None or gain.low is None or gain.low <= 0 or not rung.cost_usd:
+        return None
+    earlier = 0.0 if over.trained_on == PEOPLE else over.cost_usd
+    if earlier is None or rung.cost_usd <= earlier:
+        return None
+    return (rung.cost_usd - earlier) / (100 * gain.value)
 
 
 def merge_ladders(ladders: Mapping[str, Ladder]) -> Ladder:
@@ -213,39 +297,7 @@ def merge_ladders(ladders: Mapping[str, Ladder]) -> Ladder:
     return Ladder(rows=lines, baseline=floors.pop() if len(floors) == 1 else None)
 
 
-def ladder_cells(ladder: Ladder) -> tuple[list[str], list[list[str]]]:
-    """Column titles and cells, as text. The first two columns name the rung; the rest are numbers."""
-    first = ladder.rows[0] if ladder.rows else None
-    mixed = len({(row.metric, row.positive) for row in ladder.rows}) > 1
-    title = (
-        "quality"
-        if first is None or mixed
-        else metric_title(first.metric, positive=first.positive, truth_source=first.truth_source)
-    )
-    columns = ["student", "trained on", title, "gain", "AUC", "truth", "size", "speed", "training"]
-    lines = []
-    for row in ladder.rows:
-        quality = interval(row.quality, row.metric)
-        if mixed:
-            quality += f" {metric_title(row.metric, positive=row.positive, truth_source=row.truth_source)}"
-        auc = row.others.get("auc")
-        lines.append(
-            [
-                row.full_name + ("" if row.is_student else f" ({row.kind})" if row.kind == "teacher" else ""),
-                row.trained_on or "–",
-                quality,
-                interval(row.gain, row.metric, signed=True) if row.gain else "–",
-                f"{auc.value:.3f}" if auc and auc.value is not None else "–",
-                row.truth_source,
-                _size(row),
-                quantity(row.pairs_per_s, " pairs/s") if row.pairs_per_s else "–",
-                seconds(row.train_s),
-            ]
-        )
-    return columns, lines
-
-
-def _line(rung: Rung, metric: str, *, gain: Estimate | None, gain_over: str | None) -> LadderRow:
+def _line(rung: Rung, metric: str, *, gain: Estimate | None, over: Rung | None) -> LadderRow:
     found = rung.evaluation
     return LadderRow(
         name=rung.name,
@@ -258,7 +310,7 @@ def _line(rung: Rung, metric: str, *, gain: Estimate | None, gain_over: str | No
         truth_source=found.truth_source,
         unanswered=found.unanswered,
         gain=gain,
-        gain_over=gain_over,
+        gain_over=over.name if over else None,
         parameters=rung.parameters,
         size_mb=rung.size_mb,
         pairs_per_s=rung.pairs_per_s,
@@ -267,11 +319,5 @@ def _line(rung: Rung, metric: str, *, gain: Estimate | None, gain_over: str | No
         round=rung.round,
         changed=rung.changed,
         estimate=rung.estimate,
+        cost_per_point=_cost_per_point(rung, over, gain),
     )
-
-
-def _size(row: LadderRow) -> str:
-    parts = [quantity(row.parameters)] if row.parameters else []
-    if row.size_mb is not None:
-        parts.append(f"{row.size_mb:,.0f} MB" if row.size_mb >= 10 else f"{row.size_mb:.1f} MB")
-    return ", ".join(parts) or "–"

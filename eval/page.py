@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.eval import wording
+from distill.eval import ladder_words, wording
 from distill.eval.wording import printable
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ def _environment() -> Environment:
         "metric_title": wording.metric_title,
         "metric_meaning": wording.metric_meaning,
         "shorten": _shorten,
+        "agrees_cell": ladder_words.agrees_cell,
+        "expects_cell": ladder_words.expects_cell,
+        "cost_per_point_cell": ladder_words.cost_per_point_cell,
     }
     environment.globals["plural"] = wording.plural
     return environment

@@ -24,7 +24,9 @@ What the paper leaves out and search needs:
 * **Strata**, each with a :math:`\lambda` of its own, weighted by their rows (Fisch et al. 2024,
   https://arxiv.org/abs/2406.04291).
 * **Rows chosen on purpose.** Where a labeled row was drawn with probability :math:`\pi_i`, it counts
-  :math:`1 / \pi_i` (Zrnic and Candès 2024, "Active Statistical Inference", https://arxiv.org/abs/2403.03208).
+  :math:`1 / \pi_i` (Zrnic and Candès 2024, "Active Statistical Inference", https://arxiv.org/abs/2403.03208). The rows
+  left over are then no sample of all rows, so that the mean of the guesses is taken over all of them, labeled too:
+  :math:`\lambda \overline{f} + \sum_{labeled} w_i (y_i - \lambda f_i)`.
 """
 
 from __future__ import annotations
@@ -36,12 +38,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from distill.eval.intervals import FEW_GROUPS, Estimate
+from distill.eval.intervals import FEW_GROUPS, Estimate, wilson
 from distill.eval.metrics import Floats
 from distill.labeling.errors import DataError
 
 FEWEST_LABELED = 2
 _FEWEST_TO_TUNE = 10
+_NO_ERROR = 1e-9
 
 
 class PredictionPowered(BaseModel):
@@ -58,6 +61,11 @@ class PredictionPowered(BaseModel):
     worth: float | None = Field(
         description="how many times the labels would be needed for as narrow an interval without the guesses"
     )
+
+    @property
+    def as_good_as(self) -> int | None:
+        """How many labels alone would give as narrow an interval; None where that cannot be told."""
+        return None if self.worth is None else round(self.worth * self.labeled)
 
 
 @dataclass(frozen=True)
@@ -126,9 +134,10 @@ def prediction_powered_mean(
     """
     strata = _strata(sample)
     tuned = _combined(sample, strata, tuning)
-    plain = _combined(sample, strata, 0.0)
+    # Strata are made of predictions: labels alone know of none.
+    plain = _combined(sample, [("all", np.arange(len(sample.truth)))], 0.0)
     quantile = _quantile(sample, level)
-    worth = (plain.error / tuned.error) ** 2 if tuned.error > 0 else None
+    worth = (plain.error / tuned.error) ** 2 if tuned.error > _NO_ERROR else None
     labeled = sample.labeled
     return PredictionPowered(
         estimate=_interval(tuned, sample, quantile, level=level, bounds=bounds),
@@ -185,22 +194,24 @@ def _stratum(sample: Sample, rows: NDArray[np.int64], tuning: float | None) -> t
     truth, guess = sample.truth[rows], sample.guess[rows]
     weight = _weights(sample, rows, labeled)
     y, f, w = truth[labeled], guess[labeled], weight[labeled]
-    rest = guess[~labeled]
-    if not len(rest):
+    # A plain sample leaves a plain sample over; a draw on purpose does not, see the module's text.
+    meant = ~labeled if sample.chance is None else np.ones(len(rows), dtype=bool)
+    rest = guess[meant]
+    if labeled.all():
         # Nothing is left to predict: the mean of the labels is the answer.
         factor = 0.0
     elif tuning is None:
-        factor = _best_tuning(y, f, w, rest)
+        factor = _best_tuning(y, f, w, rest, apart=sample.chance is None)
     else:
         factor = tuning
     rectifier = float((w * (y - factor * f)).sum())
-    imputed = float(factor * rest.mean()) if factor and len(rest) else 0.0
+    imputed = float(factor * rest.mean()) if factor else 0.0
     influence = np.zeros(len(rows))
     group = sample.group[rows]
     influence[labeled] = w * (y - factor * f - rectifier) / (1.0 - _shares(group[labeled], w))
-    if factor and len(rest):
+    if factor:
         even = np.full(len(rest), 1.0 / len(rest))
-        influence[~labeled] = factor * even * (rest - rest.mean()) / (1.0 - _shares(group[~labeled], even))
+        influence[meant] += factor * even * (rest - rest.mean()) / (1.0 - _shares(group[meant], even))
     return rectifier + imputed, influence, factor
 
 
@@ -218,14 +229,16 @@ def _weights(sample: Sample, rows: NDArray[np.int64], labeled: NDArray[np.bool_]
     return result
 
 
-def _best_tuning(y: Floats, f: Floats, w: Floats, rest: Floats) -> float:
+def _best_tuning(y: Floats, f: Floats, w: Floats, rest: Floats, *, apart: bool) -> float:
+    """The lambda of least variance; ``apart`` where ``rest`` holds the other rows only, not the labeled ones too."""
     if len(y) < _FEWEST_TO_TUNE:
         return 0.0
     covariance = float((w * (y - (w * y).sum()) * (f - (w * f).sum())).sum())
-    variance = float(np.var(np.concatenate([f, rest]), ddof=1))
+    variance = float(np.var(np.concatenate([f, rest]) if apart else rest, ddof=1))
     if variance <= 0.0:
         return 0.0
-    return float(np.clip(covariance / ((1.0 + len(y) / len(rest)) * variance), 0.0, 1.0))
+    shrink = 1.0 + len(y) / len(rest) if apart else 1.0
+    return float(np.clip(covariance / (shrink * variance), 0.0, 1.0))
 
 
 def _quantile(sample: Sample, level: float) -> float:
@@ -248,7 +261,11 @@ def _interval(
         alone = "one labeled group only: nothing to tell how sure it is"
         return Estimate(value=found.value, level=level, rows=rows, groups=groups, note=alone)
     low, high = found.value - quantile * found.error, found.value + quantile * found.error
-    if bounds is not None:
+    if found.error <= _NO_ERROR and bounds is not None:
+        # All labels are alike, and no spread is seen: what did not happen in so many groups may still happen.
+        reach = wilson(0.0, groups, level=level)[1]
+        low, high = max(bounds[0], found.value - reach), min(bounds[1], found.value + reach)
+    elif bounds is not None:
         low, high = _within(found.value, quantile * found.error, low, high, bounds)
     note = f"only {groups} labeled groups: the interval is rough" if groups < FEW_GROUPS else None
     return Estimate(value=found.value, low=low, high=high, level=level, rows=rows, groups=groups, note=note)

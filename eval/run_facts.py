@@ -16,10 +16,16 @@ from distill.eval.cascade_facts import CascadeFacts, cascade_facts
 from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.evaluation import Evaluation
 from distill.eval.examples import Example, hardest_rows
+from distill.eval.few_labels import FewLabels
 from distill.eval.intervals import Estimate, Resamples, ratio_estimates
 from distill.eval.judge_confusion import JudgeConfusion, judge_confusions
+from distill.eval.label_free import LabelFreeFacts
 from distill.eval.labeling_functions import FunctionFacts, analyze_functions
 from distill.eval.ladder import Ladder
+from distill.eval.merging_facts import GoldUsed, StudentVoted, merged_with
+from distill.eval.panel_facts import PanelFacts, panel_facts
+from distill.eval.people_agreement import PeopleAgreement
+from distill.eval.rounds import RoundsFacts
 from distill.eval.scored import collapse_votes
 from distill.eval.student_facts import AnsweredFacts, StudentFacts, measure_answered
 from distill.labeling.cascade_votes import CASCADE_CAUSE
@@ -65,6 +71,10 @@ class RunReport:
         merging: How votes were merged: ``method``, and ``warning`` where it does not suit the panel.
         students: How each student was made.
         files: What lies beside the report, in the order to show it in.
+        rounds: The rounds, where there were any; the ladder is then that of the last one.
+        label_free: What is said of teachers and students without labels; None where that was not worked out.
+        few_labels: What the test rows with labels tell of all; None where all have one, or none has.
+        people: Annotators beside the models; None where no annotator's own labels are known.
     """
 
     name: str
@@ -87,6 +97,10 @@ class RunReport:
     merging: Mapping[str, Any] = field(default_factory=dict)
     students: Mapping[str, StudentFacts] = field(default_factory=dict)
     files: Sequence[FileLink] = ()
+    rounds: RoundsFacts | None = None
+    label_free: LabelFreeFacts | None = None
+    few_labels: FewLabels | None = None
+    people: PeopleAgreement | None = None
 
     @property
     def against_teachers(self) -> bool:
@@ -144,6 +158,8 @@ class LabelFacts(_Frozen):
     mean_n_eff: float | None = Field(description="independent votes that the votes on a row are worth")
     method: str | None = Field(None, description="how votes were merged; what 'auto' stood for")
     warning: str | None = Field(None, description="why that method does not suit the panel; None where it does")
+    gold: GoldUsed | None = Field(None, description="people's labels that calibrated them")
+    student: StudentVoted | None = Field(None, description="a student that voted too")
 
 
 class CanaryFacts(_Frozen):
@@ -170,6 +186,7 @@ class RunFacts(_Frozen):
     teachers: list[TeacherFacts]
     pairs: list[PairAgreement]
     labels: LabelFacts | None
+    panel: PanelFacts | None = Field(None, description="what the teachers' votes are worth together")
     canaries: list[CanaryFacts] = Field(description="rows of the data that carry an order, against their truth")
     obeyed: list[ObeyedFacts] = Field(description="copies made by this run that carry an order, against the row itself")
     asking: AskingFacts
@@ -181,7 +198,11 @@ class RunFacts(_Frozen):
         default_factory=dict, description="of the students that leave rows unanswered"
     )
     confusions: list[JudgeConfusion] = Field(default_factory=list, description="judges with judges, without a truth")
+    people: PeopleAgreement | None = Field(None, description="annotators beside the models")
     files: list[FileLink] = Field(default_factory=list)
+    rounds: RoundsFacts | None = Field(None, description="what each round asked, cost and gained")
+    label_free: LabelFreeFacts | None = Field(None, description="teachers and students, without labels by people")
+    few_labels: FewLabels | None = Field(None, description="where a part of the test rows has labels: all of them")
     examples_of: str | None = Field(description="whose mistakes the examples are")
     summary: dict[str, Any]
     manifest: dict[str, Any]
@@ -211,6 +232,7 @@ def gather(report: RunReport) -> RunFacts:
         teachers=[] if votes is None else teacher_facts(votes),
         pairs=pairs,
         labels=None if report.labels is None else label_facts(report.labels, task, merging=report.merging),
+        panel=_panel(report),
         canaries=_canaries(report),
         obeyed=obeyed_facts(report.canaries, config=report.eval_config, seed=report.seed),
         asking=AskingFacts.of(report.labeling),
@@ -230,11 +252,22 @@ def gather(report: RunReport) -> RunFacts:
             report.predictions, report.rows, task=task, config=report.eval_config, seed=report.seed
         ),
         confusions=judge_confusions(judges, report.predictions, task=task),
+        people=report.people,
         files=list(report.files),
+        rounds=report.rounds,
+        label_free=report.label_free,
+        few_labels=report.few_labels,
         summary=_plain(report.summary),
         manifest=_plain(report.manifest),
         review_href=report.review_href,
     )
+
+
+def _panel(report: RunReport) -> PanelFacts | None:
+    if report.votes is None or report.labels is None or report.labeling.get("cascade"):
+        return None
+    gold = report.rows_of_people.filter(pl.col("gold").is_not_null()).select("row_id", "gold")
+    return panel_facts(report.votes, task=report.task, gold=gold, leave_out=report.labeling_functions)
 
 
 def _functions(report: RunReport) -> list[FunctionFacts]:
@@ -314,6 +347,8 @@ def label_facts(labels: pl.DataFrame, task: Task, *, merging: Mapping[str, Any])
         mean_n_eff=_mean(given["n_eff"]) if "n_eff" in has else None,
         method=merging.get("method"),
         warning=merging.get("warning"),
+        gold=merged_with(merging, GoldUsed, "gold"),
+        student=merged_with(merging, StudentVoted, "student"),
     )
 
 

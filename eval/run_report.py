@@ -8,9 +8,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from distill.eval.cascade_plots import CascadePlots, cascade_markdown, cascade_plots
+from distill.eval.estimate_words import UnlabeledWords
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import ladder_cells
 from distill.eval.page import markdown_cell, markdown_table, render_page, write_whole
+from distill.eval.people_words import people_markdown
 from distill.eval.plots import (
     Point,
     Reference,
@@ -22,6 +24,7 @@ from distill.eval.plots import (
     reliability,
     stacked_bars,
 )
+from distill.eval.rounds_plots import rounds_plot
 from distill.eval.run_facts import RunFacts, RunReport, gather
 from distill.eval.run_words import Words, put_in_words
 from distill.eval.student_words import StudentWords
@@ -43,6 +46,7 @@ class _Plots:
     ladder: Pair | None = None
     outcomes: Pair | None = None
     cascade: CascadePlots | None = None
+    rounds: Pair | None = None
     confusion: Markup | None = None
     reliability: Markup | None = None
     risk: Markup | None = None
@@ -89,6 +93,15 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
     if facts.ladder.rows:
         columns, lines = ladder_cells(facts.ladder)
         parts += ["## Ladder", markdown_table(columns, [list(line) for line in lines]), facts.ladder.caption()]
+    if facts.rounds is not None and words.rounds is not None:
+        parts += [
+            "## Rounds",
+            *facts.rounds.lines(),
+            markdown_table(words.rounds[0], [[*line] for line in words.rounds[1]]),
+        ]
+    if words.few is not None:
+        parts += ["## A few labels", markdown_cell(words.few.lede, longest=1200), markdown_table(*words.few.quality)]
+        parts += [markdown_table(*table) for table in (words.few.differences, words.few.further) if table]
     if facts.teachers:
         columns = ["teacher", "asked", *words.outcomes_seen, "cost", "from ledger"]
         table: list[list[object]] = [
@@ -106,6 +119,11 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
             [f"{p.first} – {p.second}", p.rows, share(p.agreement), interval(p.kappa, "kappa")] for p in facts.pairs
         ]
         parts += ["## Agreement", *words.agreement, markdown_table(["pair", "rows", "same label", "kappa"], table)]
+    if words.unlabeled is not None:
+        parts += _markdown_unlabeled(words.unlabeled)
+    parts += _markdown_of_merging(words)
+    if words.people is not None:
+        parts += people_markdown(words.people)
     evaluation = facts.evaluations.get(words.shown or "")
     if evaluation is not None:
         parts += _markdown_of(evaluation, words)
@@ -138,6 +156,24 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
     if words.data:
         parts += ["## What came in", markdown_table(["", ""], [list(line) for line in words.data])]
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_unlabeled(said: UnlabeledWords) -> list[str]:
+    parts = ["## Without labels", markdown_cell(said.lede, longest=600)]
+    if said.students is not None:
+        notes = "\n".join(f"- {markdown_cell(note, longest=400)}" for note in said.notes)
+        parts += [markdown_table(*said.students), notes]
+    parts += [said.ranking] if said.ranking else []
+    return parts + ([markdown_table(*said.teachers)] if said.teachers else [])
+
+
+def _markdown_of_merging(words: Words) -> list[str]:
+    if not (words.merging or words.panel):
+        return []
+    parts = ["## Merging", *words.merging, *words.panel]
+    for title, columns, lines in words.panel_tables:
+        parts += [f"**{title}**", markdown_table(columns, [list(line) for line in lines])]
+    return parts
 
 
 def _markdown_of_students(said: StudentWords) -> list[str]:
@@ -174,14 +210,15 @@ def _markdown_of(evaluation: Evaluation, words: Words) -> list[str]:
 def _plots(facts: RunFacts, words: Words) -> _Plots:
     evaluation = facts.evaluations.get(words.shown or "")
     ladder, outcomes = _ladder_plot(facts, words), _outcome_bars(facts)
-    cascade = cascade_plots(facts.cascade)
+    cascade, rounds = cascade_plots(facts.cascade), _rounds_plot(facts)
     judges = _judge_plots(facts, words.shown)
     if evaluation is None:
-        return _Plots(ladder=ladder, outcomes=outcomes, cascade=cascade, judges=judges)
+        return _Plots(ladder=ladder, outcomes=outcomes, cascade=cascade, rounds=rounds, judges=judges)
     return _Plots(
         ladder=ladder,
         outcomes=outcomes,
         cascade=cascade,
+        rounds=rounds,
         confusion=_confusion(evaluation, words.shown or ""),
         reliability=_reliability(evaluation),
         risk=_risk(evaluation),
@@ -212,6 +249,13 @@ def _ladder_plot(facts: RunFacts, words: Words) -> Pair | None:
     title = f"Ladder: {words.metric} with {words.level} intervals"
     wide, narrow = (dot_whisker(rows, title=title, width=px, reference=reference) for px in (_WIDE_PX, _NARROW_PX))
     return wide, narrow
+
+
+def _rounds_plot(facts: RunFacts) -> Pair | None:
+    if facts.rounds is None:
+        return None
+    wide, narrow = (rounds_plot(facts.rounds, width=px) for px in (_WIDE_PX, _NARROW_PX))
+    return None if wide is None or narrow is None else (wide, narrow)
 
 
 def _outcome_bars(facts: RunFacts) -> Pair | None:

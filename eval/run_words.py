@@ -8,9 +8,15 @@ from typing import Any
 
 from distill.eval.asking_words import PLACE_LEVEL, asking_said, obeyed_said
 from distill.eval.cascade_words import cascade_said, right_means
+from distill.eval.estimate_words import FewLabelsWords, UnlabeledWords, few_labels_said, unlabeled_said
 from distill.eval.evaluation import METRICS, Evaluation
 from distill.eval.function_words import COLUMNS, function_cells, functions_said
-from distill.eval.ladder import LadderRow
+from distill.eval.ladder import Ladder, LadderRow
+from distill.eval.ladder_words import cost_title
+from distill.eval.merging_facts import merging_said
+from distill.eval.panel_words import label_table, panel_said, panel_table
+from distill.eval.people_words import PeopleWords, people_said
+from distill.eval.rounds import rounds_cells
 from distill.eval.run_facts import RunFacts, TeacherFacts
 from distill.eval.student_words import StudentWords, students_said
 from distill.eval.trace_words import traces_said
@@ -72,6 +78,7 @@ class Words:
     function_cells: list[list[str]]
     cascade: list[str]
     cascade_right: str
+    rounds: tuple[list[str], list[list[str]]] | None
     examples: str
     example_picks: dict[str, tuple[str, list[tuple[str, str]]]]
     data: list[tuple[str, str]]
@@ -81,6 +88,33 @@ class Words:
     metric_titles: dict[str, str]
     manifest: list[tuple[str, str]]
     students: StudentWords | None
+    people: PeopleWords | None
+    merging: list[str]
+    panel: list[str]
+    panel_tables: list[tuple[str, list[str], list[list[str]]]]
+    few: FewLabelsWords | None
+    unlabeled: UnlabeledWords | None
+    ladder_has: LadderHas
+
+
+@dataclass(frozen=True)
+class LadderHas:
+    """Which columns of the ladder say anything in this run."""
+
+    powered: bool
+    estimate: bool
+    cost_per_point: bool
+    cost_title: str
+
+    @classmethod
+    def of(cls, ladder: Ladder) -> LadderHas:
+        """Looks at every rung."""
+        return cls(
+            powered=any(row.powered is not None for row in ladder.rows),
+            estimate=any(row.estimate is not None for row in ladder.rows),
+            cost_per_point=any(row.cost_per_point is not None for row in ladder.rows),
+            cost_title=cost_title(ladder),
+        )
 
 
 def put_in_words(facts: RunFacts) -> Words:
@@ -114,6 +148,7 @@ def put_in_words(facts: RunFacts) -> Words:
         function_cells=[function_cells(one) for one in facts.functions],
         cascade=cascade_said(facts.cascade),
         cascade_right=right_means(facts.cascade) if facts.cascade else "",
+        rounds=rounds_cells(facts.rounds) if facts.rounds else None,
         examples=_examples(facts),
         example_picks=_picks(facts),
         data=_data(facts.summary),
@@ -127,6 +162,20 @@ def put_in_words(facts: RunFacts) -> Words:
         metric_titles={name: metric_title(name, positive=facts.positive, truth_source=truth) for name in METRICS},
         manifest=flatten(facts.manifest),
         students=students_said(facts.students, facts.answered),
+        few=few_labels_said(facts.few_labels),
+        unlabeled=unlabeled_said(facts.label_free, judges=len(facts.teachers) - len(facts.functions)),
+        ladder_has=LadderHas.of(facts.ladder),
+        people=people_said(facts.people),
+        merging=[] if facts.labels is None else merging_said(facts.labels.gold, facts.labels.student),
+        panel=panel_said(facts.panel),
+        panel_tables=[
+            (title, *table)
+            for title, table in (
+                ("What each family adds to the others", panel_table(facts.panel)),
+                ("What the votes are worth, by label", label_table(facts.panel)),
+            )
+            if table is not None
+        ],
     )
 
 
@@ -179,6 +228,10 @@ def _lede(facts: RunFacts) -> str:
         ends = f"{number(quality.low, best.metric)} and {number(quality.high, best.metric)}"
         said += f" Were the test groups drawn anew, the figure would mostly fall between {ends}"
         said += f" ({100 * quality.level:g}% interval)."
+    if best.powered is not None and facts.few_labels is not None:
+        both = interval(best.powered.estimate, best.metric)
+        said += f" Those are a part of {plural(facts.few_labels.rows, 'test row')}; with guesses for the rest it is"
+        said += f" {both}."
     if facts.ladder.baseline is not None:
         said += f" Always giving the commonest answer would reach {number(facts.ladder.baseline, best.metric)}."
     said += _cost_said(best)
@@ -260,10 +313,14 @@ def _contents(facts: RunFacts) -> list[tuple[str, str]]:
     evaluation = facts.evaluations.get(_shown(facts) or "")
     wanted = [
         ("ladder", "Ladder", bool(facts.ladder.rows)),
+        ("few", "A few labels", facts.few_labels is not None),
+        ("rounds", "Rounds", facts.rounds is not None),
         ("teachers", "Teachers", bool(facts.teachers)),
         ("functions", "Labeling functions", bool(facts.functions)),
         ("cascade", "Cascade", facts.cascade is not None),
         ("agreement", "Agreement", bool(facts.pairs or facts.labels)),
+        ("unlabeled", "Without labels", facts.label_free is not None and facts.label_free.has_any),
+        ("people", "People", facts.people is not None),
         ("trust", "Mistakes and trust", evaluation is not None),
         ("made", "Training", bool(facts.students)),
         ("slices", "Slices", evaluation is not None and bool(evaluation.slices)),

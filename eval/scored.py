@@ -27,6 +27,7 @@ class Scored:
         probs: ``[n, L]``, None where any row lacks a distribution.
         weight: ``[n]``, how often each row counts.
         unanswered: Rows with a truth and no prediction: they are in no number, and every reader is told of them.
+        drawn: Whether rows were drawn for labeling with unequal chances, which ``weight`` then undoes.
     """
 
     frame: pl.DataFrame
@@ -35,6 +36,7 @@ class Scored:
     probs: Floats | None
     weight: Floats
     unanswered: int
+    drawn: bool = False
 
     @property
     def group(self) -> np.ndarray:
@@ -46,6 +48,9 @@ def score_rows(
     predictions: pl.DataFrame, rows: pl.DataFrame, *, task: Task, split: str | None = "test", weighted: bool = True
 ) -> Scored:
     """Joins predictions to the rows that have a truth.
+
+    A row that was drawn for labeling with a probability ``chance`` stands for ``1 / chance`` rows, and counts as many;
+    one without a chance was labeled for certain.
 
     Args:
         predictions: ``row_id``, ``label`` and, for metrics of probability, ``probs``. Rows that it lacks, or whose
@@ -83,13 +88,18 @@ def score_rows(
         raise DataError(f"evaluate: none of the {len(known)} rows with a gold label in split {split!r} is predicted")
     joined = joined.sort("row_id")
     weight = joined["weight"].to_numpy().astype(float) if weighted and "weight" in joined.columns else None
+    weight = np.ones(len(joined)) if weight is None else weight
+    drawn = "chance" in joined.columns and joined["chance"].is_not_null().any()
+    if drawn:
+        weight = weight / _chances(joined)
     return Scored(
         frame=joined,
         gold=label_indices(joined["gold"], task, "rows"),
         predicted=label_indices(joined["predicted_label"], task, "predictions"),
         probs=_distributions(joined, len(task.labels)),
-        weight=np.ones(len(joined)) if weight is None else weight,
+        weight=weight,
         unanswered=len(known) - len(joined),
+        drawn=drawn,
     )
 
 
@@ -103,7 +113,8 @@ def rows_with_merged_truth(rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataF
         rows: The rows table; its own gold is put aside.
         labels: The labels table, ``row_id`` and ``label``.
     """
-    return rows.drop("gold", strict=False).join(
+    # Chances are those of labels by people: every row that has a merged one has it for certain.
+    return rows.drop("gold", "chance", strict=False).join(
         labels.select("row_id", pl.col("label").alias("gold")), on="row_id", how="left"
     )
 
@@ -176,6 +187,14 @@ def label_indices(column: pl.Series, task: Task, where: str) -> Ints:
         odd = column.filter(codes.is_null())[0]
         raise DataError(f"evaluate: {where} hold the label {odd!r}, which is none of {list(task.labels)}; correct it")
     return codes.to_numpy()
+
+
+def _chances(rows: pl.DataFrame) -> Floats:
+    chance = rows["chance"].fill_null(1.0).to_numpy().astype(float)
+    if not ((chance > 0) & (chance <= 1)).all():
+        odd = rows["row_id"][int(np.argmin((chance > 0) & (chance <= 1)))]
+        raise DataError(f"evaluate: the chance of row {odd!r} to be labeled must lie above 0 and be at most 1")
+    return chance
 
 
 def _distributions(joined: pl.DataFrame, labels: int) -> Floats | None:

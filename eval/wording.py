@@ -8,10 +8,17 @@ from typing import Any
 
 from distill.eval.evaluation import LOWER_IS_BETTER
 from distill.eval.intervals import Estimate
+from distill.eval.ranking import CUTOFFS, RANK_METRICS
 from distill.eval.scored import TruthSource
 
+
+def _first(k: int) -> str:
+    return "the first" if k == 1 else f"the first {k}"
+
+
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_PERCENT = frozenset({"accuracy", "positive_accuracy", "macro_f1", "calibration_error"})
+_PRECISIONS = frozenset(name for name in RANK_METRICS if name.startswith("precision"))
+_PERCENT = frozenset({"accuracy", "positive_accuracy", "macro_f1", "calibration_error", *_PRECISIONS})
 _TITLES = {
     "accuracy": "accuracy, all labels",
     "positive_accuracy": "accuracy, {positive} or not",
@@ -22,6 +29,8 @@ _TITLES = {
     "calibration_error": "calibration error",
     "grade_error": "grades off",
     "ranked_probability": "RPS",
+    **{f"ndcg@{k}": f"nDCG at {k}" for k in CUTOFFS},
+    **{f"precision@{k}": f"precision at {k}" for k in CUTOFFS},
 }
 _MEANINGS = {
     "accuracy": "share of rows that got the right one of all labels",
@@ -33,6 +42,8 @@ _MEANINGS = {
     "calibration_error": "mean gap between how sure it says it is and how often it is right (15 equal-width bins)",
     "grade_error": "mean distance between the true grade and the given one; 0 is perfect",
     "ranked_probability": "ranked probability score: as Brier, with near misses costing less than far ones",
+    **{f"ndcg@{k}": f"grades of {_first(k)} of each query, against those of the best order" for k in CUTOFFS},
+    **{f"precision@{k}": f"share that is {{positive}} among {_first(k)} of each query" for k in CUTOFFS},
 }
 TRUTH_WORDS: dict[str, str] = {
     "human": "labels by people",
@@ -52,6 +63,8 @@ def metric_title(metric: str, *, positive: str | None = None, truth_source: Trut
 def metric_meaning(metric: str, *, positive: str | None = None) -> str:
     """One line that says what the metric measures, and which way is better."""
     meaning = _MEANINGS.get(metric, metric).format(positive=f"“{positive}”" if positive else "positive")
+    if metric in RANK_METRICS:
+        return f"{meaning}; mean over the queries with enough rows"
     return f"{meaning} (lower is better)" if metric in LOWER_IS_BETTER else meaning
 
 

@@ -21,6 +21,7 @@ from distill.labeling.clause_weights import clause_weights
 from distill.labeling.confusion_em import normalised
 from distill.labeling.dawid_skene import dawid_skene
 from distill.labeling.dependence import PanelDependence, estimate_dependence
+from distill.labeling.errors import DataError
 from distill.labeling.family_weights import weighted_family_vote
 from distill.labeling.glad import glad
 from distill.labeling.label_model import label_model
@@ -161,6 +162,7 @@ def merge(
     :mod:`distill.labeling.tree_votes`.
     """
     settings = merge_settings(method)
+    _check_given(settings, gold, predictions)
     tree = labels if isinstance(labels, CategoryTree) else None
     labels = tuple(labels) if not isinstance(labels, CategoryTree) else labels.labels
     votes = votes if tree is None else spread_branches(votes, tree)
@@ -199,6 +201,16 @@ def merge(
     mean_n_eff = float(n_eff[voted].mean()) if voted.any() else 0.0
     warning = dependence_warning(settings.type, panel, dependence, n_eff=mean_n_eff)
     return Merging(table, settings.type, dependence, warning)
+
+
+def _check_given(settings: MergeSettings, gold: pl.DataFrame | None, predictions: pl.DataFrame | None) -> None:
+    """A recipe's stage finds gold and trains the student; here they are tables."""
+    for name, wanted, given, argument in (
+        ("gold", bool(settings.gold_splits), gold, "gold"),
+        ("student", settings.student is not None, predictions, "predictions"),
+    ):
+        if wanted and given is None:
+            raise DataError(f"aggregate.{name}: is a recipe's setting; from Python give {argument}= as a table")
 
 
 def _effective_votes(panel: Panel, merged: Merged, dependence: PanelDependence) -> np.ndarray:

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from distill.labeling.data_config import Split
 from distill.labeling.errors import DataError
+
+GOLD_SPLITS: tuple[Split, ...] = ("train", "audit")
+"""Splits whose gold calibrates merged labels; never ``test``, on which they are measured."""
+
+
+class StudentVoteConfig(BaseModel):
+    """A student that joins the vote; see :mod:`distill.labeling.student_vote`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folds: int = Field(
+        5, ge=2, le=50, description="parts of the groups; each row is predicted by a student of the other parts' rows"
+    )
+    name: str | None = Field(
+        None,
+        description="a student of the recipe, of type dcn, whose settings it has; a logistic regression on the same "
+        "features where none is given, which is cheaper",
+    )
 
 
 class MergeSettings(BaseModel):
@@ -21,6 +40,25 @@ class MergeSettings(BaseModel):
         description="how much a vote is turned up where others cite the same clauses for the same label, and down "
         "where they cite them for another: its weight lies in 1 ± this; 0 does not look at clauses",
     )
+    gold: bool | tuple[Literal["train", "audit"], ...] = Field(
+        False,
+        description="calibrate how sure merged labels are by people's labels of splits train and audit, or of the one "
+        "named; labels stay. Off by default, so that what is learned from teachers alone holds nothing of people's",
+    )
+    student: StudentVoteConfig | None = Field(
+        None, description="let a student vote too, trained on the labels merged without it; {} for the defaults"
+    )
+
+    @property
+    def gold_splits(self) -> tuple[Split, ...]:
+        """Splits whose gold calibrates; none where it is off."""
+        if isinstance(self.gold, bool):
+            return GOLD_SPLITS if self.gold else ()
+        return self.gold
+
+    def of_votes_alone(self) -> Self:
+        """The same without gold and without a student."""
+        return self.model_copy(update={"gold": False, "student": None})
 
 
 class MajorityConfig(MergeSettings):
@@ -119,6 +157,11 @@ class AutoConfig(MergeSettings):
     )
 
 
+def _with_type(value: Any) -> Any:
+    """Settings without a method are those of the default one, as a recipe without the section has it."""
+    return {"type": "family_vote", **value} if isinstance(value, dict) and "type" not in value else value
+
+
 AggregateConfig = Annotated[
     MajorityConfig
     | FamilyVoteConfig
@@ -129,6 +172,7 @@ AggregateConfig = Annotated[
     | LabelModelConfig
     | AutoConfig,
     Field(discriminator="type"),
+    BeforeValidator(_with_type),
 ]
 """The ``aggregate`` section of a recipe; see :mod:`distill.labeling.aggregate`."""
 

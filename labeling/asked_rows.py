@@ -55,6 +55,7 @@ class AskedRows:
         config: The ``labeling`` section.
         seed: Of every draw.
         splits: Rows of these are asked; of every split where None.
+        examples_from: Rows whose gold is shown as examples, where they are not the rows given.
 
     Raises:
         DataError: There is no row to ask, or no gold row to take examples from.
@@ -68,6 +69,7 @@ class AskedRows:
         config: LabelingConfig,
         seed: int,
         splits: Sequence[str] | None = None,
+        examples_from: pl.LazyFrame | None = None,
     ) -> None:
         self.in_order = True
         self.task = task
@@ -81,7 +83,8 @@ class AskedRows:
             where = "" if splits is None else f" in the splits {list(splits)}"
             raise DataError(f"labeling: there is no row to ask{where}; check the rows, labeling.splits and data.split")
         book = config.examples
-        self._examples = ExampleBook(rows, task=task, config=book, seed=seed) if book else None
+        shown = rows if examples_from is None else examples_from
+        self._examples = ExampleBook(shown, task=task, config=book, seed=seed) if book else None
 
     @cached_property
     def sharing(self) -> Sharing:

@@ -118,14 +118,16 @@ class BrandDictionary:
                 (:meth:`~distill.labeling.catalogue.Nearby.brand_shares`); without it, names that are not trusted are
                 left out.
         """
-        shares: Counter[str] = Counter()
+        shares: dict[str, float] = {}
         for name, share in (retrieved or {}).items():
-            shares[self._names.get(_key(words(name)), name)] += share  # type: ignore[assignment]
+            brand = self._names.get(_key(words(name)), name)
+            shares[brand] = shares.get(brand, 0.0) + share
         spans = []
         for start, end, key in self._found(query):
             brand, trust = self._names[key], self.trust.get(key, 1.0)
-            if trust >= self.trusted or shares[brand] >= self.retrieved_share:
-                spans.append(BrandSpan(start, end, brand, max(trust, float(shares[brand]))))
+            found = shares.get(brand, 0.0)
+            if trust >= self.trusted or found >= self.retrieved_share:
+                spans.append(BrandSpan(start, end, brand, max(trust, found)))
         return spans
 
     def spans(self, query: str) -> list[tuple[int, int]]:

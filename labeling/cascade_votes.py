@@ -109,6 +109,19 @@ def standing_votes(votes: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
     return found.filter(stands).drop("_place", "_last")
 
 
+def overruled_left_out(votes: pl.DataFrame, *, by: str) -> pl.DataFrame:
+    """The votes that make the labels where one teacher overrules all others: theirs are left out where it labeled.
+
+    Args:
+        votes: The votes table.
+        by: The teacher.
+    """
+    labeled = pl.col("outcome") == "labeled"
+    decided = votes.filter(labeled & (pl.col("teacher") == by))["row_id"].unique()
+    stands = ~labeled | (pl.col("teacher") == by) | ~pl.col("row_id").is_in(decided.implode())
+    return votes.filter(stands)
+
+
 def _sums(values: Floats, row: np.ndarray, rows: int) -> Floats:
     """Sums lines by row."""
     return np.stack([np.bincount(row, weights=column, minlength=rows) for column in values.T], axis=1)

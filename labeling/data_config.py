@@ -61,6 +61,12 @@ class DataConfig(BaseModel):
         description="files that people saved on the review's page: what they decided is gold, before the gold column, "
         "and a decided row of split pool goes to split train",
     )
+    annotations: list[str] = Field(
+        default_factory=list,
+        description="files that annotators filled in (csv, or what Label Studio or Argilla export), such as those of "
+        "`distill label-next`: their labels are gold, before the gold column, and a labeled row of split pool goes to "
+        "split train",
+    )
     split: str | dict[Split, float] | None = Field(
         None,
         description="a column, or shares by hash of the group such as {pool: 0.7, audit: 0.1, test: 0.2}; by default "

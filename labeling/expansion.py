@@ -120,12 +120,12 @@ def title_terms(
     """
     hits = catalogue.search([query], k=k)[0] if hits is None else hits
     own = set(search_terms(query))
-    share: Counter[str] = Counter()
+    share: dict[str, float] = {}
     found: Counter[str] = Counter()
     for hit, weight in zip(hits, discounted(hits), strict=True):
         for term in set(catalogue.terms[hit.product]) - own - STOP_WORDS:
             if not has_digit(term) and len(term) > 1:
-                share[term] += weight  # type: ignore[assignment]
+                share[term] = share.get(term, 0.0) + weight
                 found[term] += 1
     scored = [
         (weight * math.log(weight * len(catalogue) / catalogue.document_counts[term]), term)

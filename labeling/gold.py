@@ -34,8 +34,8 @@ def gold_text(task: Task, cell: Any, *, source: str, names: Mapping[str, str] | 
 
     Lists are read as JSON, or parted by ``|``. Spans are read as JSON (substrings, or objects with ``text``, ``start``,
     ``end``, ``type``, ``link``), as substrings parted by ``|``, or as BIO tags, one for each run of characters of the
-    input without white space (``B-brand O O``, also as a JSON list). Types of spans that the task does not have are
-    left out, so that tags of a richer scheme can be read.
+    input without white space (``B-brand O O``, also as a JSON list), or as words with ``start``, ``end`` and
+    ``tag``. Types of spans that the task does not have are left out, so that tags of a richer scheme can be read.
 
     Args:
         task: Of any kind; of one part where it has parts, the cell is an object by part.
@@ -154,6 +154,7 @@ def _spans(cell: Any, task: Task, source: str, names: Mapping[str, str]) -> list
     if len(tags) == len(tokens) and all(isinstance(tag, str) and _TAG.match(tag) for tag in tags):
         return _of_tags(tags, tokens, task, source, names)
     items = stated if isinstance(stated, list) else _list(cell) if isinstance(stated, str) else [stated]
+    items = _of_tagged(items)
     kept = []
     for item in items:
         if isinstance(item, Mapping) and item.get("type") is not None:
@@ -166,6 +167,22 @@ def _spans(cell: Any, task: Task, source: str, names: Mapping[str, str]) -> list
         return read_spans(kept, task=task, source=source)
     except AnswerError:
         return None
+
+
+def _of_tagged(items: list[Any]) -> list[Any]:
+    """Words with offsets and a ``tag`` each, as spans: one goes on where the tag says I."""
+    if not all(isinstance(item, Mapping) and _TAG.match(str(item.get("tag", ""))) for item in items):
+        return items
+    found: list[dict[str, Any]] = []
+    for item in items:
+        mark, _, kind = str(item["tag"]).partition("-")
+        if mark in "IE" and found and found[-1]["type"] == kind:
+            found[-1]["end"] = item["end"]
+        elif mark != "O":
+            found.append({"start": item["start"], "end": item["end"], "type": kind})
+        else:
+            found.append({"type": ""})  # what follows begins anew
+    return [span for span in found if span["type"]]
 
 
 def _of_tags(

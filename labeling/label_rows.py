@@ -59,8 +59,8 @@ class LabelingFacts:
     Attributes:
         result: The engine's counts. Canaries and rows asked alone as well are in them, rows that share an answer are
             not.
-        outcomes: How rows × samples ended by teacher: canaries and rows asked alone as well are left out, rows that
-            share an answer are in.
+        outcomes: How rows × samples (× parts) ended by teacher: canaries and rows asked alone as well are left out,
+            rows that share an answer are in.
         shared: Rows that took a near-duplicate's answer.
         sharing_wrong: By teacher, of the rows that could share and were asked all the same, those that got another
             label than they would have shared; Wilson's interval. Empty where nobody shares.
@@ -233,7 +233,10 @@ class _Sorter:
         self._keep("alone", votes.filter(is_check))
         votes = votes.filter(~is_check)
         self._keep("both", votes.filter(pl.col("row_id").is_in(checked["source"].implode())))
-        for (teacher,), own in votes.partition_by("teacher", as_dict=True).items():
+        # A request about several parts has a line a part: counted once, by the first.
+        parts = self._asked.task.parts
+        counted = votes.filter(pl.col("part") == parts[0].part) if parts else votes
+        for (teacher,), own in counted.partition_by("teacher", as_dict=True).items():
             self._packed.setdefault(str(teacher), []).append(packed_votes(own, self._asked.task.labels))
         return votes
 

@@ -23,7 +23,12 @@ class Place(NamedTuple):
 
 
 def plain_text(text: str) -> str:
-    """A text as answers keep it: Unicode NFC, runs of white space as one space, none around it. Case stays."""
+    """A text as answers keep it: Unicode NFC, runs of white space as one space, none around it. Case stays.
+
+    Control characters, and halves of surrogate pairs, which no table can hold, count as white space.
+    """
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(character) in ("Cc", "Cs") else character for character in text)
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 

@@ -60,7 +60,7 @@ class OptionTree:
 
     def __init__(self, task: Task, meanings: Mapping[str, str], *, most: int, answer: AnswerFormat) -> None:
         self.task = task
-        self.root = build_tree(task.labels, meanings, most=most)
+        self.root = build_tree(task.labels, meanings, most=most, paths=task.tree is not None)
         self._answer = answer
         self._tasks: dict[OptionNode, Task] = {}
         self._schemas: dict[OptionNode, Mapping[str, Any]] = {}
@@ -261,15 +261,16 @@ def tree_of(teacher: Teacher, task: Task) -> OptionTree | None:
     return OptionTree(task, options_of(task), most=most, answer=teacher.answer)
 
 
-def build_tree(labels: Sequence[str], meanings: Mapping[str, str], *, most: int) -> OptionNode:
+def build_tree(labels: Sequence[str], meanings: Mapping[str, str], *, most: int, paths: bool = False) -> OptionNode:
     """Groups labels until no question has more than ``most`` options.
 
     Args:
         labels: In the task's order.
         meanings: What each means, by label.
         most: At least 2.
+        paths: Whether they are paths, also where some have one part only.
     """
-    if all(SEPARATOR in label for label in labels):
+    if paths or all(SEPARATOR in label for label in labels):
         return _by_path(labels, meanings, most, depth=1)
     return _balanced(
         [(label, meanings.get(label, ""), None) for label in labels], most, taken=set(labels), name="group"

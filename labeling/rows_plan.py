@@ -13,7 +13,7 @@ from distill.labeling.data_config import (
     as_names,
 )
 from distill.labeling.errors import DataError
-from distill.labeling.rows_source import closest
+from distill.labeling.rows_source import STRUCTURED, closest
 from distill.labeling.task import Task
 
 _SHOWN_SOURCES = 3
@@ -78,7 +78,8 @@ class RowPlan:
         ]
         uses = [("task.inputs", task.inputs), ("data.id", as_names(config.id)), ("data.group", groups)]
         golds = config.gold if isinstance(config.gold, dict) else {}
-        uses += [("data.gold", as_names(golds.values() or config.gold)), ("data.split", as_names(split))]
+        gold_key = "data.gold" if task.closed else STRUCTURED
+        uses += [(gold_key, as_names(golds.values() or config.gold)), ("data.split", as_names(split))]
         uses += [
             ("data.weight", as_names(config.weight)),
             ("task.evidence, task.images, eval.slices or data.keep", extras),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -91,7 +92,10 @@ def prepare(batch: RawBatch, plan: RowPlan, findings: Findings, log: ProblemLog)
     height = len(batch.numbers)
     absent = [pl.lit(None, dtype=pl.String).alias(name) for name in plan.wanted if name not in batch.columns.columns]
     raw = batch.columns.with_columns(absent).select(list(plan.wanted))
-    texts = {name: to_text(raw[name]).rename(name) for name in plan.wanted}
+    structured = _open_golds(plan)
+    texts = {
+        name: (_as_json(raw[name]) if name in structured else to_text(raw[name])).rename(name) for name in plan.wanted
+    }
     inputs = _inputs(texts, plan, findings)
     row_id = _ids(texts, inputs, plan)
     weight = _weights(texts, plan, height)
@@ -182,6 +186,21 @@ def _gold(texts: Mapping[str, pl.Series], plan: RowPlan, findings: Findings, hei
     if len(outside):
         findings.gold_outside.update(dict(outside.value_counts().iter_rows()))
     return labels
+
+
+def _open_golds(plan: RowPlan) -> set[str]:
+    """Columns of gold that may hold lists and objects, which stay what they are."""
+    if plan.task.closed:
+        return set()
+    return {*plan.part_golds.values(), *([plan.gold] if plan.gold is not None else [])}
+
+
+def _as_json(values: pl.Series) -> pl.Series:
+    if not values.dtype.is_nested() and values.dtype != pl.Object:
+        return to_text(values)
+    cells = values.to_list()
+    texts = [cell if cell is None or isinstance(cell, str) else json.dumps(cell, ensure_ascii=False) for cell in cells]
+    return pl.Series(texts, dtype=pl.String)
 
 
 def _open_gold(

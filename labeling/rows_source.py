@@ -18,6 +18,8 @@ BATCH_CHARS = 16_000_000
 
 Wanted = Mapping[str, str]
 """Column in the source: the recipe keys that want it, for messages (``id, group``)."""
+STRUCTURED = "data.gold as JSON"
+"""The key that wants gold which is no single label: lists and objects in it stay JSON instead of becoming words."""
 
 
 class Unreadable(NamedTuple):

@@ -16,7 +16,16 @@ import polars as pl
 from distill.labeling.errors import DataError
 from distill.labeling.rows_clean import plain_text, text_series
 from distill.labeling.rows_encoding import find_encoding, guess_note, open_text, show_marked, undecodable
-from distill.labeling.rows_source import BATCH_CHARS, BATCH_ROWS, Batches, RawBatch, Unreadable, Wanted, require_columns
+from distill.labeling.rows_source import (
+    BATCH_CHARS,
+    BATCH_ROWS,
+    STRUCTURED,
+    Batches,
+    RawBatch,
+    Unreadable,
+    Wanted,
+    require_columns,
+)
 
 _SEPARATORS = (",", "\t", ";", "|")
 _JSON_CHUNK_CHARS = 1_048_576
@@ -289,9 +298,17 @@ def _json_batch(
             numbers.append(number)
             values.append(value)
     keys = set().union(*values) if values else set()
-    columns = {name: text_series([plain_text(value.get(name)) for value in values]) for name in wanted if name in keys}
+    columns = {
+        name: text_series([_cell(value.get(name), wanted[name]) for value in values]) for name in wanted if name in keys
+    }
     frame = pl.DataFrame(columns) if columns else pl.DataFrame({"": [None] * len(numbers)})
     return RawBatch(str(path), unit, numbers, frame, unreadable), keys
+
+
+def _cell(value: object, wanted_by: str) -> str | None:
+    if isinstance(value, list | dict) and STRUCTURED in wanted_by:
+        return json.dumps(value, ensure_ascii=False)
+    return plain_text(value)
 
 
 def _parse(text: str) -> tuple[dict[str, object], str, str]:

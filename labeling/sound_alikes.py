@@ -14,7 +14,7 @@ from distill.labeling.hangul import keystrokes
 
 _PAIRS = """
 a:e e:a e:i i:e a:o o:u u:o i:y y:ie y:i ie:ei ei:ie ai:a ea:e ea:ee ee:ea ee:ie ou:o oo:u au:a au:o eu:u ui:i
-ph:f f:ph c:k k:c c:s s:c ck:k k:ck qu:kw x:ks s:z z:s g:j j:g gh:g t:ed wh:w h: sc:s kn:n wr:r
+ph:f f:ph c:k k:c c:s s:c ck:k k:ck qu:kw x:ks s:z z:s g:j j:g gh:g wh:w h: sc:s kn:n wr:r
 er:or or:er er:ar ar:er er:re le:el el:le al:el tion:sion sion:tion ant:ent ent:ant ance:ence ence:ance able:ible
 ible:able our:or or:our ey:y ch:tch tch:ch ght:t
 о:а а:о е:и и:е я:е е:я э:е е:ё ё:е ы:и и:ы й:и тся:ться ться:тся г:в б:п п:б д:т т:д з:с с:з ж:ш ш:ж

@@ -112,9 +112,8 @@ class TaskConfig(BaseModel):
         kind, found = data.get("type", "relevance"), dict(data)
         if kind in CHOICES and kind != "category":
             return data
-        for key in ("labels",):
-            if found.get(key) and kind != "category":
-                raise ValueError(f"labels say nothing to a task of type {kind}; take them out")
+        if found.get("labels") and kind != "category":
+            raise ValueError(f"labels say nothing to a task of type {kind}; take them out")
         found["labels"] = ()
         if kind == "category":
             given = found.get("categories")
@@ -152,8 +151,10 @@ class TaskConfig(BaseModel):
     @model_validator(mode="after")
     def _keys_fit_the_type(self) -> TaskConfig:
         for key, types in _NEEDS.items():
-            given = key in self.model_fields_set and getattr(self, key) not in (None, (), False)
-            if given and self.type not in types and not (key == "labels" and not self.labels):
+            value = getattr(self, key)
+            # A resolved recipe writes every default down, and the labels that categories became.
+            given = value not in (None, (), False, type(self).model_fields[key].default)
+            if given and self.type not in types and not (key == "labels" and self.type == "category"):
                 raise ValueError(f"{key} says nothing to a task of type {self.type}; it is for {', '.join(types)}")
         if self.type == "spans" and not self.types:
             raise ValueError("a spans task needs types, what its spans may be, such as [brand, model]")

@@ -80,7 +80,7 @@ class TypoChannel:
         return math.log(likely) if likely > 0 else _NEVER
 
     def sample(self, meant: str, draw: random.Random) -> str:
-        """Draws a typed text from P( · | meant)."""
+        """Draws a typed text from P( · | meant). Case is kept; a capital letter is typed right."""
         if draw.random() < self.rates.layout:
             return draw.choice(wrong_layouts(meant) or [meant])
         keys, typed, at = keystrokes(meant), "", 0

@@ -222,6 +222,12 @@ def stored_columns(task: Task) -> list[str]:
     return [name for name in VOTE_SCHEMA if name == "label" or own.get(name, True)]
 
 
+def part_place(task: Task) -> pl.Expr:
+    """The place of a line among those of its vote, to sort by."""
+    names = [str(part.part) for part in task.parts]
+    return pl.col("part").replace_strict(names, range(len(names)), default=0, return_dtype=pl.Int32)
+
+
 def answer_text(columns: Collection[str]) -> pl.Expr:
     """A vote's answer as text, the same for equal answers of any kind; null where there is none.
 

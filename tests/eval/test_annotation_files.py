@@ -31,7 +31,7 @@ def test_csv_there_and_back(tmp_path, rows, task):
         label=pl.Series(["Exact", "", "irrelevant"]), annotator=pl.lit("kim"), note=pl.lit("")
     ).write_csv(path)
     found = read_annotation_file(path, task=task)
-    assert found.rows() == [("a", "exact", "kim", None, 0.5), ("c", "irrelevant", "kim", None, 1.0)]
+    assert found.rows() == [("a", "exact", "kim", None, 0.5, None), ("c", "irrelevant", "kim", None, 1.0, None)]
     sheet.with_columns(label=pl.lit("exact")).write_csv(path)
     assert read_annotation_file(path, task=task)["row_id"].to_list() == ["a", "-7", "c"]
 
@@ -51,8 +51,8 @@ def test_label_studio_there_and_back(tmp_path, rows, task):
     exported[2] = {"id": 9, "row_id": "c", "query": "x", "chance": 1.0, "label": "exact", "annotator": 5}  # JSON-MIN
     tasks.write_text(json.dumps(exported))
     assert read_annotation_file(tasks, task=task).rows() == [
-        ("a", "substitute", "lee@example.org", None, 0.5),
-        ("c", "exact", "5", None, 1.0),
+        ("a", "substitute", "lee@example.org", None, 0.5, None),
+        ("c", "exact", "5", None, 1.0, None),
     ]
 
 

@@ -76,10 +76,28 @@ def test_interval_of_a_mean_matches_the_textbook():
     assert found.high == pytest.approx(values.mean() + 1.645 * error, abs=0.1 * error)
 
 
-def test_the_tail_is_wider_for_few_groups_and_plain_for_many():
-    assert intervals._tail(10**6, 0.95) == pytest.approx(0.025, abs=1e-5)
-    # G = 10: t quantile 2.2622, times sqrt(10/9) = 2.3846, below which lies 0.00855 of the normal curve
-    assert intervals._tail(10, 0.95) == pytest.approx(0.00855, abs=1e-4)
+def test_the_reach_is_wider_for_few_groups_and_plain_for_many():
+    assert intervals._quantile(10**6, 0.95) == pytest.approx(1.959964, abs=1e-5)
+    # G = 10: t quantile 2.2622, times sqrt(10/9)
+    assert intervals._quantile(10, 0.95) == pytest.approx(2.3846, abs=1e-4)
+
+
+def test_a_share_has_its_interval_on_the_logit_scale_and_a_difference_on_its_own():
+    # draws 0.85 and 0.95 in equal parts: spread 0.05, times 1.959964 for very many groups
+    draws = np.tile([0.85, 0.95], 500)
+    size = Size(10**7, 10**7)
+    plain = estimate(0.9, draws, size, level=0.95)
+    assert (plain.low, plain.high) == pytest.approx((0.802002, 0.997998), abs=1e-5)
+    # ln(0.9 / 0.1) = 2.197225, less and plus 0.097998 / (0.9 * 0.1) = 1.088869: 1 / (1 + e^-1.108356), and of 3.286094
+    share = estimate(0.9, draws, size, level=0.95, proportion=True)
+    assert (share.low, share.high) == pytest.approx((0.751823, 0.963951), abs=1e-5)
+    assert share == estimate(0.9, draws, size, level=0.95, bounds=(0.0, 1.0))
+    # a loss: 0.9 times and over e^(0.097998 / 0.9) = 1.115039
+    loss = estimate(0.9, draws, size, level=0.95, bounds=(0.0, math.inf))
+    assert (loss.low, loss.high) == pytest.approx((0.807147, 1.003535), abs=1e-5)
+    # at a bound there is no such scale
+    bound = estimate(1.0, draws, size, level=0.95, bounds=(0.0, 1.0))
+    assert (bound.low, bound.high) == pytest.approx((1 - 0.097998, 1 + 0.097998), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -94,3 +94,25 @@ def test_thresholded_confidence_by_hand():
     )
     assert threshold_estimate(np.array([0.9]), labeled_confidence=labeled, labeled_right=np.zeros(4)) == 0.0
     assert np.isnan(threshold_estimate(np.array([]), labeled_confidence=labeled, labeled_right=right))
+
+
+def test_other_queries_are_no_shift(task):
+    """Ten rows of one confidence a query: apart by the limit for independent rows, not by that for queries."""
+    rng = np.random.default_rng(3)
+    sure = np.repeat(rng.uniform(0.5, 1.0, 40), 10)
+    predictions, rows = _predictions(sure, rng.random(400) < sure, task, "q")
+    rows = rows.with_columns(group=pl.Series([f"g{row // 10}" for row in range(400)]))
+    sides = [(predictions[at], rows[at]) for at in (slice(0, 200), slice(200, 400))]
+    found = confidence_estimate(*sides[0], task=task, labeled=sides[1], config=QUICK)
+    assert found.shift > 1.36 * np.sqrt(2 / 200) and found.believable is True
+    moved = predictions.with_columns(probs=pl.Series([[0.97, 0.01, 0.01, 0.01]] * 400))
+    away = confidence_estimate(moved[:200], rows[:200], task=task, labeled=sides[1], config=QUICK)
+    assert away.believable is False and "otherwise" in away.note
+
+
+def test_rows_weigh_in_what_is_expected(task):
+    predictions, rows = _predictions(np.array([0.9, 0.5]), np.array([True, True]), task, "w")
+    heavy = rows.with_columns(weight=pl.Series([3.0, 1.0]))
+    assert confidence_estimate(predictions, heavy, task=task, config=QUICK).expected.value == pytest.approx(0.8)
+    even = confidence_estimate(predictions, heavy, task=task, config=EvalConfig(weighted=False))
+    assert even.expected.value == pytest.approx(0.7)

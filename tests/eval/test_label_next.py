@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 import pytest
 
-from distill.eval.label_next import inclusion_chances, rows_to_label
+from distill.eval.label_next import (
+    by_group,
+    drawn_sample,
+    expected_half_widths,
+    inclusion_chances,
+    rows_to_label,
+)
 from distill.eval.prediction_powered import Sample, prediction_powered_mean
 from distill.labeling.errors import DataError
 
@@ -64,3 +72,47 @@ def test_estimates_from_such_a_draw_are_unbiased_and_surer():
 def test_what_cannot_be_drawn_is_said(arguments, said):
     with pytest.raises(DataError, match=said):
         rows_to_label(_rows(10), **{"guess": np.full(10, 0.5), **arguments})
+
+
+def test_rows_that_had_a_label_stand_for_themselves_and_drawn_ones_for_the_rest():
+    """Four rows had a label, all right; of the other 96, half right, the certain ones were drawn far more often.
+
+    By hand: 0.04 * 1 + 0.96 * (weighted mean of the drawn). The drawn are 2 rows with chance 1/2, both right, and 2
+    with chance 1/4, both wrong: (2 * 2 + 0) / (2 * 2 + 2 * 4) = 1/3. In all 0.04 + 0.96 / 3 = 0.36.
+    """
+    truth, chance = np.full(100, np.nan), np.full(100, np.nan)
+    truth[:4] = 1.0
+    truth[4:8], chance[4:8] = [1.0, 1.0, 0.0, 0.0], [0.5, 0.5, 0.25, 0.25]
+    group = np.arange(100)
+    found = prediction_powered_mean(drawn_sample(truth, np.full(100, 0.5), group, chance), tuning=0.0)
+    assert found.estimate.value == pytest.approx(0.36)
+    plain = drawn_sample(truth, np.full(100, 0.5), group, np.full(100, np.nan))
+    assert plain.chance is None and plain.stratum is None
+
+
+def test_the_interval_expected_is_about_the_one_that_comes():
+    rng = np.random.default_rng(5)
+    guess, group = rng.uniform(0.5, 1.0, 3000), np.arange(3000).astype(str)
+    right = (rng.random(3000) < guess).astype(float)
+    truth = np.where(np.arange(3000) < 100, right, np.nan)
+    now = drawn_sample(truth, guess, group, np.full(3000, np.nan))
+    rows = pl.DataFrame({"row_id": group[100:], "group": group[100:]})
+    drawn = rows_to_label(rows, guess[100:], count=400, seed=2)
+    chance = np.full(3000, np.nan)
+    chance[drawn["row_id"].cast(pl.Int64).to_numpy()] = drawn["chance"].to_numpy()
+    expected = expected_half_widths(now, chance)
+    truth = np.where(np.isfinite(chance), right, truth)
+    came = prediction_powered_mean(drawn_sample(truth, guess, group, chance)).estimate
+    assert expected.measured and expected.now > expected.then
+    assert expected.then == pytest.approx((came.high - came.low) / 2, rel=0.15)
+    none = drawn_sample(np.full(3000, np.nan), guess, group, np.full(3000, np.nan))
+    assert expected_half_widths(none, chance).now is None and not expected_half_widths(none, chance).measured
+
+
+def test_rows_are_handed_out_by_query_in_no_order_of_doubt():
+    guess = np.random.default_rng(0).uniform(0, 1, 1000)
+    handed = by_group(rows_to_label(_rows(1000), guess, count=120, seed=3), seed=3)
+    groups = handed["group"].to_list()
+    changes = sum(one != other for one, other in pairwise(groups))
+    assert changes == len(set(groups)) - 1
+    assert groups != sorted(groups)

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 import pytest
 
 from distill.eval.config import EvalConfig
 from distill.eval.evaluation import evaluate, paired_difference
-from distill.eval.ladder import Ladder, Rung, build_ladder, merge_ladders
+from distill.eval.few_labels import measure_few_labels
+from distill.eval.intervals import Estimate
+from distill.eval.label_free import LabelFreeEstimate
+from distill.eval.ladder import Ladder, Rung, build_ladder, ladder_cells, merge_ladders, with_few_labels
 from distill.labeling.errors import DataError
 
 LABELS = ("exact", "substitute", "complement", "irrelevant")
@@ -111,3 +116,93 @@ def test_one_name_twice_is_refused(rungs, task):
 def test_an_empty_ladder_has_no_best_and_says_so():
     assert Ladder(rows=[]).best is None
     assert Ladder(rows=[]).caption() == "no rungs"
+
+
+def _with_costs(rungs, task, **changes):
+    made, rows = rungs
+    first = dataclasses.replace(made[1], cost_usd=2.0)
+    second = dataclasses.replace(made[2], cost_usd=10.0, **changes)
+    return build_ladder([made[0], first, second], rows, task=task, config=EvalConfig(bootstrap=100)).rows[2]
+
+
+def test_a_point_costs_what_was_paid_beyond_the_rung_compared_with(rungs, task):
+    line = _with_costs(rungs, task)
+    assert line.gain.low > 0
+    assert line.cost_per_point == pytest.approx((10.0 - 2.0) / (100 * line.gain.value))
+    assert _with_costs(rungs, task, kind="dcn").cost_per_point == line.cost_per_point
+
+
+def test_no_cost_per_point_where_there_is_no_gain_or_no_price(rungs, task):
+    made, rows = rungs
+    config = EvalConfig(bootstrap=100)
+
+    def line(first_cost, second_cost, *, second=made[2], trained_on="labels"):
+        pair = [
+            dataclasses.replace(made[1], cost_usd=first_cost, trained_on=trained_on),
+            dataclasses.replace(second, name="second", cost_usd=second_cost),
+        ]
+        return build_ladder(pair, rows, task=task, config=config).rows[1]
+
+    assert line(2.0, None).cost_per_point is None
+    assert line(None, 10.0).cost_per_point is None  # what the other's labels cost is not known
+    assert line(10.0, 10.0).cost_per_point is None  # nothing was paid beyond it
+    assert line(2.0, 10.0, second=made[1]).cost_per_point is None  # no gain
+    people = line(None, 10.0, trained_on="human")  # people's labels are in no cost
+    assert people.cost_per_point == pytest.approx(10.0 / (100 * people.gain.value))
+
+
+def test_a_rung_may_name_whom_it_is_compared_with(rungs, task):
+    made, rows = rungs
+    config = EvalConfig(bootstrap=100)
+    third = dataclasses.replace(made[2], name="third", gain_over="large|")
+    ladder = build_ladder([*made, third], rows, task=task, config=config)
+    assert (ladder.rows[-1].gain_over, ladder.rows[-1].gain.value) == ("large|", 0.0)
+    assert "first student of the same kind" in ladder.caption()
+    fourth = dataclasses.replace(third, name="fourth", gain_over="small")
+    named = build_ladder([*made, third, fourth], rows, task=task, config=config)
+    assert "Gains: large| over small, third over large|, fourth over small." in named.caption()
+    with pytest.raises(DataError, match="compared with 'nobody'; give a student before it: small, large"):
+        build_ladder([*made, dataclasses.replace(third, gain_over="nobody")], rows, task=task, config=config)
+
+
+def test_estimates_have_columns_of_their_own_and_are_called_no_accuracy(rungs, task):
+    made, rows = rungs
+    plain = build_ladder(made, rows, task=task, config=EvalConfig(bootstrap=100))
+    assert not {"agrees with teachers", "labels cost", "cost per point"} & set(ladder_cells(plain)[0])
+    sure = Estimate(value=0.7, low=0.6, high=0.8, rows=120, groups=30)
+    said = LabelFreeEstimate(agreement=sure, expected=sure, believable=False)
+    told = [made[1], dataclasses.replace(made[2], estimate=said, cost_usd=10.0)]
+    first = dataclasses.replace(told[0], trained_on="human")
+    columns, lines = ladder_cells(build_ladder([first, told[1]], rows, task=task, config=EvalConfig(bootstrap=100)))
+    line = dict(zip(columns, lines[1], strict=True))
+    assert (line["agrees with teachers"], line["expects of itself"]) == ("70.0%", "70.0% refuted")
+    assert line["labels cost"] == "$10.00" and line["cost per point"].startswith("$")
+    assert dict(zip(columns, lines[0], strict=True))["agrees with teachers"] == "–"
+
+
+def test_a_few_labels_stand_beside_the_plain_quality(rungs, task):
+    made, rows = rungs
+    part = rows.with_columns(gold=pl.when(pl.int_range(pl.len()) % 3 == 0).then(pl.col("gold")))
+    config = EvalConfig(bootstrap=100)
+    told = [
+        dataclasses.replace(
+            one, evaluation=evaluate(one.predictions, part, task=task, truth_source="human", config=config)
+        )
+        for one in made[1:]
+    ]
+    ladder = build_ladder(told, part, task=task, config=config)
+    few = measure_few_labels(
+        {one.name: one.predictions for one in told},
+        part,
+        task=task,
+        truth_source="human",
+        compare=[("large|", "small")],
+        config=config,
+    )
+    both = with_few_labels(ladder, few)
+    assert both.rows[1].powered == few.quality["large|"]["positive_accuracy"]
+    assert both.rows[1].powered_gain == few.differences[0].found and both.rows[0].powered_gain is None
+    columns, lines = ladder_cells(both)
+    cell = dict(zip(columns, lines[1], strict=True))["with guesses for the rest"]
+    assert cell.endswith(f"as {both.rows[1].powered.as_good_as} labels")
+    assert Ladder.model_validate_json(both.model_dump_json()) == both

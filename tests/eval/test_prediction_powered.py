@@ -107,3 +107,30 @@ def test_bad_arrays_are_named():
         Sample(np.ones(3), np.ones(2), np.arange(3))
     with pytest.raises(DataError, match="guess of row 1 is nan"):
         Sample(np.ones(2), np.array([0.5, np.nan]), np.arange(2))
+
+
+def test_a_draw_on_purpose_leaves_no_sample_over():
+    """The mean of the guesses is then of all rows: by hand, with weights 1/4, 1/4, 1/2 of the labeled rows."""
+    nan = np.nan
+    truth, guess = np.array([1.0, 0.0, 1.0, nan, nan]), np.array([0.9, 0.3, 0.6, 0.8, 0.9])
+    chance = np.array([0.8, 0.8, 0.4, 0.4, 0.4])
+    found = prediction_powered_mean(Sample(truth, guess, np.arange(5), chance=chance), tuning=0.5)
+    # 0.5 * mean(all guesses) + 1/4 (1 - .45) + 1/4 (0 - .15) + 1/2 (1 - .3)
+    assert found.estimate.value == pytest.approx(0.5 * 0.7 + 0.25 * 0.55 - 0.25 * 0.15 + 0.5 * 0.7)
+
+
+def test_labels_that_are_all_alike_are_not_certain():
+    truth = np.array([1.0] * 12 + [np.nan] * 50)
+    found = prediction_powered_mean(Sample(truth, np.full(62, 0.9), np.arange(62)))
+    # Wilson's lower end for 12 of 12: 12 / (12 + 1.96^2)
+    assert found.estimate.value == 1.0
+    assert found.estimate.low == pytest.approx(12 / (12 + 1.959964**2))
+    assert (found.estimate.high, found.worth, found.as_good_as) == (1.0, None, None)
+    even = prediction_powered_mean(Sample(truth - 1.0, np.zeros(62), np.arange(62)), bounds=(-1.0, 1.0))
+    assert even.estimate.low == -even.estimate.high == pytest.approx(-(1 - 12 / (12 + 1.959964**2)))
+
+
+def test_labels_alone_know_of_no_strata():
+    truth = np.array([1.0, 1.0, np.nan, np.nan, np.nan, np.nan, 0.0, 1.0, np.nan, np.nan])
+    found = prediction_powered_mean(Sample(truth, np.zeros(10), np.arange(10), stratum=np.array(["a"] * 6 + ["b"] * 4)))
+    assert (found.estimate.value, found.labels_alone.value) == (pytest.approx(0.8), 0.75)

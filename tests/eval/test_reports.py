@@ -460,3 +460,97 @@ def test_text_stands_out_from_what_is_behind_it(dark):
     for shade in ("accent", "warn"):  # numbers on the deepest cell of a confusion matrix
         deepest = plots.DEEPEST_SHADE * found[shade] + (1 - plots.DEEPEST_SHADE) * found["card"]
         assert contrast(found["ink"], deepest) >= 4.5
+
+
+def estimated(run):
+    """The small run with what is said without labels, and a third of its gold."""
+    from distill.eval.few_labels import measure_few_labels
+    from distill.eval.label_free import LabelFreeFacts, rank_teachers
+    from distill.eval.ladder import with_few_labels
+    from distill.eval.student_estimate import HeldOutRows, StudentToEstimate, estimate_student
+
+    config, task = EvalConfig(bootstrap=100), run.task
+    part = run.rows.with_columns(gold=pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.col("gold")))
+    held_out = HeldOutRows.of(part, labels=run.labels, votes=run.votes)
+    facts = LabelFreeFacts(
+        teachers=rank_teachers(run.votes, part, task=task, config=config),
+        students={
+            name: estimate_student(StudentToEstimate(said), held_out, task=task, config=config)
+            for name, said in run.predictions.items()
+        },
+    )
+    found = {
+        name: evaluate(said, part, task=task, truth_source="human", config=config)
+        for name, said in run.predictions.items()
+    }
+    rungs = [
+        Rung("dcn", "dcn", "human", run.predictions["dcn"], found["dcn"], estimate=facts.students["dcn"]),
+        Rung(
+            "encoder",
+            "encoder",
+            "labels",
+            run.predictions["encoder"],
+            found["encoder"],
+            cost_usd=12.0,
+            estimate=facts.students["encoder"],
+        ),
+    ]
+    few = measure_few_labels(
+        run.predictions, part, task=task, truth_source="human", compare=[("encoder", "dcn")], config=config
+    )
+    ladder = with_few_labels(build_ladder(rungs, part, task=task, config=config), few)
+    return replace(run, rows=part, ladder=ladder, evaluations=found, label_free=facts, few_labels=few)
+
+
+def test_estimates_without_labels_are_shown_and_called_no_accuracy(run, tmp_path):
+    report = estimated(run)
+    html, markdown, data = (
+        path.read_text(encoding="utf-8") for path in write_run_report(tmp_path / "report.html", report)
+    )
+    page = check(html)
+    assert {"few", "unlabeled", "h-few", "h-unlabeled"} <= set(page.ids)
+    assert 'href="#few"' in html and 'href="#unlabeled"' in html
+    facts = RunFacts.model_validate_json(data)
+    assert facts.label_free == report.label_free and facts.few_labels == report.few_labels
+    agreement = facts.label_free.students["encoder"].agreement
+    said = f"{100 * agreement.value:.1f}% ({100 * agreement.low:.1f} to {100 * agreement.high:.1f})"
+    section = html[html.index('id="unlabeled"') : html.index('id="trust"')]
+    assert said in section and said in markdown
+    # the word stands there once: that nothing there is one
+    assert section.count("accuracy") == 1 and "nothing here is an accuracy" in section
+    assert "agrees with other families" in section and "Kendall tau" in section
+    assert "agrees with<br>teachers" in html and "expects<br>of itself" in html
+
+
+def test_a_few_labels_are_shown_alone_and_with_guesses(run, tmp_path):
+    report = estimated(run)
+    html, markdown, _ = (
+        path.read_text(encoding="utf-8") for path in write_run_report(tmp_path / "report.html", report)
+    )
+    both = report.few_labels.quality["encoder"]["positive_accuracy"].estimate
+    said = f"{100 * both.value:.1f}% ({100 * both.low:.1f} to {100 * both.high:.1f})"
+    section = html[html.index('id="few"') : html.index('id="teachers"')]
+    assert said in section and said in markdown
+    assert "12 of 24 test rows, in 8 groups, have labels by people." in section
+    assert "random sample" in section and "share of exact" in section and "encoder over dcn" in section
+    assert f"Those are a part of 24 test rows; with guesses for the rest it is {said}." in html
+    drawn = replace(report, few_labels=report.few_labels.model_copy(update={"drawn": True}))
+    again = write_run_report(tmp_path / "drawn.html", drawn)[0].read_text(encoding="utf-8")
+    assert "chances that are known" in again and "random sample" not in again
+
+
+def test_the_cost_of_a_point_is_a_column_where_any_line_has_one(run, tmp_path):
+    report = estimated(run)
+    html = write_run_report(tmp_path / "report.html", report)[0].read_text(encoding="utf-8")
+    assert "cost per point" not in html  # the gain's interval holds zero
+    dcn, encoder = report.ladder.rows
+    ladder = report.ladder.model_copy(update={"rows": [dcn, encoder.model_copy(update={"cost_per_point": 1.5})]})
+    html = write_run_report(tmp_path / "again.html", replace(report, ladder=ladder))[0].read_text(encoding="utf-8")
+    assert '<th scope="col" class="n">cost per point</th>' in html and '<td class="n">$1.50</td>' in html
+
+
+def test_teachers_that_are_one_family_are_not_ranked(run, tmp_path):
+    report = estimated(run)
+    alone = replace(report, label_free=report.label_free.model_copy(update={"teachers": []}))
+    html = write_run_report(tmp_path / "report.html", alone)[0].read_text(encoding="utf-8")
+    assert "The teachers are of one family" in html and "Teachers ranked without labels" not in html

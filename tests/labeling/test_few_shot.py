@@ -116,3 +116,17 @@ def test_rows_of_one_query_share_their_examples(rows: pl.DataFrame, task: Task) 
 def test_without_gold_there_is_one_clear_error(rows: pl.DataFrame, task: Task) -> None:
     with pytest.raises(DataError, match=r"labeling\.examples: .*split train"):
         chosen(rows.filter(pl.col("split") != "train"), task)
+
+
+def test_a_few_rows_are_shown_the_examples_of_all(rows: pl.DataFrame, task: Task) -> None:
+    config = LabelingConfig(examples=ExamplesConfig(count=2))
+    few = rows.filter(pl.col("split") == "pool").lazy()
+    asked = AskedRows(few, task=task, config=config, seed=7, examples_from=rows.lazy())
+    whole = AskedRows(rows.lazy(), task=task, config=config, seed=7, splits=["pool"])
+    answer = AnswerFormat()
+    shown = [
+        [one.prompter(answer)(row) for batch in one for row in batch.iter_rows(named=True)] for one in (asked, whole)
+    ]
+    assert len(shown[0]) == 3 and shown[0] == shown[1]
+    with pytest.raises(DataError, match="gold rows of split train, and there is none"):
+        AskedRows(few, task=task, config=config, seed=7)

@@ -16,6 +16,7 @@ from distill.labeling.aggregate_config import (
     LabelModelConfig,
     MaceConfig,
     WeightedFamilyVoteConfig,
+    merge_settings,
 )
 from distill.labeling.confusion_em import VoteMatrix, fit_confusions
 from distill.labeling.dawid_skene import (
@@ -367,3 +368,12 @@ def test_posteriors_of_glad_and_label_model_are_distributions_and_voters_differ(
     for found in (glad(panel, GladConfig()), label_model(panel, LabelModelConfig()), mace(panel, MaceConfig())):
         np.testing.assert_allclose(found.probs.sum(axis=1), 1)
         np.testing.assert_allclose(panel.sum_by_row(panel.family_opinions.row, found.share), 1)
+
+
+def test_settings_that_a_recipe_finds_tables_for_are_refused_without_the_tables():
+    votes = pl.DataFrame({"row_id": ["a", "b"], "teacher": ["t", "t"], "label": ["x", "y"]})
+    with pytest.raises(DataError, match=r"aggregate\.gold: is a recipe's setting; from Python give gold="):
+        aggregate(votes, labels=["x", "y"], method={"type": "family_vote", "gold": True})
+    with pytest.raises(DataError, match=r"aggregate\.student: is a recipe's setting; from Python give predictions="):
+        aggregate(votes, labels=["x", "y"], method={"type": "family_vote", "student": {}})
+    assert merge_settings({"gold": ["audit"]}).gold_splits == ("audit",)

@@ -15,6 +15,7 @@ OFFLINE = ["cascade", "labeling_functions", "ladder", "quickstart", "reasoner"]
 NEED_A_SERVER = ["vllm"]
 NEED_DATA = ["crowdflower", "esci_us"]
 NEED_A_SERVICE = ["gemini"]
+IN_ROUNDS = ["rounds"]
 
 
 def quickly(recipe):
@@ -34,7 +35,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_every_recipe_that_ships_is_tested_here():
-    assert sorted(shipped_recipes()) == sorted(OFFLINE + NEED_DATA + NEED_A_SERVICE + NEED_A_SERVER)
+    assert sorted(shipped_recipes()) == sorted(OFFLINE + NEED_DATA + NEED_A_SERVICE + NEED_A_SERVER + IN_ROUNDS)
 
 
 def assert_whole(run, recipe):
@@ -152,3 +153,22 @@ def test_the_labeling_functions_of_the_sample_shop_say_what_they_are_meant_to():
     assert len(labels) == 1920 and labels["label"].count() == covered
     korean = run.votes.join(run.rows.filter(pl.col("lang") == "ko"), on="row_id")
     assert korean.filter(pl.col("outcome") == "labeled")["teacher"].n_unique() >= 6
+
+
+@pytest.mark.parametrize("name", IN_ROUNDS)
+def test_a_recipe_in_rounds(name):
+    # 136 rows: 48 of test are asked whole, then a few at a time of the 88 others.
+    few = ["rounds.rows=20", "rounds.count=2", "rounds.recheck.rows=5", "rounds.control=false"]
+    recipe = quickly(load_recipe(name, few))
+    run = distill.run(recipe, limit=136)
+    rounds, votes = run.rounds, run.votes
+    assert rounds.student == "dcn-labels" and [one.rows_in_all for one in rounds.rounds] == [20, 40]
+    assert [row.full_name for row in run.ladder.rows if row.is_student] == [
+        *("dcn-human, round 0", "dcn-labels, round 0", "dcn-labels, round 1")
+    ]
+    assert set(votes["outcome"]) == {"labeled"} and set(run.reports) == {"run report", "guideline review"}
+    again = votes.filter(pl.col("teacher") == rounds.rounds[1].recheck.teacher)
+    assert set(again["round"]) <= {1} and len(again) == rounds.rounds[1].recheck.asked <= 5
+    asked = votes.filter(pl.col("teacher") != rounds.rounds[1].recheck.teacher)
+    tested = len(run.rows.filter(pl.col("split") == "test"))
+    assert asked["row_id"].n_unique() == tested + 40

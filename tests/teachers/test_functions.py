@@ -259,3 +259,23 @@ def test_functions_are_teachers_of_the_library_and_can_be_tried_on_a_row(tmp_pat
 def test_repeats_get_the_same_answer(rules, vote):
     votes = vote(rows("red lamp"), *section(rules, functions=["same"]), samples=3)
     assert votes["label"].to_list() == ["exact"] * 3
+
+
+@pytest.mark.parametrize(
+    ("verdict", "body"),
+    [
+        (["nike"], {"label": ["nike"]}),
+        ([], {"label": []}),
+        ({"b", "a"}, {"label": ["a", "b"]}),
+        ([(0, 4)], {"label": [[0, 4]]}),
+        ({"spelling": "nike", "brand": [(0, 4)], "category": None}, {"parts": {"spelling": "nike", "brand": [[0, 4]]}}),
+        ({"exact": 0.25, "irrelevant": 0.75}, {"probs": {"exact": 0.25, "irrelevant": 0.75}}),
+        (None, {"label": None}),
+    ],
+)
+def test_answers_of_every_kind_are_written_as_json(verdict, body):
+    import json
+
+    from distill.teachers.functions import _body
+
+    assert json.loads(_body(verdict)) == body
