@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -75,64 +75,77 @@ def fit_parts(
         if not missing:
             break
         truths = [json.loads(answers) for answers in table[ANSWERS]]
-        for name in missing:
-            rows = [number for number, truth in enumerate(truths) if name in truth]
-            if len(rows) >= FEWEST_ROWS:
-                known = [truths[number][name] for number in rows]
-                found[name] = _fit(student, name, found[name], table[rows], truth=known, source=source, config=config)
+        known = {name: [number for number, truth in enumerate(truths) if name in truth] for name in missing}
+        enough = {name: rows for name, rows in known.items() if len(rows) >= FEWEST_ROWS}
+        tried = {name: _tried(student, name, found[name]) for name in enough}
+        answers = student.part_answers(table, tried) if tried else {}
+        for name, rows in enough.items():
+            held = HeldOut(student, name, table[rows], [truths[number][name] for number in rows], source)
+            by_threshold = [[own[number] for number in rows] for own in answers[name]]
+            found[name] = _fit(held, found[name], dict(zip(tried[name], by_threshold, strict=True)), config)
     return found
 
 
-def _fit(
-    student: Student,
-    name: str,
-    info: PartInfo,
-    rows: pl.DataFrame,
-    *,
-    truth: Sequence[Any],
-    source: str,
-    config: EncoderConfig,
-) -> PartInfo:
+class HeldOut(NamedTuple):
+    """Rows that a part is set right on.
+
+    Attributes:
+        student: As it was trained.
+        name: The part.
+        rows: Rows of which it is known.
+        truth: What is known, see :mod:`distill.students.part_targets`.
+        source: ``audit gold`` or ``validation``.
+    """
+
+    student: Student
+    name: str
+    rows: pl.DataFrame
+    truth: list[Any]
+    source: str
+
+    @property
+    def single(self) -> Task:
+        """The part's task."""
+        return next(one for one in self.student.task.singles if part_name(one) == self.name)
+
+
+def _tried(student: Student, name: str, info: PartInfo) -> list[float]:
+    """Thresholds to compare; of a spelling the one that lets every edit through, which gives the scores."""
     single = next(one for one in student.task.singles if part_name(one) == name)
     kind = head_kind(single)
     if kind == "edits":
-        info = _spelling_threshold(student, name, info, rows, truth=truth, source=source, config=config)
-    elif kind in _GRID and single.several:
+        return [0.0]
+    grid = _GRID[kind].tolist() if kind in _GRID and single.several else []
+    return list(dict.fromkeys([info.threshold, *grid]))
+
+
+def _fit(held: HeldOut, info: PartInfo, answers: Mapping[float, Sequence[Answer]], config: EncoderConfig) -> PartInfo:
+    kind = head_kind(held.single)
+    if kind == "edits":
+        info = _spelling_threshold(held, info, answers[0.0], wanted=config.over_correction or OVER_CORRECTION)
+        own: Sequence[Answer] = held.student.part_answers(held.rows, {held.name: [info.threshold]})[held.name][0]
+    else:
+        scored = {at: _mean_f1(given, held.truth, kind) for at, given in answers.items()} if len(answers) > 1 else {}
         # Of a list of texts no held-out one may be in the vocabulary, and then no threshold is better than another.
-        scored = [
-            (_mean_f1(student.part_answers(rows, {name: replace(info, threshold=float(at))})[name], truth, kind), at)
-            for at in _GRID[kind]
-        ]
-        best = max(score for score, _ in scored)
-        if best > 0:
-            at = min((abs(at - info.threshold), at) for score, at in scored if score == best)[1]
-            info = replace(info, threshold=float(at), threshold_source=source)
-    answers = student.part_answers(rows, {name: info})[name]
-    right = np.array([_right(answer, known, kind) for answer, known in zip(answers, truth, strict=True)])
+        if scored and max(scored.values()) > 0:
+            best = [at for at, score in scored.items() if score == max(scored.values())]
+            at = min(best, key=lambda at: (abs(at - info.threshold), at))
+            info = replace(info, threshold=at, threshold_source=held.source)
+        own = answers[info.threshold]
+    right = np.array([_right(answer, known, kind) for answer, known in zip(own, held.truth, strict=True)])
     calibration = fit_calibration(
-        two_classes(np.array([answer.probability for answer in answers])),
+        two_classes(np.array([answer.probability for answer in own])),
         np.stack([1.0 - right, right], axis=1),
-        group=rows["group"].to_numpy(),
-        source=source,
-        weight=rows["weight"].to_numpy() if "weight" in rows.columns else None,
+        group=held.rows["group"].to_numpy(),
+        source=held.source,
+        weight=held.rows["weight"].to_numpy() if "weight" in held.rows.columns else None,
     )
-    return replace(info, calibration=calibration, rows=len(answers), right=float(right.mean()))
+    return replace(info, calibration=calibration, rows=len(own), right=float(right.mean()))
 
 
-def _spelling_threshold(
-    student: Student,
-    name: str,
-    info: PartInfo,
-    rows: pl.DataFrame,
-    *,
-    truth: Sequence[Any],
-    source: str,
-    config: EncoderConfig,
-) -> PartInfo:
-    wanted = config.over_correction or OVER_CORRECTION
-    answers = student.part_answers(rows, {name: replace(info, threshold=0.0)})[name]
-    texts = rows[student.task.source].cast(pl.String).fill_null("")
-    right = [not changes(text, _best(known)) for text, known in zip(texts, truth, strict=True)]
+def _spelling_threshold(held: HeldOut, info: PartInfo, answers: Sequence[Answer], *, wanted: float) -> PartInfo:
+    texts = held.rows[held.student.task.source].cast(pl.String).fill_null("")
+    right = [not changes(text, _best(known)) for text, known in zip(texts, held.truth, strict=True)]
     scores = np.sort([answer.score for answer, kept in zip(answers, right, strict=True) if kept])
     threshold, shown = right_query_threshold(scores, rate=wanted, usual=info.threshold)
     changed = [
@@ -143,7 +156,7 @@ def _spelling_threshold(
     return replace(
         info,
         threshold=threshold,
-        threshold_source=source if shown else "none",
+        threshold_source=held.source if shown else "none",
         over_corrected=float(np.mean(changed)) if changed else None,
         right_queries=len(scores),
         wanted=wanted,

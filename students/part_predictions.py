@@ -43,28 +43,34 @@ class Running(NamedTuple):
 
 
 def answers_to(
-    network: Network, reader: QueryNetwork, rows: pl.DataFrame, *, infos: Mapping[str, PartInfo], running: Running
-) -> dict[str, list[Answer]]:
-    """Answers by part, in the order of the rows.
+    network: Network,
+    reader: QueryNetwork,
+    rows: pl.DataFrame,
+    *,
+    thresholds: Mapping[str, Sequence[float]],
+    running: Running,
+) -> dict[str, list[list[Answer]]]:
+    """Answers by part and threshold, in the order of the rows; rows are scored once.
 
     Args:
         network: What scores: the student's own network, or its export.
         reader: Its own network, without weights for an export.
         rows: With the task's inputs.
-        infos: Parts to answer.
+        thresholds: Of each part to answer; further ones cost little.
         running: How.
     """
     threads = running.threads
-    found: dict[str, list[Answer]] = {name: [] for name in infos}
+    found: dict[str, list[list[Answer]]] = {name: [[] for _ in tried] for name, tried in thresholds.items()}
     chunks = (rows[start : start + _CHUNK_ROWS] for start in range(0, rows.height, _CHUNK_ROWS))
     sources = rows[reader.task.source].cast(pl.String).fill_null("").to_list()
     start = 0
     for examples in ahead(chunks, network.read, threads=threads if rows.height > _CHUNK_ROWS else 1):
         own = sources[start : start + len(examples)]
         start += len(examples)
-        answered = _answered(network, reader, examples, sources=own, infos=infos, running=running)
-        for name, answers in answered.items():
-            found[name] += answers
+        answered = _answered(network, reader, examples, sources=own, thresholds=thresholds, running=running)
+        for name, by_threshold in answered.items():
+            for place, answers in enumerate(by_threshold):
+                found[name][place] += answers
     return found
 
 
@@ -74,24 +80,27 @@ def _answered(
     examples: Sequence[Example],
     *,
     sources: Sequence[str],
-    infos: Mapping[str, PartInfo],
+    thresholds: Mapping[str, Sequence[float]],
     running: Running,
-) -> dict[str, list[Answer]]:
+) -> dict[str, list[list[Answer]]]:
     import torch
 
     device, rows, bf16, threads = running
     sizes = [network.size(example) for example in examples]
     batches = like_lengths(sizes, rows=rows, tokens=GPU_TOKENS if device.type == "cuda" else CPU_TOKENS)
 
-    def one(part: np.ndarray) -> dict[str, list[Answer]]:
+    def one(part: np.ndarray) -> dict[str, list[list[Answer]]]:
         own, texts = [examples[number] for number in part], [sources[number] for number in part]
         with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in network.collate(own).items()}
             output = network.forward(network.model, batch)
             scores = {name: tensor.float().cpu() for name, tensor in reader.scores(output).items()}
         return {
-            name: answers_of(reader, name, scores[name], examples=own, sources=texts, threshold=info.threshold)
-            for name, info in infos.items()
+            name: [
+                answers_of(reader, name, scores[name], examples=own, sources=texts, threshold=threshold)
+                for threshold in tried
+            ]
+            for name, tried in thresholds.items()
         }
 
     at_once = (threads or cores()) if getattr(network, "batches_in_threads", False) else 1
@@ -100,11 +109,14 @@ def _answered(
             found = list(pool.map(one, reversed(batches)))[::-1]
     else:
         found = [one(part) for part in batches]
-    answers: dict[str, list[Any]] = {name: [None] * len(examples) for name in infos}
+    answers: dict[str, list[list[Any]]] = {
+        name: [[None] * len(examples) for _ in tried] for name, tried in thresholds.items()
+    }
     for part, of_batch in zip(batches, found, strict=True):
-        for name, own in of_batch.items():
-            for number, answer in zip(part, own, strict=True):
-                answers[name][number] = answer
+        for name, by_threshold in of_batch.items():
+            for place, batch_answers in enumerate(by_threshold):
+                for number, answer in zip(part, batch_answers, strict=True):
+                    answers[name][place][number] = answer
     return answers
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -218,7 +218,9 @@ class Student:
         table = rows.lazy().select(wanted).collect()
         if self.info.parts is not None:
             infos = self.info.parts
-            answers = self.part_answers(table, infos, batch_size=batch_size, precision=precision, threads=threads)
+            thresholds = {name: [part.threshold] for name, part in infos.items()}
+            found = self.part_answers(table, thresholds, batch_size=batch_size, precision=precision, threads=threads)
+            answers = {name: by_threshold[0] for name, by_threshold in found.items()}
             return predictions_of(self.task, table["row_id"].cast(pl.String).to_list(), answers, infos)
         if traces:
             return self._reasoned(table, batch_size=batch_size, precision=precision, threads=threads)
@@ -228,17 +230,17 @@ class Student:
     def part_answers(
         self,
         rows: pl.DataFrame,
-        infos: Mapping[str, PartInfo],
+        thresholds: Mapping[str, Sequence[float]],
         *,
         batch_size: int | None = None,
         precision: str = "auto",
         threads: int | None = None,
-    ) -> dict[str, list[Answer]]:
-        """Answers to parts of a task whose answers are no single label, before calibration, in one pass.
+    ) -> dict[str, list[list[Answer]]]:
+        """Answers to parts of a task whose answers are no single label, by threshold, before calibration, in one pass.
 
         Args:
             rows: The task's inputs.
-            infos: Thresholds, by part; parts that are not there are not answered.
+            thresholds: To answer each part by; parts that are not there are not answered.
             batch_size: As for :meth:`predict`.
             precision: Likewise.
             threads: Likewise.
@@ -250,7 +252,7 @@ class Student:
         reader: Any = network.reader if isinstance(network, OnnxNetwork) else network
         with quiet(), threads_set(threads):
             running = Running(self._device, batch_size, computes_in_bf16(network, precision), threads)
-            return answers_to(network, reader, rows, infos=infos, running=running)
+            return answers_to(network, reader, rows, thresholds=thresholds, running=running)
 
     def logits(
         self, rows: pl.DataFrame, *, batch_size: int | None = None, precision: str = "auto", threads: int | None = None
