@@ -13,6 +13,7 @@ from distill.labeling.errors import RunFolderError
 from distill.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from distill.eval.drift_facts import DriftReport
     from distill.eval.evaluation import Evaluation
     from distill.eval.few_labels import FewLabels
     from distill.eval.label_free import LabelFreeFacts
@@ -180,6 +181,15 @@ class Run:
         self._need(self.folder.evaluations, "eval")
         raw = json.loads(self.folder.evaluations.read_text(encoding="utf-8"))
         return {name: Evaluation.model_validate(value) for name, value in raw.items()}
+
+    @property
+    def drift(self) -> DriftReport | None:
+        """Today's rows against those of the run; None where its recipe watches none, or it did not get that far."""
+        from distill.eval.drift_facts import DriftReport
+
+        if not self.folder.monitor.exists():
+            return None
+        return DriftReport.model_validate_json(self.folder.monitor.read_text(encoding="utf-8"))
 
     @property
     def reports(self) -> dict[str, Path]:
