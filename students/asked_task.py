@@ -18,8 +18,8 @@ HeadKind = Literal["edits", "spans", "paths", "labels", "ranking"]
 """How an encoder answers a part.
 
 ``edits``: an edit at every letter (:mod:`distill.students.letters`), for spelling. ``spans``: marks of word pieces
-(:mod:`distill.students.bio`). ``paths``: a softmax at every branch of the tree of labels
-(:mod:`distill.students.path_softmax`), for categories, one or several. ``labels``: each label by itself, for a choice
+(:mod:`distill.students.bio`). ``paths``: a softmax over labels that are paths
+(:mod:`distill.students.tree_softmax`), for categories, one or several. ``labels``: each label by itself, for a choice
 of several. ``ranking``: a softmax over the texts that teachers gave, for lists of texts.
 """
 

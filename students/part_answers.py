@@ -28,7 +28,7 @@ from distill.students.asked_task import HeadKind, head_kind
 from distill.students.bio import OUTSIDE, Marked, spans_of
 from distill.students.letters import Edits, edited, letters_of
 from distill.students.network import Example
-from distill.students.path_softmax import NOTHING
+from distill.students.tree_softmax import NOTHING
 
 if TYPE_CHECKING:
     from torch import Tensor

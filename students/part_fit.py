@@ -29,8 +29,8 @@ from distill.students.letters import changes
 from distill.students.part_answers import DEFAULT_THRESHOLDS, Answer
 from distill.students.part_targets import ANSWERS, gold_answers
 from distill.students.parts_info import PartInfo, two_classes
-from distill.students.path_softmax import NOTHING
 from distill.students.query_config import OVER_CORRECTION
+from distill.students.tree_softmax import NOTHING
 
 if TYPE_CHECKING:
     from distill.students.config import EncoderConfig

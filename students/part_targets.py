@@ -28,8 +28,8 @@ from distill.labeling.merge_answers import merge_answers
 from distill.labeling.task import Task
 from distill.students.asked_task import head_kind, part_name
 from distill.students.config import HUMAN, LABELS, EncoderConfig, StudentConfig
-from distill.students.path_softmax import NOTHING
 from distill.students.training_set import TrainingSet, held_out, learnable, nothing_left
+from distill.students.tree_softmax import NOTHING
 
 ANSWERS = "answers"
 MOST_TEXTS = 10_000

@@ -18,8 +18,8 @@ from distill.students.encoder import base_folder, set_dropout
 from distill.students.letters import Alphabet, letters_of
 from distill.students.network import Example, Output
 from distill.students.part_targets import ANSWERS, expansion_vocabulary, spelling_pairs
-from distill.students.path_softmax import PathSoftmax
 from distill.students.text import PairTemplate
+from distill.students.tree_softmax import TreeSoftmax
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -158,10 +158,10 @@ class QueryNetwork:
         """What reads the rows."""
         return self._tokenizer
 
-    def options(self, name: str) -> PathSoftmax:
+    def options(self, name: str) -> TreeSoftmax:
         """The options of a part that is one or several paths."""
         single = self.parts[name]
-        return PathSoftmax(single.labels, nothing=single.several)
+        return TreeSoftmax(single.labels, nothing=single.several)
 
     def read(self, rows: pl.DataFrame) -> list[Example]:
         """Tokenises; beside the pieces, where each was read, and the letters with the piece that each is in.
@@ -238,8 +238,10 @@ class QueryNetwork:
         """Nothing to learn from the examples but by gradient."""
 
     def is_head(self, name: str) -> bool:
-        """All that is not the trunk."""
-        return not name.startswith("trunk.")
+        """What begins from nothing."""
+        from distill.students.query_heads import is_new
+
+        return is_new(name)
 
     def save(self, folder: Path) -> None:
         """Writes the trunk as ``AutoModel`` loads it, and the heads apart."""
@@ -317,29 +319,27 @@ def _with_heads(trunk: nn.Module, network: QueryNetwork, *, dropout: float, name
         elif kind == "spans":
             heads[name] = Marks(width, len(single.types), dropout=dropout)
         else:
-            words = (
-                network.options(name).names
-                if kind == "paths"
-                else single.labels
-                if kind == "labels"
-                else (*network.vocabulary.texts[name], "")  # none of them
-            )
-            states = _name_states(trunk, network.tokenizer, words) if named else torch.zeros(len(words), width)
+            texts = (*network.vocabulary.texts.get(name, ()), "")  # the last one: none of them
+            plain = single.labels if kind == "labels" else texts
+            names = network.options(name).names if kind == "paths" else tuple((text,) for text in plain)
+            states = _name_states(trunk, network.tokenizer, names) if named else torch.zeros(len(names), width)
             heads[name] = NamedOptions(states, dropout=dropout)
     return QueryModel(trunk, heads)
 
 
-def _name_states(trunk: nn.Module, tokenizer: Any, names: Sequence[str]) -> Tensor:
+def _name_states(trunk: nn.Module, tokenizer: Any, names: Sequence[Sequence[str]]) -> Tensor:
+    """``[options, D]``: the mean of what a trunk makes of each option's names, which are as many for all."""
     import torch
 
     from distill.students.query_heads import TRUNK_INPUTS, mean_state
 
+    texts = [text for own in names for text in own]
     training, found = trunk.training, []
     trunk.eval()
     with torch.no_grad():
-        for start in range(0, len(names), _NAMES_TOGETHER):
+        for start in range(0, len(texts), _NAMES_TOGETHER):
             batch = tokenizer(
-                list(names[start : start + _NAMES_TOGETHER]),
+                texts[start : start + _NAMES_TOGETHER],
                 padding=True,
                 truncation=True,
                 max_length=64,
@@ -349,7 +349,7 @@ def _name_states(trunk: nn.Module, tokenizer: Any, names: Sequence[str]) -> Tens
             states = trunk(**{name: batch[name] for name in TRUNK_INPUTS if name in batch}).last_hidden_state
             found.append(mean_state(states, batch["attention_mask"]))
     trunk.train(training)
-    return torch.cat(found)
+    return torch.cat(found).unflatten(0, (len(names), -1)).mean(dim=1)
 
 
 def _load_trunk(source: str, *, name: str, config: Any = None) -> nn.Module:

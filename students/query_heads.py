@@ -18,6 +18,7 @@ _SURE = 5.0
 """First score of what is right almost everywhere (a letter stays, a piece is in no span), so that the first steps are
 not spent on learning how rare the rest is."""
 _FIRST_SCALE = 20.0
+_PRETRAINED = (".turn.weight", ".turn.bias", ".options")
 
 
 class QueryModel(nn.Module):
@@ -55,6 +56,11 @@ class QueryModel(nn.Module):
         return found
 
 
+def is_new(name: str) -> bool:
+    """Whether a parameter of a :class:`QueryModel` begins from nothing; others from what the base knows."""
+    return name.startswith("heads.") and not name.endswith(_PRETRAINED)
+
+
 def mean_state(states: Tensor, mask: Tensor) -> Tensor:
     """``[B, D]``: mean of ``[B, T, D]`` over the tokens of a mask ``[B, T]``."""
     weight = mask.unsqueeze(-1).to(states.dtype)
@@ -82,8 +88,8 @@ class NamedOptions(nn.Module):
     """Scores options by how near the text is to each: ``[B, D]`` to ``[B, options]``.
 
     ``exp(s) * cos(W x, e_k) + b_k``. It begins from the options' own words: ``e_k`` is what the trunk makes of option
-    k's name before training, less the mean over options, and W the identity. So a trunk that places like texts near
-    each other knows something of an option that few training rows have.
+    k's name before training, and W the identity. So a trunk that places like texts near each other knows something of
+    an option that few training rows have. W and ``e`` are pretrained in this way, and learn at the trunk's rate.
 
     Args:
         names: ``[options, D]``, the names' states.
@@ -95,12 +101,12 @@ class NamedOptions(nn.Module):
         width = names.shape[1]
         self.dropout = nn.Dropout(dropout)
         self.turn = nn.Linear(width, width)
-        self.options = nn.Parameter(names - names.mean(dim=0) if len(names) > 1 else names.clone())
+        self.options = nn.Parameter(names.clone())
         self.scale = nn.Parameter(torch.tensor(_FIRST_SCALE).log())
         self.bias = nn.Parameter(torch.zeros(len(names)))
         with torch.no_grad():
             nn.init.eye_(self.turn.weight)
-            self.turn.bias.copy_(-names.mean(dim=0))
+            self.turn.bias.zero_()
 
     def forward(self, state: Tensor) -> Tensor:
         """See the class."""

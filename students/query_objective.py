@@ -11,7 +11,7 @@ head    loss of a row
 ======= ==========================================================================================================
 edits   ``- sum over corrections of share * sum over letters of log p(replace) + log p(append)``
 spans   ``- sum over pieces and marks of target * log p``
-paths   ``- sum over labels of share * log p(label)``, the label's probability being that of its path
+paths   ``- sum over labels of share * mean over the path of log p``, see :mod:`distill.students.tree_softmax`
 labels  ``- sum over labels of share * log sigmoid(z) + (1 - share) * log sigmoid(-z)``
 ranking ``- sum over texts of share * log p(text)``, over the whole vocabulary and "none"
 ======= ==========================================================================================================
@@ -106,7 +106,7 @@ class QueryObjective(Objective):
         ids, shares = batch[f"{name}:ids"], batch[f"{name}:shares"]
         if kind == "labels":
             return label_loss(scores, ids, shares)
-        log_probs = network.options(name).log_probs(scores) if kind == "paths" else scores.log_softmax(dim=-1)
+        log_probs = network.options(name).path_log_probs(scores) if kind == "paths" else scores.log_softmax(dim=-1)
         return -(shares * log_probs.gather(1, ids)).sum(dim=1)
 
 
