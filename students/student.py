@@ -285,7 +285,13 @@ class Student:
     def logits(
         self, rows: pl.DataFrame, *, batch_size: int | None = None, precision: str = "auto", threads: int | None = None
     ) -> np.ndarray:
-        """Scores before calibration, ``[N, K]`` float32; arguments as for :meth:`predict`."""
+        """Scores before calibration, ``[N, K]`` float32; arguments as for :meth:`predict`.
+
+        Raises:
+            StudentError: Its answers are no single label; :meth:`part_answers` gives them before calibration.
+        """
+        if self.info.parts is not None:
+            raise StudentError(f"{self.path}: logits: its answers are no single label; use part_answers")
         return self._scores(rows, batch_size=batch_size, precision=precision, threads=threads)[LABELS]
 
     def clause_scores(
