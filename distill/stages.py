@@ -218,7 +218,7 @@ def measure(session: Session) -> None:
     if not session.task.closed:
         raise UsageError(
             f"eval: this stage measures single labels, and the answers of a task of type {session.task.type} are none; "
-            "end with --until aggregate, labels.parquet holds the merged answers"
+            "end with --until train: labels.parquet holds the merged answers, predictions/ those of students"
         )
     session.stage(
         "eval",

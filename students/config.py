@@ -15,6 +15,7 @@ from distill.students.causal_config import (
     TraceUse,
 )
 from distill.students.loss_config import LossConfig, Pruning, SoftCe
+from distill.students.query_config import SyntheticSection
 from distill.students.traces_config import TracesConfig
 from distill.students.trainer_options import check_trainer_options
 
@@ -201,6 +202,20 @@ class EncoderConfig(_TrainingConfig):
     traces: TracesConfig | None = Field(
         None, description="what is learned from the teachers' reasoning beside the label; nothing where not given"
     )
+    weights: dict[str, Annotated[float, Field(ge=0.0)]] | None = Field(
+        None,
+        description="of a query task: how much each part counts, such as {spelling: 1, brand: 0.5}; 1 where not given",
+    )
+    synthetic: SyntheticSection | None = Field(
+        None, description="of a task with spelling: further rows that are made, such as {typos: 1.0}"
+    )
+    over_correction: float | None = Field(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="of a task with spelling: greatest share of right queries that may be changed, 0.02 where not "
+        "given; the threshold is found on held-out queries",
+    )
     precision: Precision = Field("auto", description="auto takes bf16 where the processor or GPU computes in it")
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         1, description="processes (GPUs, where there are any); more than one starts torchrun; auto takes every GPU"
@@ -233,6 +248,11 @@ class CausalConfig(_TrainingConfig):
     )
     trace_weight: float = Field(1.0, ge=0.0, description="weight of the written words' loss beside the label's")
     trace_tokens: int = Field(96, ge=8, description="tokens of a trace; longer ones are cut")
+    answer_tokens: int | None = Field(
+        None,
+        ge=16,
+        description="of a query task: tokens of an answer in JSON, 192 where not given; longer ones are cut",
+    )
     teacher_logprobs: TeacherLogprobsSection | None = Field(
         None, description="also learn what a large language model with the same tokenizer expects at each answer token"
     )
