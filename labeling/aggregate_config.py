@@ -87,6 +87,7 @@ class WeightedFamilyVoteConfig(MergeSettings):
     least_lead: float = Field(
         0.5,
         ge=0,
+        le=1,
         description="by how much of an average vote a label must lead to be the more probable; nearer ones count as "
         "tied, since weights are estimates",
     )
