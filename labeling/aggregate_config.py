@@ -84,6 +84,13 @@ class WeightedFamilyVoteConfig(MergeSettings):
         ge=0,
         description="rows of average agreement that are added to what a family shows, so that few rows weigh little",
     )
+    least_lead: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="by how much of an average vote a label must lead to be the more probable; nearer ones count as "
+        "tied, since weights are estimates",
+    )
 
 
 class EmSettings(MergeSettings):

@@ -5,6 +5,10 @@ Under errors that correlate by :math:`\rho` between families, :math:`F` families
 usual normal approximation: a voter right with probability :math:`a` makes a panel that is right with about
 :math:`\Phi(\sqrt{n} \, \Phi^{-1}(a))`. Where people's labels are missing :math:`a` is agreement with the other
 families, which reads 9 to 15 points too high, so that only the *order* of the advice is to be used then.
+
+Agreement is a sign of skill only where errors are apart: a family that copies another agrees with it on every row and
+knows nothing more. So a pair's agreement counts for :math:`1 - \max(\rho_{ij}, 0)`, with :math:`\rho_{ij}` the
+correlation of their errors: a copy is judged by the families that it does not copy, and brings no votes.
 """
 
 from __future__ import annotations
@@ -63,30 +67,42 @@ def next_family(votes: pl.DataFrame, *, labels: Sequence[str], candidates: Seque
         candidates: Families among ``votes`` that are not in the panel yet.
 
     Returns:
-        ``family``, ``error_correlation`` (mean with the panel's families), ``agreement`` (with them), ``n_eff_gain``
-        and ``expected_gain`` (of accuracy, as a share); a line a candidate, best first.
+        ``family``, ``error_correlation`` (mean with the panel's families), ``agreement`` (with them, each by how far
+        errors are apart), ``n_eff_gain`` and ``expected_gain`` (of accuracy, as a share; below 0 for one that mostly
+        repeats another); a line a candidate, best first.
     """
     family = pl.coalesce([*(["family"] if "family" in votes.columns else []), "teacher"]).cast(pl.String)
     votes = votes.with_columns(family.alias("family"))
-    found = panel_dependence(votes, labels=labels)
-    panel = panel_dependence(votes.filter(~pl.col("family").is_in(list(candidates))), labels=labels)
-    inside = ~pl.col("family_a").is_in(list(candidates)) & ~pl.col("family_b").is_in(list(candidates))
-    usual = _mean(found.pairs.filter(inside, pl.col("family_a") != pl.col("family_b"))["agreement"])
+    present = votes.filter(~pl.col("family").is_in(list(candidates)))
+    panel = panel_dependence(present, labels=labels)
+    inside = panel.pairs.filter(pl.col("family_a") != pl.col("family_b"))
+    usual = _apart_agreement(inside, panel.between)
     before = _joined(panel.families, panel.between, None)
     lines = []
     for name in candidates:
-        others = found.pairs.filter(
-            ((pl.col("family_a") == name) & ~pl.col("family_b").is_in(list(candidates)))
-            | ((pl.col("family_b") == name) & ~pl.col("family_a").is_in(list(candidates)))
-        )
-        seen, agreement = _mean(others["error_correlation"]), _mean(others["agreement"]) or 0.0
-        rho = found.between if seen is None else seen
+        # One at a time: two candidates that copy each other would vouch for each other.
+        found = panel_dependence(pl.concat([present, votes.filter(pl.col("family") == name)]), labels=labels)
+        others = found.pairs.filter((pl.col("family_a") == name) != (pl.col("family_b") == name))
+        rho = _mean(others["error_correlation"].fill_null(panel.between))
+        rho = panel.between if rho is None else rho
+        agreement = _apart_agreement(others, panel.between)
+        single = (agreement or 0.0) if usual is None else usual
+        agreement = single if agreement is None else agreement
         gain = _joined(panel.families, panel.between, rho) - before
-        single = agreement if usual is None else usual
         joined = (panel.families * single + agreement) / (panel.families + 1)
         lines.append((name, rho, agreement, gain, _accuracy(joined, before + gain) - _accuracy(single, before)))
     names = ["family", "error_correlation", "agreement", "n_eff_gain", "expected_gain"]
     return pl.DataFrame(lines, schema=names, orient="row").sort("expected_gain", "family", descending=[True, False])
+
+
+def _apart_agreement(pairs: pl.DataFrame, between: float) -> float | None:
+    """Mean agreement of pairs, each by one less its error correlation (``between`` where that is not seen)."""
+    rho = pairs["error_correlation"].fill_null(between).to_numpy()
+    weight = 1.0 - np.clip(rho, 0.0, 1.0)
+    agreement = pairs["agreement"].to_numpy()
+    if not weight.sum() > 1e-9:
+        return None
+    return float(weight @ agreement / weight.sum())
 
 
 def _joined(families: int, between: float, rho: float | None) -> float:

@@ -26,7 +26,7 @@ from distill.labeling.dawid_skene import (
     one_coin_confusions,
 )
 from distill.labeling.errors import DataError
-from distill.labeling.family_weights import weighted_family_vote
+from distill.labeling.family_weights import even_near_ties, weighted_family_vote
 from distill.labeling.glad import glad
 from distill.labeling.label_model import label_model
 from distill.labeling.mace import mace, mace_reader
@@ -327,6 +327,81 @@ def test_copies_share_one_vote_and_strangers_under_one_name_do_not():
         share = weighted_family_vote(panel, WeightedFamilyVoteConfig()).share.reshape(600, 5)[0]
         # Five families: a fifth for copies; strangers count one by one, three of seven.
         assert share[0] == pytest.approx(3 / 7 if loud else 1 / 5, abs=0.08)
+
+
+def test_labels_that_trail_by_less_than_the_margin_share_alike():
+    probs = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.4, 0.4, 0.2]])
+    found = even_near_ties(probs, np.array([0.25, 0.0, 0.0]))
+    # 0.3 trails by 0.2, less than 0.25; 0.2 by 0.3. Without a margin only what is equal is.
+    np.testing.assert_allclose(found, [[0.4, 0.4, 0.2], [0.5, 0.3, 0.2], [0.4, 0.4, 0.2]])
+
+
+def test_a_sliver_of_kinship_does_not_decide_a_tie():
+    random = np.random.default_rng(8)
+    truth = random.choice(3, 3000, p=(0.5, 0.3, 0.2))
+
+    def voter():
+        return np.where(random.random(3000) < 0.6, truth, random.integers(0, 3, 3000))
+
+    first = voter()
+    # A fifth of the second sibling's answers are the first's; the others judge on their own.
+    second = np.where(random.random(3000) < 0.2, first, voter())
+    given = {("f0", "f"): first, ("f1", "f"): second} | {(name, name): voter() for name in "ghij"}
+    # Siblings for a, two strangers for b, two for c: counts are 2, 2, 2.
+    ends = {("f0", "f"): 0, ("f1", "f"): 0, ("g", "g"): 1, ("h", "h"): 1, ("i", "i"): 2, ("j", "j"): 2}
+    votes = pl.concat(
+        pl.DataFrame(
+            {
+                "row_id": [str(row) for row in range(3001)],
+                "label": [ABC[code] for code in [*label, ends[teacher, family]]],
+            }
+        ).with_columns(teacher=pl.lit(teacher), family=pl.lit(family))
+        for (teacher, family), label in given.items()
+    )
+    last = {
+        lead: aggregate(votes, labels=ABC, method={"type": "weighted_family_vote", "least_lead": lead}).row(
+            -1, named=True
+        )
+        for lead in (0.0, 0.5)
+    }
+    # Two siblings that share a fifth of their answers weigh less than two strangers, but by less than half a vote, so
+    # that the label that is more frequent over all wins, as in a majority, and a tie is called one.
+    assert last[0.0]["label"] in "bc" and not last[0.0]["tie"]
+    assert last[0.5]["label"] == "a" and last[0.5]["tie"]
+    np.testing.assert_allclose(last[0.5]["probs"], [1 / 3] * 3)
+
+
+def test_a_lone_unsure_vote_is_no_tie():
+    votes = table([("1", "x", "b"), ("2", "x", "a")], probs=pl.Series([[0.4, 0.6], [0.6, 0.4]]))
+    found = aggregate(votes, labels=("a", "b"), method="weighted_family_vote")
+    # It leads by all of its own lead of 0.2, of which half would do.
+    assert found["tie"].to_list() == [False, False] and found["label"].to_list() == ["b", "a"]
+
+
+@pytest.mark.parametrize("repeats", [1.0, 0.8])
+@pytest.mark.parametrize("method", ["family_vote", "auto"])
+def test_twenty_copies_of_a_weak_judge_do_not_outvote_three_good_ones(method, repeats):
+    random = np.random.default_rng(6)
+    truth = random.integers(0, 3, 1000)
+
+    def voter(accuracy):
+        return np.where(random.random(1000) < accuracy, truth, (truth + random.integers(1, 3, 1000)) % 3)
+
+    weak = voter(0.5)
+    given = {(f"c{n}", "weak"): np.where(random.random(1000) < repeats, weak, voter(0.5)) for n in range(20)}
+    given |= {(f"g{n}", f"g{n}"): voter(0.75) for n in range(3)}
+    rows = [str(row) for row in range(1000)]
+    votes = pl.concat(
+        pl.DataFrame({"row_id": rows, "label": [ABC[code] for code in label]}).with_columns(
+            teacher=pl.lit(teacher), family=pl.lit(family)
+        )
+        for (teacher, family), label in given.items()
+    )
+    gold = pl.DataFrame({"row_id": rows, "gold": [ABC[code] for code in truth]})
+    # Three good ones alone: all right 0.42, two of three right 0.42, so at least 0.8 with the rest left to the copies;
+    # the copies alone 0.5, which is what a majority of all 23 gives.
+    assert accuracy(aggregate(votes, labels=ABC, method=method), gold) > 0.79
+    assert accuracy(aggregate(votes, labels=ABC, method="majority"), gold) < 0.55
 
 
 def test_auto_takes_a_crowd_for_a_crowd_and_a_panel_for_a_panel():

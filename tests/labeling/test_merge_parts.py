@@ -162,3 +162,30 @@ def test_dependence_by_label_and_the_family_to_add_next():
     by_label = dependence_by_label(votes, labels=["0", "1", "2"], gold=gold)
     assert by_label["n_eff"][2] is None and by_label["rows"].sum() == 1500
     assert by_label["between"][:2].is_between(0.1, 0.5).all()
+
+
+def test_a_family_that_copies_another_is_no_gain_however_much_it_agrees():
+    random = np.random.default_rng(11)
+    truth = random.integers(0, 2, 2000)
+
+    def voter(accuracy):
+        return np.where(random.random(2000) < accuracy, truth, 1 - truth)
+
+    given = {"a": voter(0.85), "b": voter(0.75), "c": voter(0.75)}
+    given |= {"copy": given["a"], "fresh": voter(0.72)}
+    votes = pl.concat(
+        pl.DataFrame({"row_id": [str(row) for row in range(2000)], "label": label.astype(str)}).with_columns(
+            teacher=pl.lit(name)
+        )
+        for name, label in given.items()
+    )
+    advice = {
+        line["family"]: line
+        for line in next_family(votes, labels=["0", "1"], candidates=["copy", "fresh"]).iter_rows(named=True)
+    }
+    # The copy errs with a (1) and is not seen to with b and c, so that it agrees as a does with those two:
+    # 0.85 * 0.75 + 0.15 * 0.25 = 0.675; taken with a it would be (1 + 2 * 0.675) / 3 = 0.78.
+    # 4 * sqrt(0.22 / 4000) = 0.03.
+    assert advice["copy"]["agreement"] == pytest.approx(0.675, abs=0.03)
+    assert advice["copy"]["n_eff_gain"] < 0.3 < advice["fresh"]["n_eff_gain"]
+    assert advice["fresh"]["expected_gain"] > max(advice["copy"]["expected_gain"], 0)
