@@ -17,6 +17,7 @@ from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.task import TaskConfig
 from distill.recipe_aggregate import aggregate_problems
 from distill.recipe_cascade import cascade_problems, has_positive
+from distill.recipe_catalogue import catalogue_problems
 from distill.recipe_kinds import kind_problems
 from distill.recipe_problems import describe_problems, suggest
 from distill.recipe_rounds import rounds_problems
@@ -161,6 +162,13 @@ def _file_locations(data: Any) -> Iterator[tuple[Location, str, bool]]:
     for index, item in enumerate(rows if isinstance(rows, list) else [rows]):
         if isinstance(item, str) and not item.startswith("hf://"):
             yield (("data", "rows", index) if isinstance(rows, list) else ("data", "rows")), item, True
+    for *inside, at in (("catalogue", "rows"), ("catalogue", "judgments", "rows")):
+        place: Any = section("data")
+        for part in inside:
+            place = place.get(part) if isinstance(place, Mapping) else None
+        file = place.get(at) if isinstance(place, Mapping) else None
+        if isinstance(file, str) and not file.startswith("hf://"):
+            yield ("data", *inside, at), file, True
     for key in ("decisions", "annotations"):
         given = section("data").get(key)
         for index, item in enumerate(given if isinstance(given, list) else []):
@@ -253,6 +261,7 @@ def _cross_checks(recipe: Recipe) -> list[tuple[Location, str]]:
         problems += [(("students", name, key), text) for key, text in student_problems(student, recipe.task)]
     problems += aggregate_problems(recipe.aggregate, recipe.students, recipe.data)
     problems += kind_problems(recipe)
+    problems += catalogue_problems(recipe)
     problems += cascade_problems(recipe.labeling, recipe.teachers, positive=has_positive(recipe.task))
     problems += rounds_problems(recipe)
     if recipe.task and recipe.data:
