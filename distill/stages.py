@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from distill.labeling.errors import BudgetError, DistillError, InBatchError, TeacherError, UsageError
+from distill.labeling.errors import BudgetError, DistillError, InBatchError, TeacherError
 from distill.labeling.task import Task
 from distill.labeling_show import LabelingShow
 from distill.recipe import Recipe
@@ -244,12 +244,10 @@ def measure(session: Session) -> None:
     from distill.measurement import measure_run
     from distill.model_cards import card_paths
 
-    folder = session.folder
     if not session.task.closed:
-        raise UsageError(
-            f"eval: this stage measures single labels, and the answers of a task of type {session.task.type} are none; "
-            "end with --until aggregate, labels.parquet holds the merged answers"
-        )
+        _measure_query_task(session)
+        return
+    folder = session.folder
     session.stage(
         "eval",
         reads=[
@@ -267,12 +265,35 @@ def measure(session: Session) -> None:
     )
 
 
+def _measure_query_task(session: Session) -> None:
+    """The same where answers are no single label: a part at a time."""
+    from distill.query_measurement import measure_query_run
+
+    folder, recipe, data = session.folder, session.recipe, session.recipe.data
+    catalogue = data.catalogue if data else None
+    session.stage(
+        "eval",
+        reads=[
+            path_digest(folder.rows),
+            votes_digest(folder.votes) if recipe.teachers else None,
+            {key: mark for key, mark in session.marks.items() if key.startswith(("predict:", "aggregate"))},
+            recipe.eval.model_dump(mode="json"),
+            session.task.basis,
+            catalogue_digests(recipe, judgments=True),
+            catalogue and catalogue.judgments and catalogue.judgments.model_dump(mode="json", exclude={"rows"}),
+            recipe.seed,
+        ],
+        outputs=[folder.evaluations, folder.ladder],
+        work=lambda: measure_query_run(session),
+    )
+
+
 def write_reports(session: Session) -> None:
     """Writes the run report and, where there are votes, the guideline review."""
     from distill.reporting import write_run_reports
 
     folder = session.folder
-    outputs = [folder.report] + ([folder.review] if session.recipe.teachers else [])
+    outputs = [folder.report] + ([folder.review] if session.recipe.teachers and session.task.closed else [])
     session.stage(
         "report",
         reads=[session.marks, session.recipe.report.model_dump(mode="json")],

@@ -100,8 +100,8 @@ def load_rows(
     """Streams ``data.rows`` into one parquet table.
 
     The table has ``row_id``, ``group``, ``split``, ``gold``, ``weight``, the task's inputs as text without nulls, the
-    columns of ``slices`` and ``config.keep`` as text, and those that ``config.catalogue`` gives. It appears whole or not
-    at all. A row that cannot be used is listed in :func:`problems_path` with its place and the reason.
+    columns of ``slices`` and ``config.keep`` as text, and those that ``config.catalogue`` gives. It appears whole or
+    not at all. A row that cannot be used is listed in :func:`problems_path` with its place and the reason.
 
     Args:
         config: The ``data`` section.
