@@ -41,8 +41,14 @@ class _Run:
         self.votes = pl.read_parquet(folder.votes) if recipe.teachers else None
         self.labels = pl.read_parquet(folder.labels) if recipe.teachers else None
         self.predictions = {name: pl.read_parquet(folder.predictions(name)) for name in recipe.students}
+        rows = self.rows.with_columns(pl.col("row_id").cast(pl.String))
         self.settings = Settings(
-            recipe.eval, recipe.seed, dict(self.rows.select(pl.col("row_id").cast(pl.String), "group").iter_rows())
+            recipe.eval,
+            recipe.seed,
+            groups=dict(rows.select("row_id", "group").iter_rows()),
+            slices={
+                name: dict(rows.select("row_id", pl.col(name).fill_null("")).iter_rows()) for name in recipe.eval.slices
+            },
         )
         config = recipe.data.catalogue if recipe.data else None
         self.catalogue = open_catalogue(config) if config else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from distill.labeling.errors import RunFolderError
+from distill.labeling.errors import RunFolderError, UsageError
 from distill.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -193,6 +193,19 @@ class Run:
         text = self.folder.evaluations.read_text(encoding="utf-8")
         return QueryMeasurement.model_validate_json(text) if "parts" in json.loads(text) else None
 
+    def _need_single_labels(self, what: str) -> None:
+        """Refuses what lays answers to the clauses, or the doubts, of one label.
+
+        Raises:
+            UsageError: The answers are several labels, spans, texts or parts.
+        """
+        task = self.recipe.task
+        if task is not None and not task.closed:
+            raise UsageError(
+                f"{what}: {self.path} asks a task of type {task.type}, whose answers are no single label; its run "
+                "report lists the mistakes of each part"
+            )
+
     @property
     def reports(self) -> dict[str, Path]:
         """The reports that were written, by what they are."""
@@ -207,6 +220,7 @@ class Run:
         """
         from distill.eval.review import review
 
+        self._need_single_labels("review")
         recipe = self.recipe
         labels = self.labels if self.folder.labels.exists() else None
         return review(
@@ -236,6 +250,7 @@ class Run:
         """
         from distill.review_files import ReviewSettings, write_review_files
 
+        self._need_single_labels("review")
         recipe, labels = self.recipe, self.labels if self.folder.labels.exists() else None
         path, task = out or self.folder.review, self._task(recipe)
         tried = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,14 @@ class Check(_Frozen):
     passed: Estimate = Field(description="share of the answers that the check speaks of")
 
 
+class SliceFigure(_Frozen):
+    """The part's metric on the rows of one value of a column."""
+
+    column: str
+    value: str
+    found: Estimate
+
+
 class PartEvaluation(_Frozen):
     """One predictor on one part."""
 
@@ -46,6 +55,7 @@ class PartEvaluation(_Frozen):
         description="how far it says the same as the merged labels on the test rows: no accuracy; None without them"
     )
     checks: list[Check] = Field(default_factory=list, description="without labels")
+    slices: list[SliceFigure] = Field(default_factory=list, description="the part's metric by eval.slices")
 
 
 class TeacherClaim(_Frozen):
@@ -115,11 +125,12 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Settings:
-    """How numbers are made: resamples, level, seed; groups by row id."""
+    """How numbers are made: resamples, level, seed; groups by row id, and values of the columns to slice by."""
 
     config: EvalConfig
     seed: int
     groups: Mapping[str, str]
+    slices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def of(self, row_ids: Sequence[str]) -> list[str]:
         """Groups of some rows."""
@@ -206,7 +217,20 @@ def _evaluate(one: Predictor, measured: Measured, *, merged: PartAnswers | None,
         metrics=metrics,
         agreement=agreement,
         checks=list(one.checks),
+        slices=_slices(one, measured, answered, settings),
     )
+
+
+def _slices(one: Predictor, measured: Measured, answered: Sequence[str], settings: Settings) -> list[SliceFigure]:
+    """The part's metric by value of each slice column, the most frequent first."""
+    found = []
+    for column, values in settings.slices.items():
+        sizes = Counter(values.get(row_id, "") for row_id in answered)
+        for value, _ in sizes.most_common(settings.config.slice_values):
+            rows = [row_id for row_id in answered if values.get(row_id, "") == value]
+            figure = _estimates(measured.tally(one.answers.values, rows), rows, settings)[measured.metric]
+            found.append(SliceFigure(column=column, value=value, found=figure))
+    return found
 
 
 def _estimates(tally: Tally, row_ids: Sequence[str], settings: Settings) -> dict[str, Estimate]:

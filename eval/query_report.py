@@ -21,6 +21,7 @@ from distill.eval.query_report_words import (
     mistakes_table,
     numbers_table,
     put_in_words,
+    slices_table,
 )
 from distill.eval.run_facts import FileLink, TeacherFacts
 from distill.eval.wording import interval
@@ -112,6 +113,8 @@ def query_markdown(facts: QueryFacts, words: QueryWords) -> str:
         parts += ["\n".join(f"- {markdown_cell(claim, longest=400)}" for claim in said.claims)] if said.claims else []
         if checks := checks_table(part):
             parts += [said.checks, markdown_table(*checks)]
+        if slices := slices_table(part):
+            parts.append(markdown_table(*slices))
         if part.mistakes:
             parts += [markdown_cell(said.mistakes, longest=400), markdown_table(*mistakes_table(part))]
     if words.answers is not None:

@@ -131,6 +131,21 @@ def checks_table(part: PartMeasurement) -> Table | None:
     return ["who", *names], lines
 
 
+def slices_table(part: PartMeasurement) -> Table | None:
+    """The part's metric by slice of the test queries; None where nothing was sliced."""
+    names = list(dict.fromkeys((one.column, one.value) for each in part.evaluations for one in each.slices))
+    if not names:
+        return None
+    lines: list[list[object]] = []
+    for column, value in names:
+        cells = []
+        for each in part.evaluations:
+            found = next((one.found for one in each.slices if (one.column, one.value) == (column, value)), None)
+            cells.append(f"{interval(found, part.metric)} of {count(found.rows)}" if found else "–")
+        lines.append([f"{column}: {value or '–'}", *cells])
+    return ["slice", *(each.name for each in part.evaluations)], lines
+
+
 def mistakes_table(part: PartMeasurement) -> Table:
     """The most telling mistakes of the one shown, beside what others say."""
     lines: list[list[object]] = []
@@ -156,9 +171,8 @@ def _part(part: PartMeasurement, *, level: float) -> PartWords:
     lede += f"; {100 * level:g}% intervals over groups. " + _best_said(part)
     if any(one.unanswered for one in part.evaluations):
         lede += " Numbers are of the queries that each answered, so that those who leave some out are not comparable."
-    wrong = f"{part.shown} is wrong on {part.wrong:,} of {part.rows:,}" if part.shown else ""
-    if part.judged and part.shown:
-        wrong = f"With the expansions of {part.shown}, {plural(part.wrong, 'query', 'queries')} of {part.rows:,} lose"
+    wrong = f"{plural(part.wrong, 'query', 'queries')} of {part.rows:,} "
+    wrong += "find less with its expansions" if part.judged else "answered wrongly"
     order = "those that lose most come first" if part.judged else "the surest come first"
     return PartWords(
         title=_TITLES.get(part.part, part.part),
@@ -238,7 +252,7 @@ def _alerts(facts: QueryFacts) -> list[str]:
         if part.rows < _FEW_QUERIES:
             few.setdefault(part.rows, []).append(part.part)
     return [
-        f"{', '.join(names)}: only {plural(rows, 'test query', 'test queries')}; differences of a few points are chance."
+        f"Only {plural(rows, 'test query', 'test queries')} for {', '.join(names)}: a few points apart may be chance."
         for rows, names in few.items()
     ]
 
