@@ -319,7 +319,9 @@ def _report(cache: Path) -> str:
 
 
 def _of_learner(cache: Path, name: str, learner: str, seeds: Sequence[int], rules: Sequence[str]) -> list[str]:
-    done = [seed for seed in seeds if all(_cell(cache, name, seed, learner, rule).exists() for rule in rules)]
+    there = {rule: {seed for seed in seeds if _cell(cache, name, seed, learner, rule).exists()} for rule in rules}
+    rules = [rule for rule in rules if len(there[rule]) > 1]
+    done = sorted(set(seeds).intersection(*(there[rule] for rule in rules))) if "random" in rules else []
     if len(done) < 2:
         return []
     tables = {rule: [pl.read_parquet(_cell(cache, name, seed, learner, rule)) for seed in done] for rule in rules}

@@ -295,7 +295,7 @@ def _auc(world: World, drawn: Drawn, groups: int, seed: int) -> tuple[Ends, Ends
         resamples = Resamples(codes, number, _RESAMPLES, seed)
         with np.errstate(invalid="ignore"):
             draws = resamples.map_weights(lambda weights: auc_of_ranked(ranked, weights))
-        return _ends(estimate(value, draws, Size(size.rows, number), level=_LEVEL, bounds=(0.0, 1.0)))
+        return _ends(estimate(value, draws, Size(size.rows, number), level=_LEVEL, proportion=True))
 
     naive = ends(np.arange(size.rows), size.rows) if seed % 4 == 0 else (None, None)  # a quarter of the samples will do
     return ends(drawn[1], groups), naive

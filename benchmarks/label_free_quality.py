@@ -4,7 +4,7 @@
     DISTILL_DATA=… python benchmarks/label_free_quality.py --cache … --curves … --table
 
 Students are those of `student_quality.py` (a dcn and an encoder, each taught by people, by one LLM, by both) and those
-of the rounds of random choice in `active_choice.py` (a dcn on 250 rows to all rows of the LLM's labels), on the same
+of the rounds of random choice in `active_choice.py` (a dcn on 40 to 1,280 rows of the LLM's labels), on the same
 test rows at the same seeds. What is missing is trained, and ``--table`` takes what is there. On held-out rows that no
 student learned from, each label-free number is set beside the truth, people's labels: per seed over its students as a
 rank correlation, and as a mean difference in points. Intervals are bootstraps over the queries of all seeds, drawn once
@@ -346,7 +346,7 @@ _ABOUT = """\
 Truth: people's labels of test queries. Agreement is with the labels of one LLM on the same rows, of which no student
 saw any; CBPE is the student's mean confidence; ATC needs a threshold, which is from people's labels of split audit, as
 the calibration is. 90% intervals by bootstrap over queries; resampled rank correlations lie lower than the one seen
-where students are close, since noise shuffles them. Students on 250 rows and more are rounds of random choice, without
+where students are close, since noise shuffles them. Students named by their rows are rounds of random choice, without
 audit labels."""
 
 

@@ -2,9 +2,11 @@
 
     DISTILL_DATA=... python benchmarks/query_baselines.py [--out FILE] [--only spelling,brand] [--limit N]
 
-These are the figures that a student has to beat. Nothing is trained or tuned on the sets' labels except where a line
-says so. Intervals are 95%, by query. symspellpy (`pip install symspellpy`) is a peer, not a dependency: without it
-its lines are left out. Seconds are of processor time.
+These are the figures that a student has to beat. Nothing is trained on the sets' labels except where a line says so.
+The corrector was built while looking at 1,000 of its 9,410 queries, whose errors led to the letter model and the rule
+for plurals; the tagger's thresholds were chosen on queryner_train. Intervals are 95%, by query. symspellpy
+(`pip install symspellpy`) is a peer, not a dependency: without it its lines are left out. Seconds are of processor
+time.
 """
 
 from __future__ import annotations
@@ -43,12 +45,13 @@ def brand(limit: int | None) -> Iterator[str]:
     from_catalogue = BrandDictionary.from_products(catalogue.titles, catalogue.brands)
     both = BrandDictionary([*catalogue.brands, *people])
     both.learn_trust(catalogue.titles, catalogue.brands)
+    plain, labeled = BrandDictionary(catalogue.brands), BrandDictionary(people)
     near = [found.brand_shares() for found in catalogue.near_all(queries)]
     runs = {
-        "catalogue's brands, all trusted": [BrandDictionary(catalogue.brands)(query) for query in queries],
+        "catalogue's brands, all trusted": [plain(query) for query in queries],
         "catalogue's brands, trust learned": [from_catalogue(query) for query in queries],
         "catalogue's brands, trust and retrieval": [from_catalogue(q, n) for q, n in zip(queries, near, strict=True)],
-        "brands of queryner_train (human labels)": [BrandDictionary(people)(query) for query in queries],
+        "brands of queryner_train (human labels)": [labeled(query) for query in queries],
         "both (human labels)": [both(query, shares) for query, shares in zip(queries, near, strict=True)],
     }
     yield (
@@ -57,7 +60,7 @@ def brand(limit: int | None) -> Iterator[str]:
         f"another's gold. The catalogue has {len(products)} products and {len(from_catalogue)} brands, "
         f"{share_known(from_catalogue, queries, gold):.0%} of the true spans among them; queryner_train's "
         f"{len(train_queries)} queries hold {len(set(people))}, "
-        f"{share_known(BrandDictionary(people), queries, gold):.0%}."
+        f"{share_known(labeled, queries, gold):.0%}."
     )
     yield brand_table(queries, gold, runs, groups=queries)
     yield from brand_x5(catalogue, limit)
@@ -73,15 +76,17 @@ def brand_x5(catalogue: Catalogue, limit: int | None) -> Iterator[str]:
     test = [at for at, half in enumerate(side) if not half][:limit]
     people = names_of([queries[at] for at in learn], [gold[at] for at in learn])
     asked, true = [queries[at] for at in test], [gold[at] for at in test]
+    by_sound = BrandDictionary(catalogue.brands, transliterate=True)
+    labeled = BrandDictionary(people)
     runs = {
-        "ESCI's brands by sound": [BrandDictionary(catalogue.brands)(query) for query in asked],
-        "brands of the other half (human labels)": [BrandDictionary(people)(query) for query in asked],
+        "ESCI's brands by sound": [by_sound(query) for query in asked],
+        "brands of the other half (human labels)": [labeled(query) for query in asked],
     }
     yield (
         f"x5_russian_query_ner: {len(asked)} queries, {sum(map(bool, true))} with a brand; truth: people. Queries "
         "that share "
         f"their first four letters are one group, and on one side. The other half names {len(set(people))} brands, "
-        f"{share_known(BrandDictionary(people), asked, true):.0%} of the true spans. There is no Russian "
+        f"{share_known(labeled, asked, true):.0%} of the true spans. There is no Russian "
         "catalogue: ESCI's "
         "brands, found by sound, are all that needs no label."
     )
@@ -209,8 +214,8 @@ def expansion(limit: int | None) -> Iterator[str]:
         [
             "source",
             "expansions a query",
-            "recall@10",
-            "nDCG@10",
+            "recall@10 change",
+            "nDCG@10 change",
             "queries better",
             "worse",
             "new ones irrelevant",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distill.monitor_command import monitor
 from distill.people_commands import agreement, label_next
 from distill.serving_commands import export, serve
 
@@ -143,7 +144,9 @@ def run(
     out: OutOption = None,
     limit: LimitOption = None,
     retry_failed: RetryOption = False,
-    until: Annotated[str, typer.Option(help="last stage: data, label, aggregate, train, eval or report")] = "report",
+    until: Annotated[
+        str, typer.Option(help="last stage: data, label, aggregate, train, eval, monitor or report")
+    ] = "report",
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe, or go on where an earlier run of it stopped."""
@@ -280,6 +283,7 @@ app.command(name="label-next", epilog="Example: distill label-next runs/quicksta
 app.command(epilog="Example: distill agreement votes.parquet --people kim,lee,park --labels 'exact > substitute'")(
     agreement
 )
+app.command(epilog="Example: distill monitor runs/quickstart last_week.csv --out monday.html --fail-on moved")(monitor)
 
 
 @app.command(epilog="Example: distill ladder runs/a runs/b")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from distill.eval.config import EvalConfig, ReportConfig
+from distill.eval.drift_config import REFERENCE_SPLITS, MonitorConfig
 from distill.labeling.aggregate_config import AggregateConfig, FamilyVoteConfig
 from distill.labeling.data_config import DataConfig
 from distill.labeling.errors import RecipeError
@@ -53,6 +54,7 @@ class Recipe(BaseModel):
         None, description="ask, merge, train and measure in rounds, each choosing its rows by the students of the last"
     )
     report: ReportConfig = Field(default_factory=ReportConfig, description="what the reports show")
+    monitor: MonitorConfig | None = Field(None, description="rows of today, held against those that students know")
 
     @field_validator("teachers", "students")
     @classmethod
@@ -162,13 +164,8 @@ def _file_locations(data: Any) -> Iterator[tuple[Location, str, bool]]:
     for index, item in enumerate(rows if isinstance(rows, list) else [rows]):
         if isinstance(item, str) and not item.startswith("hf://"):
             yield (("data", "rows", index) if isinstance(rows, list) else ("data", "rows")), item, True
-    for *inside, at in (("catalogue", "rows"), ("catalogue", "judgments", "rows")):
-        place: Any = section("data")
-        for part in inside:
-            place = place.get(part) if isinstance(place, Mapping) else None
-        file = place.get(at) if isinstance(place, Mapping) else None
-        if isinstance(file, str) and not file.startswith("hf://"):
-            yield ("data", *inside, at), file, True
+    yield from _catalogue_files(section("data"))
+    yield from _monitored(section("monitor"))
     for key in ("decisions", "annotations"):
         given = section("data").get(key)
         for index, item in enumerate(given if isinstance(given, list) else []):
@@ -199,6 +196,26 @@ def _file_locations(data: Any) -> Iterator[tuple[Location, str, bool]]:
         # A base model is a folder only where one is there; otherwise it is the name of a model on a hub.
         if isinstance(student, Mapping) and isinstance(base := student.get("base"), str):
             yield ("students", name, "base"), base, False
+
+
+def _monitored(section: Mapping[str, Any]) -> Iterator[tuple[Location, str, bool]]:
+    """Files of today's rows, and of the reference where it is no split."""
+    for key in ("rows", "reference"):
+        given = section.get(key)
+        for index, item in enumerate(given if isinstance(given, list) else [given]):
+            named = isinstance(given, str) and key == "reference" and given in REFERENCE_SPLITS
+            if isinstance(item, str) and not named and not item.startswith("hf://"):
+                yield (("monitor", key, index) if isinstance(given, list) else ("monitor", key)), item, True
+
+
+def _catalogue_files(data: Mapping[str, Any]) -> Iterator[tuple[Location, str, bool]]:
+    """The products of a catalogue, and the judgments of them."""
+    catalogue = data.get("catalogue")
+    judgments = catalogue.get("judgments") if isinstance(catalogue, Mapping) else None
+    for place, given in ((("catalogue",), catalogue), (("catalogue", "judgments"), judgments)):
+        file = given.get("rows") if isinstance(given, Mapping) else None
+        if isinstance(file, str) and not file.startswith("hf://"):
+            yield ("data", *place, "rows"), file, True
 
 
 def _word_lists(place: Location, rules: Any) -> Iterator[tuple[Location, str, bool]]:
@@ -264,6 +281,10 @@ def _cross_checks(recipe: Recipe) -> list[tuple[Location, str]]:
     problems += catalogue_problems(recipe)
     problems += cascade_problems(recipe.labeling, recipe.teachers, positive=has_positive(recipe.task))
     problems += rounds_problems(recipe)
+    for key in ("student", "other_student"):
+        named = getattr(recipe.monitor, key, None)
+        if named is not None and named not in recipe.students:
+            problems.append((("monitor", key), f"no such student: {named!r}{suggest(named, recipe.students)}"))
     if recipe.task and recipe.data:
         gold_values = set((recipe.data.gold_map or {}).values())
         known = (*recipe.task.labels, *recipe.task.types, *(recipe.task.parts if not recipe.task.labels else ()))

@@ -36,6 +36,8 @@ def kind_problems(recipe: Recipe) -> Iterator[Problem]:
         yield ("labeling", "cascade"), "a cascade needs a task of type relevance or choice with one label; take it out"
     if recipe.rounds is not None:
         yield ("rounds",), "rounds need a task of type relevance or choice with one label; take it out"
+    if recipe.monitor is not None:
+        yield ("monitor",), "drift is told of students with one label a row; take it out"
     for key in ("gold", "student"):
         if getattr(recipe.aggregate, key):
             yield ("aggregate", key), "needs a task of type relevance or choice with one label; take it out"

@@ -21,6 +21,7 @@ from distill.labeling.errors import DataError
 from distill.measurement import rows_with_truth
 from distill.review_files import ReviewSettings, write_review_files
 from distill.run_files import file_links, student_facts
+from distill.runs import Run
 from distill.session import Ended, Session
 from distill.teachers.config import functions_among
 
@@ -70,6 +71,7 @@ def write_run_reports(session: Session) -> Ended:
         files=file_links(session, written),
         label_free=read_label_free(folder),
         few_labels=read_few_labels(folder),
+        drift=Run(folder.path).drift if recipe.monitor else None,
         labeling=labeling.facts if recipe.teachers and (labeling := folder.stage("label")) else {},
         rounds=_rounds(session),
     )

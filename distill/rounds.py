@@ -22,6 +22,7 @@ from distill.eval.row_choice import ChoiceRule
 from distill.eval.wording import dollars, plural
 from distill.labeling.errors import TeacherError
 from distill.model_cards import card_paths
+from distill.monitor_stage import watch
 from distill.progress import Progress
 from distill.recipe import Recipe
 from distill.recipe_rounds import CHOOSABLE, deciding_student
@@ -49,7 +50,7 @@ from distill.run_folder import RunFolder, file_digest, link_file, path_digest, w
 from distill.session import Ended, Session
 from distill.train_stage import train
 
-LastStage = Literal["label", "aggregate", "train", "eval", "report"]
+LastStage = Literal["label", "aggregate", "train", "eval", "monitor", "report"]
 _LEAST_SHARE = 0.2
 """Of a round's rows, those that what is left of the budget must bear for a round to be begun."""
 _CONTROL = "control"
@@ -104,6 +105,8 @@ def run_rounds(session: Session, *, until: LastStage) -> None:
         return
     loop.run()
     loop.bring_up(until)
+    if until in ("monitor", "report"):
+        watch(session)
     if until == "report":
         stages.write_reports(session)
 

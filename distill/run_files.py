@@ -65,6 +65,8 @@ def file_links(session: Session, review: Sequence[Path]) -> list[FileLink]:
         folder.failures: "questions that ended without a label, and why",
         folder.labels: "merged labels",
         **{folder.predictions(name): f"predictions of {name}" for name in session.recipe.students},
+        **({folder.monitor_rows: "today's rows that were compared"} if session.recipe.monitor else {}),
+        **{folder.monitor_predictions(name): f"predictions of {name} on them" for name in session.recipe.students},
         **{folder.student(name) / CARD_FILE: f"model card of {name}" for name in session.recipe.students},
     }
     there = {path: holds for path, holds in files.items() if path.is_file() and path.stat().st_size}

@@ -66,6 +66,8 @@ class RunFolder:
         self.rounds = path / "rounds.json"
         self.label_free = path / "label_free.json"
         self.few_labels = path / "few_labels.json"
+        self.monitor = path / "monitor.json"
+        self.monitor_rows = path / "monitor_rows.parquet"
         self.report = path / "report.html"
         self.review = path / "review.html"
         self.recipe = path / "recipe.yaml"
@@ -78,6 +80,10 @@ class RunFolder:
     def predictions(self, name: str) -> Path:
         """Table of one student's predictions."""
         return self.path / "predictions" / f"{name}.parquet"
+
+    def monitor_predictions(self, name: str) -> Path:
+        """Table of one student's predictions on the rows of today."""
+        return self.path / "predictions" / "monitor" / f"{name}.parquet"
 
     def round(self, number: int) -> RunFolder:
         """Folder of one round of distillation, laid out as a run's."""

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from distill import stages
 from distill.labeling.errors import UsageError
+from distill.monitor_stage import watch
 from distill.progress import Progress, SilentProgress
 from distill.recipe import Recipe, load_recipe, require_sections
 from distill.rounds import run_rounds
@@ -16,7 +17,7 @@ from distill.runs import Run
 from distill.session import Session
 from distill.train_stage import train
 
-StageName = Literal["data", "label", "aggregate", "train", "eval", "report"]
+StageName = Literal["data", "label", "aggregate", "train", "eval", "monitor", "report"]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 
 _WORK: Mapping[StageName, Callable[[Session], None]] = {
@@ -25,12 +26,14 @@ _WORK: Mapping[StageName, Callable[[Session], None]] = {
     "aggregate": stages.merge_votes,
     "train": train,
     "eval": stages.measure,
+    "monitor": watch,
     "report": stages.write_reports,
 }
 _NEEDS: Mapping[StageName, tuple[str, ...]] = {
     "label": ("teachers",),
     "aggregate": ("teachers",),
     "train": ("students",),
+    "monitor": ("monitor",),
 }
 
 

@@ -13,6 +13,7 @@ from distill.labeling.errors import RunFolderError, UsageError
 from distill.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from distill.eval.drift_facts import DriftReport
     from distill.eval.evaluation import Evaluation
     from distill.eval.few_labels import FewLabels
     from distill.eval.label_free import LabelFreeFacts
@@ -205,6 +206,15 @@ class Run:
                 f"{what}: {self.path} asks a task of type {task.type}, whose answers are no single label; its run "
                 "report lists the mistakes of each part"
             )
+
+    @property
+    def drift(self) -> DriftReport | None:
+        """Today's rows against those of the run; None where its recipe watches none, or it did not get that far."""
+        from distill.eval.drift_facts import DriftReport
+
+        if not self.folder.monitor.exists():
+            return None
+        return DriftReport.model_validate_json(self.folder.monitor.read_text(encoding="utf-8"))
 
     @property
     def reports(self) -> dict[str, Path]:

@@ -17,10 +17,10 @@ from distill.eval.scored import Scored, TruthSource, score_rows
 from distill.labeling.task import Task
 
 _MATRIX_METRICS = ("accuracy", "positive_accuracy", "macro_f1", "grade_error")
-_SHARES = {"accuracy", "positive_accuracy"}
+_SHARES = {"accuracy", "positive_accuracy", "macro_f1", "auc"}
 _BOUNDS = {
-    **dict.fromkeys(("macro_f1", "auc", "ranked_probability"), (0.0, 1.0)),
     **dict.fromkeys(("log_loss", "brier", "calibration_error", "grade_error"), (0.0, float("inf"))),
+    "ranked_probability": (0.0, 1.0),
 }
 METRICS = (
     "accuracy",

@@ -174,8 +174,8 @@ def estimate(
         draws: ``[B]``, the statistic on each resample; NaN where it is undefined there.
         size: The evidence behind it.
         level: Coverage aimed at.
-        proportion: Whether it is a share of rows, so that 0 and 1 are its bounds and an exact 0 or 1 needs
-            :func:`wilson`.
+        proportion: Whether it is a share, of rows or, as AUC, of pairs, so that 0 and 1 are its bounds and an exact 0
+            or 1 needs :func:`wilson`.
         bounds: Between which it lies, the upper one infinite for a loss; None for a difference.
     """
     if not np.isfinite(value):

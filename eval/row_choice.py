@@ -44,7 +44,9 @@ ChoiceRule = Literal["uncertainty", "disagreement", "diversity", "frequency", "r
 often by shoppers, or by a plain draw."""
 
 DEFAULT_SHARES: Mapping[ChoiceRule, float] = {"diversity": 0.5, "uncertainty": 0.25, "random": 0.25}
-"""Share of a batch by rule where nobody says otherwise."""
+"""Share of a batch by rule where nobody says otherwise: a judgment, not a finding. On the one set measured so far no
+rule beat a plain draw beyond doubt, and taking the most doubtful rows outright did worst by AUC
+(``benchmarks/results/active_choice.md``)."""
 
 WITHIN_GROUP = 0.2
 """Correlation of what rows of one group teach."""
@@ -340,8 +342,8 @@ def _vectors(table: pl.DataFrame, inputs: Sequence[str]) -> csr_matrix:
         parts.append(TfidfTransformer(sublinear_tf=True).fit_transform(hashed.transform(texts)))
     whole = csr_matrix(normalize(hstack(parts)))
     # Only buckets that occur: chunks are held dense, and most buckets are empty.
-    found, bucket = np.unique(whole.indices, return_inverse=True)
-    return csr_matrix((whole.data, bucket, whole.indptr), shape=(whole.shape[0], max(len(found), 1)))
+    found, places = np.unique(whole.indices, return_inverse=True)
+    return csr_matrix((whole.data, places, whole.indptr), shape=(whole.shape[0], max(len(found), 1)))
 
 
 def _distances(here: csr_matrix, there: csr_matrix) -> Floats:

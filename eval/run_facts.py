@@ -14,6 +14,7 @@ from distill.eval.agreement import PairAgreement, judge_agreement
 from distill.eval.asking_facts import AskingFacts, ObeyedFacts, obeyed_facts
 from distill.eval.cascade_facts import CascadeFacts, cascade_facts
 from distill.eval.config import EvalConfig, ReportConfig
+from distill.eval.drift_facts import DriftReport
 from distill.eval.evaluation import Evaluation
 from distill.eval.examples import Example, hardest_rows
 from distill.eval.few_labels import FewLabels
@@ -75,6 +76,7 @@ class RunReport:
         label_free: What is said of teachers and students without labels; None where that was not worked out.
         few_labels: What the test rows with labels tell of all; None where all have one, or none has.
         people: Annotators beside the models; None where no annotator's own labels are known.
+        drift: Today's rows against those of the run; None where the recipe watches none.
     """
 
     name: str
@@ -101,6 +103,7 @@ class RunReport:
     label_free: LabelFreeFacts | None = None
     few_labels: FewLabels | None = None
     people: PeopleAgreement | None = None
+    drift: DriftReport | None = None
 
     @property
     def against_teachers(self) -> bool:
@@ -203,6 +206,7 @@ class RunFacts(_Frozen):
     rounds: RoundsFacts | None = Field(None, description="what each round asked, cost and gained")
     label_free: LabelFreeFacts | None = Field(None, description="teachers and students, without labels by people")
     few_labels: FewLabels | None = Field(None, description="where a part of the test rows has labels: all of them")
+    drift: DriftReport | None = Field(None, description="today's rows against those of the run")
     examples_of: str | None = Field(description="whose mistakes the examples are")
     summary: dict[str, Any]
     manifest: dict[str, Any]
@@ -257,6 +261,7 @@ def gather(report: RunReport) -> RunFacts:
         rounds=report.rounds,
         label_free=report.label_free,
         few_labels=report.few_labels,
+        drift=report.drift,
         summary=_plain(report.summary),
         manifest=_plain(report.manifest),
         review_href=report.review_href,

@@ -8,6 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from distill.eval.cascade_plots import CascadePlots, cascade_markdown, cascade_plots
+from distill.eval.drift_report import drift_markdown, drift_words
 from distill.eval.estimate_words import UnlabeledWords
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import ladder_cells
@@ -75,6 +76,7 @@ def write_run_report(path: Path, report: RunReport) -> list[Path]:
         facts=facts,
         said=words,
         plots=_plots(facts, words),
+        drift=drift_words(facts.drift) if facts.drift else None,
         stem=path.stem,
         text_length=report.config.text_length,
         rows_at_once=_ROWS_AT_ONCE,
@@ -129,6 +131,8 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
         parts += _markdown_of(evaluation, words)
     if words.students is not None:
         parts += _markdown_of_students(words.students)
+    if facts.drift is not None:
+        parts.append(drift_markdown(facts.drift, level=2).rstrip())
     if facts.canaries:
         table = [[c.name, c.planted, c.breached, share(c.rate), share(c.usual)] for c in facts.canaries]
         columns = ["judge", "planted rows", "gave in", "breach rate", "same error without a plant"]

@@ -324,6 +324,7 @@ def _contents(facts: RunFacts) -> list[tuple[str, str]]:
         ("trust", "Mistakes and trust", evaluation is not None),
         ("made", "Training", bool(facts.students)),
         ("slices", "Slices", evaluation is not None and bool(evaluation.slices)),
+        ("drift", "Today's rows", facts.drift is not None),
         ("canaries", "Planted orders", bool(facts.canaries or facts.obeyed)),
         ("rows", "Rows", bool(facts.examples)),
         ("data", "Data", bool(facts.summary)),

@@ -50,8 +50,10 @@ class BrandDictionary:
             case or signs alone the first is kept.
         aliases: Other ways to write a name, by alias: ``{"hp": "Hewlett-Packard", "삼성": "Samsung"}``.
         transliterate: Also take a word in another script for a name that sounds alike (:func:`sound_key`), where it
-            is the only one.
-        trusted: From which trust on a name is tagged without asking what the query retrieves.
+            is the only one. For a shop's own brands; with a list from elsewhere most such matches are chance.
+        trusted: From which trust on a name is tagged without asking what the query retrieves. Names that fit others'
+            products (``hp`` on ink) have little trust and are brands all the same: 0.2 lost none of them on 3,000
+            queries of QueryNER's training part, and 0.5 one in nine.
         retrieved_share: Which share of the products retrieved has to be of a brand for a name that is not trusted.
     """
 
@@ -60,9 +62,9 @@ class BrandDictionary:
         brands: Iterable[str],
         *,
         aliases: Mapping[str, str] | None = None,
-        transliterate: bool = True,
-        trusted: float = 0.5,
-        retrieved_share: float = 0.3,
+        transliterate: bool = False,
+        trusted: float = 0.2,
+        retrieved_share: float = 0.2,
     ) -> None:
         self.trusted = trusted
         self.retrieved_share = retrieved_share
