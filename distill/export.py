@@ -57,7 +57,8 @@ class ExportCheck:
         source: Which.
         max_abs_difference: Of any label's probability.
         mean_abs_difference: The same, on average.
-        flips: Share of rows whose label changed. Without gold it bounds what accuracy can have been lost.
+        flips: Share of rows whose label changed; of rows and parts, where answers are no single label. Without gold it
+            bounds what accuracy can have been lost.
         metric: ``auc`` (positive label or not) or ``accuracy``; None without gold.
         original: The student's, with its interval by group.
         exported: The export's.
@@ -210,6 +211,8 @@ def _write(student: Student, draft: Path, out: Path, *, form: Form, rows: CheckR
 
 def _check(student: Student, exported: Student, before: pl.DataFrame, rows: CheckRows) -> ExportCheck:
     after = exported.predict(rows.table)
+    if student.info.parts is not None:
+        return _check_parts(before, after, rows)
     first, second = (np.array(table["probs"].to_list()) for table in (before, after))
     gap = np.abs(first - second)
     check = ExportCheck(
@@ -221,6 +224,22 @@ def _check(student: Student, exported: Student, before: pl.DataFrame, rows: Chec
     )
     known = rows.table.filter(pl.col("gold").is_in(list(student.task.labels)))
     return check if known.is_empty() else replace(check, **_quality(student, before, after, known, rows.truth_source))
+
+
+def _check_parts(before: pl.DataFrame, after: pl.DataFrame, rows: CheckRows) -> ExportCheck:
+    """Where answers are no single label: how far the confidences of answers that stay differ, and how many change."""
+    columns = [name for name in ("label", "labels", "text", "texts", "spans") if name in before.columns]
+    same = np.array(
+        [one == other for one, other in zip(before[columns].rows(), after[columns].rows(), strict=True)], dtype=bool
+    )
+    gap = np.abs((before["confidence"] - after["confidence"]).to_numpy())[same]
+    return ExportCheck(
+        rows=len(rows.table),
+        source=rows.source,
+        max_abs_difference=float(gap.max(initial=0.0)),
+        mean_abs_difference=float(gap.mean()) if len(gap) else 0.0,
+        flips=float(1.0 - same.mean()),
+    )
 
 
 def _quality(

@@ -21,6 +21,8 @@ from distill.labeling.data_config import DataConfig
 from distill.labeling.errors import UsageError
 from distill.labeling.rows_problems import ProblemLog
 from distill.labeling.rows_stream import stream_rows
+from distill.labeling.task import Task
+from distill.predicted_parts import part_cells, part_line
 from distill.students.student import load_student
 
 _FORMATS = (".parquet", ".csv", ".jsonl")
@@ -87,7 +89,7 @@ def predict_file(
         max_bad_fraction=1.0,
     )
     began, count = time.perf_counter(), 0
-    with ProblemLog(_problems_path(rows, out)) as log, _writer(out, loaded.task.labels) as write:
+    with ProblemLog(_problems_path(rows, out)) as log, _writer(out, loaded.task) as write:
         for batch in stream_rows(config, task=loaded.task, log=log):
             write(loaded.predict(batch, traces=traces))
             count += len(batch)
@@ -117,10 +119,10 @@ def renamed(pair: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _writer(out: Path | None, labels: Sequence[str]) -> Iterator[Callable[[pl.DataFrame], None]]:
+def _writer(out: Path | None, task: Task) -> Iterator[Callable[[pl.DataFrame], None]]:
     """Takes tables of predictions one after the other, and leaves ``out`` whole or untouched."""
     if out is None:
-        yield lambda table: _write_lines(table, labels, sys.stdout)
+        yield lambda table: _write_lines(table, task, sys.stdout)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as scratch:
@@ -132,19 +134,27 @@ def _writer(out: Path | None, labels: Sequence[str]) -> Iterator[Callable[[pl.Da
         else:
             with draft.open("w", encoding="utf-8", newline="") as stream:
                 if out.suffix == ".jsonl":
-                    yield lambda table: _write_lines(table, labels, stream)
+                    yield lambda table: _write_lines(table, task, stream)
                 else:
-                    yield lambda table: _write_csv(table, labels, stream)
+                    yield lambda table: _write_csv(table, task, stream)
         os.replace(draft, out)
 
 
-def _write_lines(table: pl.DataFrame, labels: Sequence[str], stream: IO[str]) -> None:
+def _write_lines(table: pl.DataFrame, task: Task, stream: IO[str]) -> None:
+    labels = task.labels
     for row in table.iter_rows(named=True):
+        if not task.closed:
+            stream.write(json.dumps(part_line(row, task), ensure_ascii=False) + "\n")
+            continue
         row["probs"] = {label: round(value, 6) for label, value in zip(labels, row["probs"], strict=True)}
         stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _write_csv(table: pl.DataFrame, labels: Sequence[str], stream: IO[str]) -> None:
+def _write_csv(table: pl.DataFrame, task: Task, stream: IO[str]) -> None:
+    if not task.closed:
+        stream.write(spreadsheet_safe(part_cells(table)).write_csv(include_header=stream.tell() == 0))
+        return
+    labels = task.labels
     columns = [pl.col("probs").list.get(place).round(6).alias(f"p_{label}") for place, label in enumerate(labels)]
     extra = [name for name in ("abstained", "trace") if name in table.columns]
     clauses = [pl.col("clauses").list.join(" ")] if "clauses" in table.columns else []

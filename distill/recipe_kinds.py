@@ -46,9 +46,6 @@ def kind_problems(recipe: Recipe) -> Iterator[Problem]:
     yield from _labeling_problems(recipe, task)
     for name, config in recipe.teachers.items():
         yield from _teacher_problems(name, config, task)
-    for name in recipe.students:
-        text = f"students learn one label a row, and a task of type {task.type} has other answers; take it out"
-        yield ("students", name), text
 
 
 def _labeling_problems(recipe: Recipe, task: TaskConfig) -> Iterator[Problem]:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distill.labeling.errors import UsageError
+from distill.labeling.errors import StudentError, UsageError
 from distill.server_batching import Batcher, BatchLimits
 from distill.server_errors import ServeError, bad
 from distill.server_metrics import Metrics
@@ -84,6 +84,11 @@ def load_students(named: Sequence[str]) -> dict[str, Student]:
         if name in students:
             raise UsageError(f"serve: two students are called {name!r}; give one another name: NAME={path}")
         students[name] = load_student(path)
+        if students[name].info.parts is not None:
+            raise StudentError(
+                f"{path}: serve: answers of this student are no single label, which the server does not speak yet; use "
+                "distill predict, or load_student in a process of your own"
+            )
     return students
 
 

@@ -29,6 +29,7 @@ def train(session: Session) -> None:
 
 def _train_one(session: Session, name: str, config: StudentConfig) -> None:
     from distill.students.fit import fit_student
+    from distill.students.parts_info import parts_told
     from distill.students.people import targets_for
 
     folder, task = session.folder, session.task
@@ -66,6 +67,8 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
         if "traces_learned" in fitted.facts:
             said += f", {fitted.facts['traces_learned']:,} traces"
         said += f"; {fitted.traces.told()}" if fitted.traces else ""
+        if fitted.parts is not None:
+            said += f"; {parts_told(fitted.parts)}"
         return Ended(said, facts={**facts, **fitted.facts})
 
     session.stage(
@@ -77,6 +80,7 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
             config.model_dump(mode="json"),
             path_digest(Path(base) / "config.json") if base and (Path(base) / "config.json").is_file() else None,
             [task.labels, task.inputs, task.positive, task.ordered],
+            *([task.basis] if not task.closed else []),
             task.guideline.sha256 if task.guideline and getattr(config, "traces", None) else None,
             session.recipe.seed,
         ],

@@ -15,6 +15,7 @@ from distill.students.causal_config import (
     TraceUse,
 )
 from distill.students.loss_config import LossConfig, Pruning, SoftCe
+from distill.students.query_config import SyntheticSection
 from distill.students.traces_config import TracesConfig
 from distill.students.trainer_options import check_trainer_options
 
@@ -200,6 +201,20 @@ class EncoderConfig(_TrainingConfig):
     )
     traces: TracesConfig | None = Field(
         None, description="what is learned from the teachers' reasoning beside the label; nothing where not given"
+    )
+    weights: dict[str, Annotated[float, Field(ge=0.0)]] | None = Field(
+        None,
+        description="of a query task: how much each part counts, such as {spelling: 1, brand: 0.5}; 1 where not given",
+    )
+    synthetic: SyntheticSection | None = Field(
+        None, description="of a task with spelling: further rows that are made, such as {typos: 1.0}"
+    )
+    over_correction: float | None = Field(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="of a task with spelling: greatest share of right queries that may be changed, 0.02 where not "
+        "given; the threshold is found on held-out queries",
     )
     precision: Precision = Field("auto", description="auto takes bf16 where the processor or GPU computes in it")
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(

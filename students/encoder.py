@@ -82,7 +82,7 @@ class EncoderNetwork:
         model_config.id2label = dict(enumerate(labels))
         model_config.label2id = {label: number for number, label in enumerate(labels)}
         model_config.problem_type = "single_label_classification"
-        _set_dropout(model_config, config.dropout)
+        set_dropout(model_config, config.dropout)
         model = _load_model(source, name=config.base, config=model_config)
         if config.head == "ordered":
             put_ordered_head(model, outside=model.base_model_prefix)
@@ -279,7 +279,7 @@ def _load_model(source: str, *, name: str, config: Any = None) -> PreTrainedMode
         raise StudentError(_not_found(name, error)) from error
 
 
-def _set_dropout(config: Any, share: float | None) -> None:
+def set_dropout(config: Any, share: float | None) -> None:
     """Sets whatever the architecture calls its dropouts; None leaves the base's own."""
     if share is None:
         return

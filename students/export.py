@@ -73,16 +73,26 @@ def write_onnx(network: Network, path: Path, *, inputs: Sequence[str]) -> Export
 
     _require("onnx")
     model: Any = network.model.to("cpu").eval()
-    if hasattr(model, "set_attn_implementation"):
-        model.set_attn_implementation("eager")
+    attending: Any = getattr(model, "trunk", model)
+    if hasattr(attending, "set_attn_implementation"):
+        attending.set_attn_implementation("eager")
     short, long = _samples(network, inputs)
     with torch.inference_mode():
-        extra = sorted(network.forward(model, long).extra)
-    axes = {name: _axes(short[name].shape, long[name].shape) for name in long}
-    moving = {
-        name: {at: axis for at, axis in enumerate(found) if isinstance(axis, str)} for name, found in axes.items()
-    }
+        said = [network.forward(model, batch) for batch in (short, long)]
+    extra = sorted(said[1].extra)
     outputs = (LOGITS, *extra)
+    axes = {name: _axes(short[name].shape, long[name].shape, length=_length(name)) for name in long}
+    shapes = [[output.logits.shape, *(output.extra[name].shape for name in extra)] for output in said]
+    # What is scored at every letter or piece has as many lines as the input of letters or pieces.
+    lengths = {(short[name].shape[1], long[name].shape[1]): _length(name) for name in long if long[name].ndim > 1}
+    scored = {
+        name: _axes(few, many, length=lengths.get((few[1], many[1]), "length"))
+        for name, few, many in zip(outputs, *shapes, strict=True)
+    }
+    moving = {
+        name: {at: axis for at, axis in enumerate(found) if isinstance(axis, str)}
+        for name, found in {**axes, **scored}.items()
+    }
     try:
         with _silent():
             torch.onnx.export(
@@ -91,7 +101,7 @@ def write_onnx(network: Network, path: Path, *, inputs: Sequence[str]) -> Export
                 str(path),
                 input_names=list(long),
                 output_names=list(outputs),
-                dynamic_axes={**moving, **{name: {0: "batch"} for name in outputs}},
+                dynamic_axes=moving,
                 opset_version=OPSET,
                 # The newer exporter's graph cannot be quantised by quantize_dynamic.
                 dynamo=False,
@@ -166,8 +176,13 @@ def _samples(network: Network, inputs: Sequence[str]) -> tuple[dict[str, Tensor]
     return network.collate([short]), network.collate(long)
 
 
-def _axes(short: Sequence[int], long: Sequence[int]) -> list[str | int]:
-    names = ["batch", *["length"] * (len(long) - 1)]
+def _length(name: str) -> str:
+    """What the length of an input is called: a text has more letters than pieces."""
+    return "letters" if name.startswith("letter_") else "length"
+
+
+def _axes(short: Sequence[int], long: Sequence[int], *, length: str) -> list[str | int]:
+    names = ["batch", *[length] * (len(long) - 1)]
     return [size if size == other else name for name, size, other in zip(names, long, short, strict=True)]
 
 

@@ -23,12 +23,15 @@ import polars as pl
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.abstention import Abstention, fit_abstention
+from distill.students.asked_task import record_of, write_brands
 from distill.students.calibration import FEWEST_ROWS, Calibration, fit_calibration
 from distill.students.clauses import TracesInfo
 from distill.students.config import CausalConfig, EncoderConfig, StudentConfig
 from distill.students.job import EpochRecord, FitProgress, Job, JobResult
 from distill.students.model_card import write_card
-from distill.students.student import Student, StudentInfo, load_student
+from distill.students.part_fit import first_infos, fit_parts
+from distill.students.parts_info import PartInfo
+from distill.students.student import FORMAT_VERSION, PARTS_FORMAT_VERSION, Student, StudentInfo, load_student
 from distill.students.trace_fit import traces_info, with_threshold
 from distill.students.trace_rows import fit_traces
 from distill.students.train import ERROR_FILE, PROGRESS_MARK, train
@@ -36,6 +39,8 @@ from distill.students.training_set import TrainingSet, one_hot
 from distill.students.weak_labels import PRUNED_FILE, prepare_weak_labels
 
 _REPORTED_STDERR = 2000
+_OF_QUERIES = ("weights", "synthetic", "over_correction")
+"""Settings that the file of a student of one label a row does not name."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class FitResult:
         resumed_at: Step of the checkpoint that the training went on from; 0 where it began anew.
         facts: What was counted in the training rows: of a causal student, the traces learned and those left out.
         traces: What it learned from its teachers' reasoning; None where it learned from labels alone.
+        parts: Threshold and calibration of each part, where answers are no single label; None elsewhere.
     """
 
     path: Path
@@ -73,6 +79,7 @@ class FitResult:
     resumed_at: int = 0
     facts: dict[str, int] = field(default_factory=dict)
     traces: TracesInfo | None = None
+    parts: dict[str, PartInfo] | None = None
 
 
 def fit_student(
@@ -125,6 +132,7 @@ def fit_student(
         result = train(job, on_progress=on_progress) if processes_of(config) == 1 else _torchrun(job, on_progress)
         info = replace(_info(job, task=task, training=training, result=result), traces=traces)
         info.write(job.student_folder)
+        write_brands(task, job.student_folder)
         student = load_student(job.student_folder)
         info = _set_right(student, config, calibration, training)
         info = replace(info, traces=with_threshold(student, training))
@@ -150,6 +158,7 @@ def fit_student(
         resumed_at=result.resumed_at,
         facts=result.facts,
         traces=info.traces,
+        parts=info.parts,
     )
 
 
@@ -163,6 +172,7 @@ def _job(config: StudentConfig, *, task: Task, out: Path, seed: int) -> Job:
         seed=seed,
         positive=task.positive,
         ordered=task.ordered,
+        asked=record_of(task),
         logs=out.with_name(f"{out.name}.tensorboard"),
         store=Path(store) if store else None,
     )
@@ -206,6 +216,7 @@ def processes_of(config: StudentConfig) -> int:
 
 def _info(job: Job, *, task: Task, training: TrainingSet, result: JobResult) -> StudentInfo:
     packages = ("distill", "torch", "transformers", "polars")
+    settings = job.config.model_dump(mode="json")
     return StudentInfo(
         type=job.config.type,
         labels=task.labels,
@@ -219,7 +230,10 @@ def _info(job: Job, *, task: Task, training: TrainingSet, result: JobResult) -> 
         trained_on=job.config.train_on,
         rows=training.counts,
         groups=training.group_counts,
-        config=job.config.model_dump(mode="json"),
+        config={name: value for name, value in settings.items() if name not in _OF_QUERIES or value is not None},
+        asked=job.asked,
+        parts=None if job.asked is None else first_infos(task, result.facts),
+        format_version=FORMAT_VERSION if job.asked is None else PARTS_FORMAT_VERSION,
         facts=result.facts,
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
     )
@@ -229,6 +243,8 @@ def _set_right(
     student: Student, config: StudentConfig, gold: pl.DataFrame | None, training: TrainingSet
 ) -> StudentInfo:
     """Calibrates, and finds the threshold to abstain by, on rows that the student has not learned from."""
+    if isinstance(config, EncoderConfig) and student.info.parts is not None:
+        return replace(student.info, parts=fit_parts(student, config, gold, training))
     rows, source = training.validation, "validation"
     if gold is not None:
         known = gold.filter(pl.col("gold").is_in(list(student.task.labels)))

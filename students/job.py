@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
+from distill.students.asked_task import task_of
 from distill.students.config import StudentConfig
 from distill.students.training_set import TrainingSet
 
@@ -98,6 +99,7 @@ class Job:
         ordered: Whether the labels are grades.
         logs: Where TensorBoard's logs go.
         store: Where tokenised rows are kept for other trainings; None for inside the job folder.
+        asked: The task where its answers are no single label, see :func:`distill.students.asked_task.record_of`.
     """
 
     folder: Path
@@ -109,10 +111,13 @@ class Job:
     ordered: bool = False
     logs: Path | None = None
     store: Path | None = None
+    asked: dict[str, Any] | None = None
 
     @property
     def task(self) -> Task:
-        """What the training needs of the task: labels, inputs, positive label and order."""
+        """What the training needs of the task."""
+        if self.asked is not None:
+            return task_of(self.asked, inputs=self.inputs)
         return Task(labels=self.labels, inputs=self.inputs, positive=self.positive, ordered=self.ordered)
 
     @property
@@ -137,6 +142,7 @@ class Job:
         settings = self.config.model_dump(mode="json", exclude=_CHANGES_NO_WEIGHT)
         base = _base_digest(getattr(self.config, "base", None))
         said = [settings, base, self.labels, self.inputs, self.seed, processes, packages]
+        said += [self.asked] if self.asked is not None else []
         digest.update(json.dumps(said, sort_keys=True).encode())
         for table in (training.train, training.validation):
             digest.update(table_digest(table).encode())
@@ -157,6 +163,7 @@ class Job:
             "logs": None if self.logs is None else str(self.logs.resolve()),
             "store": None if self.store is None else str(self.store.resolve()),
             "fingerprint": fingerprint,
+            **({"asked": self.asked} if self.asked is not None else {}),
         }
         (self.folder / "job.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
 
@@ -183,6 +190,7 @@ class Job:
             ordered=spec.get("ordered", False),
             logs=logs,
             store=store,
+            asked=spec.get("asked"),
         )
 
     def is_under_way(self, fingerprint: str) -> bool:

@@ -22,6 +22,7 @@ from distill.labeling.errors import DataError
 from distill.labeling.packaged_folder import packaged_folder
 from distill.students.abstention import Abstention
 from distill.students.calibration import Calibration
+from distill.students.model_card_parts import parts_kind, parts_table, parts_use
 from distill.students.student import StudentInfo
 
 CARD_FILE = "README.md"
@@ -122,7 +123,7 @@ def model_card(info: StudentInfo, *, name: str, context: CardContext | None = No
         f"## Use\n\n{_use(info)}",
         f"## Data\n\n{_data(info, context)}",
         f"## Training\n\n{_training(info, context)}",
-        f"## Calibration\n\n{_calibration(info.calibration, context)}",
+        f"## Calibration\n\n{_calibration(info.calibration, context) if info.parts is None else parts_table(info)}",
         *([f"## Abstention\n\n{_abstention(info.abstention, context)}"] if info.abstention is not None else []),
         f"## Quality\n\n{_quality(context)}",
         f"## Limits\n\n{_limits(info, context)}",
@@ -134,7 +135,7 @@ def _front_matter(info: StudentInfo, name: str, context: CardContext | None) -> 
     base = str(info.config.get("base", ""))
     metadata: dict[str, Any] = {
         "library_name": "transformers" if info.type == "encoder" else "distill",
-        "pipeline_tag": "text-classification",
+        "pipeline_tag": "text-classification" if info.parts is None else "token-classification",
         "tags": ["distill", "knowledge-distillation", "product-search", info.type],
     }
     if base and ":" not in base and not Path(base).is_absolute() and not Path(base).exists():
@@ -168,6 +169,11 @@ def _opening(info: StudentInfo) -> str:
     order = " (grades, in order)" if info.ordered else ""
     match = f" The label that counts as a match is {_text(info.positive)}." if info.positive else ""
     base = f", from {_text(_base_name(info))}" if info.config.get("base") else ""
+    if info.parts is not None:
+        return (
+            f"An encoder{base}, of {info.parameters:,} parameters, that reads "
+            f"{', '.join(_text(name) for name in info.inputs)}, and in one pass {parts_kind(info)}."
+        )
     return (
         f"A {kinds.get(info.type, info.type)}{base}, of {info.parameters:,} parameters. It reads "
         f"{', '.join(_text(name) for name in info.inputs)}, and states a probability for each of the labels "
@@ -176,6 +182,8 @@ def _opening(info: StudentInfo) -> str:
 
 
 def _use(info: StudentInfo) -> str:
+    if info.parts is not None:
+        return parts_use(info)
     row = {"row_id": ["1"], **{name: ["…"] for name in info.inputs}}
     text = (
         "```python\nimport distill\nimport polars as pl\n\n"

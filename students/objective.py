@@ -46,6 +46,7 @@ class Objective(ABC):
         rows_together: Rows of a group that batches keep together, by a column ``group``; 1 for any order.
         columns_need_texts: Whether :meth:`columns` looks at the inputs or the trace; where not, they are left out of
             its table, so that the texts of a million rows are never in memory.
+        reads_tokens_of_network: Whether a :meth:`read` of its own gives no token but those that the network reads.
         looks_at_all_rows: Whether :meth:`start` wants the training's rows, texts and all, in memory.
         facts: What :meth:`columns` counted in the training rows, for the student's file and the run; nothing for most.
     """
@@ -53,6 +54,7 @@ class Objective(ABC):
     epoch: int = 0
     rows_together: int = 1
     columns_need_texts: bool = True
+    reads_tokens_of_network: bool = False
     looks_at_all_rows: bool = False
     facts: Mapping[str, int] = MappingProxyType({})
 
@@ -91,6 +93,19 @@ class Objective(ABC):
             batch: The model's inputs, from :meth:`Network.collate`.
             columns: From :meth:`columns`; rows that fill a batch up have weight 0.
         """
+
+    def validation_loss(self, logits: np.ndarray, target: np.ndarray, weight: np.ndarray) -> float:
+        """Soft cross-entropy over all held-out rows, their weights normalised to sum to one.
+
+        Args:
+            logits: ``[N, K]`` float64, of :class:`StepLoss`.
+            target: ``[N, K]``.
+            weight: ``[N]``.
+        """
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        log_probs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        per_row = -(target * log_probs).sum(axis=-1)
+        return float((weight * per_row).sum() / weight.sum())
 
     def state_dict(self) -> dict[str, Any]:
         """State to go on from; nothing for most."""
@@ -175,6 +190,10 @@ def objective_for(config: StudentConfig, *, task: Task) -> Objective:
     Raises:
         StudentError: The loss lacks what it needs.
     """
+    if isinstance(config, EncoderConfig) and not task.closed:
+        from distill.students.query_objective import QueryObjective
+
+        return QueryObjective(config, task=task)
     label = LabelObjective(config, task=task)
     if config.type == "causal":
         from distill.students.causal_objective import CausalObjective

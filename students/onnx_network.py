@@ -96,6 +96,11 @@ class OnnxNetwork:
         exported = ExportedModel.read(folder)
         return cls(reader_of(folder, info), open_session(folder / exported.file), exported)
 
+    @property
+    def reader(self) -> Network:
+        """The network that was exported, as far as it reads and lays out rows."""
+        return self._reader
+
     def read(self, rows: pl.DataFrame) -> list[Example]:
         """As the student that was exported."""
         return self._reader.read(rows)
@@ -143,6 +148,11 @@ def reader_of(folder: Path, info: StudentInfo) -> Network:
         from distill.students.dcn_network import DcnNetwork
 
         return DcnNetwork.reader(folder)
+    if info.type == "encoder" and info.asked is not None:
+        from distill.students.query_encoder import QueryNetwork
+        from distill.students.student import task_of_info
+
+        return QueryNetwork.reader(folder, task=task_of_info(folder, info), max_length=info.max_length or 512)
     if info.type == "encoder":
         from distill.students.encoder import EncoderNetwork
         from distill.students.text import PairTemplate

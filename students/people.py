@@ -43,6 +43,10 @@ def targets_for(
     Raises:
         StudentError: As :func:`training_set` does.
     """
+    if not task.closed:
+        from distill.students.part_targets import part_targets
+
+        return part_targets(config, rows, labels=labels, votes=votes, task=task, seed=seed)
     if labels is not None and config.match_people:
         labels, _ = match_people(labels, rows, task=task)
     training = training_set(

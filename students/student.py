@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,21 @@ import polars as pl
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.abstention import Abstention
+from distill.students.asked_task import read_brands, task_of
 from distill.students.calibration import Calibration, calibrated
 from distill.students.clauses import TracesInfo, name_clauses
 from distill.students.network import CLAUSES, LABELS, Network
 from distill.students.onnx_network import EXPORT_FILE, OnnxNetwork
+from distill.students.part_answers import Answer
+from distill.students.part_predictions import predictions_of
+from distill.students.parts_info import PartInfo
 from distill.students.surroundings import quiet, threads_set
 from distill.students.text import PairTemplate
 
 INFO_FILE = "distill_student.json"
 FORMAT_VERSION = 2
+PARTS_FORMAT_VERSION = 3
+"""Of a student whose answers are no single label; an older distill would take it for another."""
 _CHUNK_ROWS = 2048
 """Rows read, tokenised and sorted by length together, while those before them are scored."""
 _REASONED_TOGETHER = 64
@@ -52,6 +58,8 @@ class StudentInfo:
         groups: Groups of the training rows by entry of ``train_on``.
         facts: What was counted in the training rows; see :attr:`distill.students.fit.FitResult.facts`.
         traces: What it learned from its teachers' reasoning; None where it learned from labels alone.
+        asked: The task where its answers are no single label, see :func:`distill.students.asked_task.record_of`.
+        parts: What it keeps of each part then.
         format_version: Of this file.
     """
 
@@ -73,11 +81,16 @@ class StudentInfo:
     groups: dict[str, int] = field(default_factory=dict)
     facts: dict[str, int] = field(default_factory=dict)
     traces: TracesInfo | None = None
+    asked: dict[str, Any] | None = None
+    parts: dict[str, PartInfo] | None = None
     format_version: int = FORMAT_VERSION
 
     def write(self, folder: Path) -> None:
         """Writes ``distill_student.json``."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        said = asdict(self)
+        if self.asked is None:
+            del said["asked"], said["parts"]
+        text = json.dumps(said, indent=2, ensure_ascii=False)
         (folder / INFO_FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -92,14 +105,17 @@ class StudentInfo:
         except (OSError, ValueError) as error:
             raise StudentError(f"{folder}: not a student ({error}); give the folder that holds {INFO_FILE}") from error
         version = found.get("format_version", 0)
-        if version > FORMAT_VERSION:
+        if version > PARTS_FORMAT_VERSION:
             raise StudentError(
-                f"{folder}: {INFO_FILE} has format {version}, distill reads up to {FORMAT_VERSION}; upgrade distill"
+                f"{folder}: {INFO_FILE} has format {version}, distill reads up to {PARTS_FORMAT_VERSION}; upgrade "
+                "distill"
             )
         found["calibration"] = Calibration.of_dict(found["calibration"])
         if found.get("abstention") is not None:
             found["abstention"] = Abstention(**found["abstention"])
         found["traces"] = TracesInfo.of(found["traces"]) if found.get("traces") else None
+        if found.get("parts") is not None:
+            found["parts"] = {name: PartInfo.of(part) for name, part in found["parts"].items()}
         for name in ("labels", "inputs", "trained_on"):
             found[name] = tuple(found[name])
         return cls(**found)
@@ -111,7 +127,7 @@ class Student:
     Attributes:
         path: Its folder.
         info: What it is and how it was made.
-        task: What it was trained for: labels, inputs, positive label and order.
+        task: What it was trained for.
         network: What scores the rows.
     """
 
@@ -120,7 +136,7 @@ class Student:
 
         self.path = path
         self.info = info
-        self.task = Task(labels=info.labels, inputs=info.inputs, positive=info.positive, ordered=info.ordered)
+        self.task = task_of_info(path, info)
         self.network = network
         on_gpu = torch.cuda.is_available() and not isinstance(network, OnnxNetwork)
         self._device = torch.device("cuda" if on_gpu else "cpu")
@@ -182,6 +198,10 @@ class Student:
             probable first and never none, and ``clause_probs`` List[f64], how probable each is; see
             :func:`distill.students.clauses.name_clauses`. With ``traces``, ``trace`` str.
 
+            Where answers are no single label, a line a row and part, with the columns of
+            :func:`distill.students.part_predictions.prediction_schema`: those of the labels table. ``confidence`` is
+            the calibrated probability that the answer is right.
+
         Raises:
             StudentError: A column is missing, or traces are asked of a student that writes none.
         """
@@ -196,10 +216,43 @@ class Student:
                 f"{self.info.config.get('traces', 'none')}); train a causal student with traces: before_label"
             )
         table = rows.lazy().select(wanted).collect()
+        if self.info.parts is not None:
+            infos = self.info.parts
+            thresholds = {name: [part.threshold] for name, part in infos.items()}
+            found = self.part_answers(table, thresholds, batch_size=batch_size, precision=precision, threads=threads)
+            answers = {name: by_threshold[0] for name, by_threshold in found.items()}
+            return predictions_of(self.task, table["row_id"].cast(pl.String).to_list(), answers, infos)
         if traces:
             return self._reasoned(table, batch_size=batch_size, precision=precision, threads=threads)
         scores = self._scores(table, batch_size=batch_size, precision=precision, threads=threads)
         return _predictions(self, table["row_id"].cast(pl.String).to_list(), scores)
+
+    def part_answers(
+        self,
+        rows: pl.DataFrame,
+        thresholds: Mapping[str, Sequence[float]],
+        *,
+        batch_size: int | None = None,
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> dict[str, list[list[Answer]]]:
+        """Answers to parts of a task whose answers are no single label, by threshold, before calibration, in one pass.
+
+        Args:
+            rows: The task's inputs.
+            thresholds: To answer each part by; parts that are not there are not answered.
+            batch_size: As for :meth:`predict`.
+            precision: Likewise.
+            threads: Likewise.
+        """
+        from distill.students.part_predictions import Running, answers_to
+        from distill.students.train import computes_in_bf16
+
+        network: Any = self.network
+        reader: Any = network.reader if isinstance(network, OnnxNetwork) else network
+        with quiet(), threads_set(threads):
+            running = Running(self._device, batch_size, computes_in_bf16(network, precision), threads)
+            return answers_to(network, reader, rows, thresholds=thresholds, running=running)
 
     def logits(
         self, rows: pl.DataFrame, *, batch_size: int | None = None, precision: str = "auto", threads: int | None = None
@@ -267,6 +320,13 @@ class Student:
         return pl.concat(parts)
 
 
+def task_of_info(folder: Path, info: StudentInfo) -> Task:
+    """What a student was trained for; brands are read from its folder."""
+    if info.asked is not None:
+        return task_of(info.asked, inputs=info.inputs, brands=read_brands(folder))
+    return Task(labels=info.labels, inputs=info.inputs, positive=info.positive, ordered=info.ordered)
+
+
 def load_student(path: Path | str) -> Student:
     """Loads a student's folder.
 
@@ -286,6 +346,10 @@ def _load_network(folder: Path, info: StudentInfo) -> Network:
         from distill.students.dcn_network import DcnNetwork
 
         return DcnNetwork.from_folder(folder)
+    if info.type == "encoder" and info.asked is not None:
+        from distill.students.query_encoder import QueryNetwork
+
+        return QueryNetwork.from_folder(folder, task=task_of_info(folder, info), max_length=info.max_length or 512)
     if info.type == "encoder":
         from distill.students.encoder import EncoderNetwork
         from distill.students.heads import HEADS_FILE

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from distill.labeling.task import Task, TaskConfig
 from distill.students.config import StudentConfig
 from distill.students.loss_config import Emd, ForwardCorrection, Listwise, MarginMse, Rps
+from distill.students.query_fit import label_task_problems, query_problems
 
 
 def student_problems(student: StudentConfig, task: TaskConfig | Task | None) -> Iterator[tuple[str, str]]:
@@ -28,6 +29,10 @@ def student_problems(student: StudentConfig, task: TaskConfig | Task | None) -> 
                 )
     if task is None:
         return
+    if not task.closed:
+        yield from query_problems(student, task)
+        return
+    yield from label_task_problems(student)
     relevance = isinstance(task, TaskConfig) and task.type == "relevance"
     ordered = relevance if task.ordered is None else task.ordered
     if isinstance(loss, Rps | Emd) and not ordered:

@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from distill.labeling.errors import DistillError
+from distill.labeling.task import Task
 from distill.students.config import CausalConfig, DcnConfig, EncoderConfig, StudentConfig
 from distill.students.example_store import CHUNK_ROWS, ExampleStore, reading_key, shared_store
 from distill.students.job import TRAIN, VALIDATION, FitProgress, Job, JobResult, table_digest
@@ -53,7 +54,12 @@ def train(job: Job, *, on_progress: Callable[[FitProgress], None] | None = None)
 
 
 def new_network(
-    config: StudentConfig, *, labels: tuple[str, ...], inputs: tuple[str, ...], rows: pl.LazyFrame
+    config: StudentConfig,
+    *,
+    labels: tuple[str, ...],
+    inputs: tuple[str, ...],
+    rows: pl.LazyFrame,
+    task: Task | None = None,
 ) -> Network:
     """An untrained student (the encoder: pretrained, with a new head), drawn from torch's global generator.
 
@@ -62,11 +68,16 @@ def new_network(
         labels: The task's labels.
         inputs: Input columns, the query first.
         rows: Training rows, from which a base made on the spot learns its vocabulary.
+        task: Where answers are no single label, what is answered; the heads' vocabulary comes from the rows then.
     """
     if isinstance(config, CausalConfig):
         from distill.students.causal import CausalNetwork
 
         return CausalNetwork.from_base(config, labels=labels, inputs=inputs, rows=rows)
+    if isinstance(config, EncoderConfig) and task is not None and not task.closed:
+        from distill.students.query_encoder import QueryNetwork
+
+        return QueryNetwork.from_base(config, task=task, rows=rows)
     if isinstance(config, EncoderConfig):
         from distill.students.encoder import EncoderNetwork
 
@@ -94,7 +105,7 @@ def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobRe
     from distill.students.trainer import BestEpoch, DistributionTrainer, Material, batches_of, training_arguments
 
     config = job.config
-    network = new_network(config, labels=job.labels, inputs=job.inputs, rows=job.scan(TRAIN))
+    network = new_network(config, labels=job.labels, inputs=job.inputs, rows=job.scan(TRAIN), task=job.task)
     objective = objective_for(config, task=job.task)
     if objective.looks_at_all_rows:
         objective.start(network, job.rows())
@@ -159,7 +170,7 @@ def read_examples(job: Job, part: str, *, network: Network, objective: Objective
     names = job.scan(part).collect_schema().names()
     kept = names if objective.columns_need_texts else [name for name in names if name not in texts]
     table = smooth(job.scan(part).select(kept).collect(), share=config.label_smoothing)
-    if table.height:
+    if table.height and job.task.closed:  # the parts of an answer have been weighed one by one
         weights = {"confidence": config.confidence_weight, "n_eff": config.n_eff_weight}
         table = weigh(table, **weights, human_weight=config.human_weight)
 
@@ -209,13 +220,14 @@ def _cut_vocabulary(network: Network, objective: Objective, *parts: Examples) ->
     """Cuts the embeddings where all token ids are in ``input_ids``, read by the network itself."""
     from distill.students.vocabulary_cut import cut_vocabulary
 
-    if type(objective).read is not Objective.read or not getattr(network, "vocabulary_can_be_cut", False):
+    own = type(objective).read is Objective.read or objective.reads_tokens_of_network
+    if not own or not getattr(network, "vocabulary_can_be_cut", False):
         return None
     stores = [part.examples for part in parts if len(part)]
     if not all(isinstance(store, ExampleStore) for store in stores):
         return None
     ids = (piece for store in stores if isinstance(store, ExampleStore) for piece in store.values("input_ids"))
-    return cut_vocabulary(network.model, ids)
+    return cut_vocabulary(getattr(network.model, "trunk", network.model), ids)
 
 
 def main(arguments: list[str] | None = None) -> int:

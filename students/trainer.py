@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -169,7 +170,7 @@ class DistributionTrainer(Trainer):
             train_dataset=material.train,
             eval_dataset=material.validation if len(material.validation) else None,
             data_collator=self._collate,
-            compute_metrics=_validation_loss,
+            compute_metrics=partial(_validation_loss, material.objective),
             callbacks=[_EpochCounter(material.batches, material.objective), best, *callbacks],
         )
         self.remove_callback(PrinterCallback)
@@ -310,14 +311,10 @@ def batches_of(
     return share(0) if parts == 1 else MicroBatches([share(number) for number in range(parts)])
 
 
-def _validation_loss(prediction: EvalPrediction) -> dict[str, float]:
-    """Soft cross-entropy over all held-out rows, their weights normalised to sum to one."""
+def _validation_loss(objective: Objective, prediction: EvalPrediction) -> dict[str, float]:
     target, weight = (np.asarray(part) for part in prediction.label_ids)
     logits = np.asarray(prediction.predictions, dtype=np.float64)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_probs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    per_row = -(target * log_probs).sum(axis=-1)
-    return {"validation_loss": float((weight * per_row).sum() / weight.sum())}
+    return {"validation_loss": objective.validation_loss(logits, target, weight)}
 
 
 class _EpochCounter(TrainerCallback):

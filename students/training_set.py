@@ -107,7 +107,7 @@ def training_set(
         StudentError: A source has no table or is unknown, a label is outside the task's, or no row is left.
     """
     sources = [train_on] if isinstance(train_on, str) else list(train_on)
-    usable = _learnable(rows).with_row_index("position")
+    usable = learnable(rows).with_row_index("position")
     targets = [
         _targets(source, usable, labels=labels, votes=votes, task=task).with_columns(
             source=pl.lit(source), rank=pl.lit(rank)
@@ -119,10 +119,10 @@ def training_set(
     joined = joined.select("row_id", "group", *task.inputs, "target", "weight", "source", *_KNOWN)
     joined = joined.filter(pl.col("weight") > 0)
     if joined.is_empty():
-        raise StudentError(_nothing_left(sources, rows))
+        raise StudentError(nothing_left(sources, rows))
     joined = joined.with_columns(pl.col("weight") / pl.col("weight").mean())
-    held_out = _held_out(joined["group"], share=validation_share, seed=seed)
-    train, validation = joined.filter(~held_out), joined.filter(held_out)
+    out = held_out(joined["group"], share=validation_share, seed=seed)
+    train, validation = joined.filter(~out), joined.filter(out)
     gold = usable.filter(pl.col("gold").is_in(list(task.labels)) & (pl.col("split") == "train"))
     gold = gold.filter(~pl.col("group").is_in(validation["group"].implode()))
     paired = pl.concat(targets).filter(pl.col("source") != HUMAN).join(gold, on="row_id", how="inner")
@@ -179,7 +179,8 @@ def one_hot(label: pl.Expr, *, labels: Sequence[str]) -> pl.Expr:
     return pl.concat_list([(label == name).cast(pl.Float64) for name in labels])
 
 
-def _learnable(rows: pl.DataFrame) -> pl.DataFrame:
+def learnable(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows that no student is measured or calibrated on; see :func:`training_set`."""
     judged = rows.filter((pl.col("split") == "audit") & pl.col("gold").is_not_null())["group"].unique()
     kept = (pl.col("split") == "audit") & pl.col("group").is_in(judged.implode())
     return rows.filter((pl.col("split") != "test") & ~kept)
@@ -264,7 +265,7 @@ def _refuse_misshapen(found: pl.DataFrame, *, source: str, task: Task) -> None:
         )
 
 
-def _held_out(groups: pl.Series, *, share: float, seed: int) -> pl.Series:
+def held_out(groups: pl.Series, *, share: float, seed: int) -> pl.Series:
     """Whether each row's group is held out: the groups with the smallest hashes, as many as the share says."""
     names = groups.unique().to_list()
     count = 0 if share <= 0 or len(names) < 2 else min(max(1, math.floor(share * len(names) + 0.5)), len(names) - 1)
@@ -272,7 +273,8 @@ def _held_out(groups: pl.Series, *, share: float, seed: int) -> pl.Series:
     return groups.is_in(ranked[:count])
 
 
-def _nothing_left(sources: list[str], rows: pl.DataFrame) -> str:
+def nothing_left(sources: list[str], rows: pl.DataFrame) -> str:
+    """What to say where no row is left to learn from."""
     splits = dict(rows.group_by("split").len().sort("split").iter_rows())
     gold = rows.filter((pl.col("split") == "train") & pl.col("gold").is_not_null()).height
     return (

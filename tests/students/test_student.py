@@ -97,7 +97,7 @@ def test_what_is_no_student_is_refused(student: Student, tmp_path: Path) -> None
         load_student(tmp_path)
     info = json.loads((student.path / "distill_student.json").read_text())
     (tmp_path / "distill_student.json").write_text(json.dumps(info | {"format_version": 99}))
-    with pytest.raises(StudentError, match="has format 99, distill reads up to 2; upgrade distill"):
+    with pytest.raises(StudentError, match="has format 99, distill reads up to 3; upgrade distill"):
         load_student(tmp_path)
     (tmp_path / "distill_student.json").write_text(json.dumps(info))
     with pytest.raises(StudentError, match=r"train the student again|cannot be loaded"):
