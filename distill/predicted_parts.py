@@ -36,15 +36,17 @@ def part_line(row: Mapping[str, Any], task: Task) -> dict[str, Any]:
 
 
 def part_cells(table: pl.DataFrame) -> pl.DataFrame:
-    """Predictions as ``row_id``, ``part`` where there are several, ``answer`` and ``confidence``.
+    """Predictions as ``row_id``, ``part`` where there are several, ``answer``, ``confidence``, and ``outcome`` of a
+    student that writes.
 
-    ``answer`` is a label or a text, or a list as JSON; of spans their texts.
+    ``answer`` is a label or a text, or a list as JSON; of spans their texts. It is empty where there is none.
     """
     answers = []
     for row in table.iter_rows(named=True):
         value = next((row[name] for name in _ANSWERS if row.get(name) is not None), None)
         if value is None and row.get("spans") is not None:
             value = [span["text"] for span in row["spans"]]
-        answers.append(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-    kept = [name for name in ("row_id", "part") if name in table.columns]
-    return table.select(*kept, pl.Series("answer", answers, dtype=pl.String), pl.col("confidence").round(_DIGITS))
+        answers.append(value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    named, last = ([name for name in names if name in table.columns] for names in (("row_id", "part"), ("outcome",)))
+    answer = pl.Series("answer", answers, dtype=pl.String)
+    return table.select(*named, answer, pl.col("confidence").round(_DIGITS), *last)

@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.labeling.brands import BrandList
-from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 
 BRANDS_FILE = "brands.jsonl"
 """In a student's folder: what its spans are linked to."""
 
-HeadKind = Literal["edits", "spans", "paths", "labels", "ranking"]
+HeadKind = Literal["edits", "spans", "paths", "labels", "ranking", "text"]
 """How an encoder answers a part.
 
 ``edits``: an edit at every letter (:mod:`distill.students.letters`), for spelling. ``spans``: marks of word pieces
-(:mod:`distill.students.bio`). ``paths``: a softmax over labels that are paths
-(:mod:`distill.students.tree_softmax`), for categories, one or several. ``labels``: each label by itself, for a choice
-of several. ``ranking``: a softmax over the texts that teachers gave, for lists of texts.
+(:mod:`distill.students.bio`). ``paths``: a softmax over labels that are paths (:mod:`distill.students.tree_softmax`),
+for categories, one or several. ``labels``: each label by itself, for a choice of several. ``ranking``: a softmax over
+the texts that teachers gave, for lists of texts. ``text``: not at all; a causal student writes open texts.
 """
 
 _KEPT = ("type", "kind", "labels", "several", "most", "types", "part")
@@ -34,20 +33,14 @@ def part_name(single: Task) -> str:
 
 
 def head_kind(single: Task) -> HeadKind:
-    """How an encoder answers a task of one kind.
-
-    Raises:
-        StudentError: It cannot: an open text that is no spelling.
-    """
+    """How an encoder answers a task of one kind."""
     if single.type == "spelling":
         return "edits"
     if single.kind == "spans":
         return "spans"
     if single.kind == "choice":
         return "paths" if single.type == "category" or not single.several else "labels"
-    if single.several:
-        return "ranking"
-    raise StudentError(f"{part_name(single)}: an encoder does not write open texts; train a student of type causal")
+    return "ranking" if single.several else "text"
 
 
 def record_of(task: Task) -> dict[str, Any] | None:

@@ -99,7 +99,7 @@ class CausalObjective(Objective):
         rows, weight = len(batch["direct"]), columns["weight"].float()
         labelled = torch.nonzero(batch["label_at"] >= 0)[:, 0]
         label_at = labelled * batch["input_ids"].shape[1] + batch["label_at"][labelled]
-        token_at, token_of = _answer_tokens(batch)
+        token_at, token_of = answer_tokens(batch)
         scored = model(batch["input_ids"], batch["attention_mask"], torch.cat([label_at, token_at]))
         at_tokens = scored.logits[len(labelled) :]
         step = self._label_loss(network, model, batch, columns, scored=scored, labelled=labelled)
@@ -208,7 +208,7 @@ def unfit_to_learn(trace: str | None, *, label: str, task: Task, values: Mapping
     return next((problem for problem in found if problem in UNFIT_TO_LEARN), None)
 
 
-def _answer_tokens(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def answer_tokens(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Positions, in the flattened batch, that predict an answer's token other than a label; and their sequences."""
     import torch
 

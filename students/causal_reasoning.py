@@ -71,23 +71,30 @@ def score(network: CausalNetwork, examples: Sequence[Example], *, batch_size: in
 
 
 def write(
-    network: CausalNetwork, prompts: Sequence[list[int]], *, batch_size: int, stop: Sequence[int] = ()
+    network: CausalNetwork,
+    prompts: Sequence[list[int]],
+    *,
+    batch_size: int,
+    stop: Sequence[int] = (),
+    most: int | None = None,
 ) -> list[list[int]]:
-    """Goes on from each prompt with the likeliest token, up to the end token, ``stop``, or ``trace_tokens``.
+    """Goes on from each prompt with the likeliest token, up to the end token, ``stop``, or ``most``.
 
     Args:
         network: The student.
         prompts: Token ids.
         batch_size: Prompts gone on from at once, padded on the left.
         stop: Token ids that end a continuation; they are not part of it.
+        most: Tokens of a continuation; ``trace_tokens`` where not given.
 
     Returns:
         The new tokens of each, without what ended them.
     """
     model: Any = network.model
+    longest_answer = most or network.config.trace_tokens
     pad, end = network.tokenizer.pad_token_id, network.tokenizer.eos_token_id
     settings = GenerationConfig(
-        max_new_tokens=network.config.trace_tokens + len(stop),
+        max_new_tokens=longest_answer + len(stop),
         do_sample=False,
         num_beams=1,
         use_cache=True,
@@ -109,7 +116,7 @@ def write(
             stopping_criteria=criteria,
         )
         for number, new in zip(part, out[:, longest:].tolist(), strict=True):
-            written[number] = _until(new, end=int(end), stop=stop)[: network.config.trace_tokens]
+            written[number] = _until(new, end=int(end), stop=stop)[:longest_answer]
     return written
 
 

@@ -248,6 +248,11 @@ class CausalConfig(_TrainingConfig):
     )
     trace_weight: float = Field(1.0, ge=0.0, description="weight of the written words' loss beside the label's")
     trace_tokens: int = Field(96, ge=8, description="tokens of a trace; longer ones are cut")
+    answer_tokens: int | None = Field(
+        None,
+        ge=16,
+        description="of a query task: tokens of an answer in JSON, 192 where not given; longer ones are cut",
+    )
     teacher_logprobs: TeacherLogprobsSection | None = Field(
         None, description="also learn what a large language model with the same tokenizer expects at each answer token"
     )

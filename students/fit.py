@@ -39,7 +39,7 @@ from distill.students.training_set import TrainingSet, one_hot
 from distill.students.weak_labels import PRUNED_FILE, prepare_weak_labels
 
 _REPORTED_STDERR = 2000
-_OF_QUERIES = ("weights", "synthetic", "over_correction")
+_OF_QUERIES = ("weights", "synthetic", "over_correction", "answer_tokens")
 """Settings that the file of a student of one label a row does not name."""
 
 
@@ -243,7 +243,7 @@ def _set_right(
     student: Student, config: StudentConfig, gold: pl.DataFrame | None, training: TrainingSet
 ) -> StudentInfo:
     """Calibrates, and finds the threshold to abstain by, on rows that the student has not learned from."""
-    if isinstance(config, EncoderConfig) and student.info.parts is not None:
+    if student.info.parts is not None:
         return replace(student.info, parts=fit_parts(student, config, gold, training))
     rows, source = training.validation, "validation"
     if gold is not None:

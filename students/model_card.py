@@ -135,7 +135,7 @@ def _front_matter(info: StudentInfo, name: str, context: CardContext | None) -> 
     base = str(info.config.get("base", ""))
     metadata: dict[str, Any] = {
         "library_name": "transformers" if info.type == "encoder" else "distill",
-        "pipeline_tag": "text-classification" if info.parts is None else "token-classification",
+        "pipeline_tag": _pipeline(info),
         "tags": ["distill", "knowledge-distillation", "product-search", info.type],
     }
     if base and ":" not in base and not Path(base).is_absolute() and not Path(base).exists():
@@ -159,6 +159,12 @@ def _front_matter(info: StudentInfo, name: str, context: CardContext | None) -> 
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=math.inf)}---"
 
 
+def _pipeline(info: StudentInfo) -> str:
+    if info.parts is None:
+        return "text-classification"
+    return "text-generation" if info.type == "causal" else "token-classification"
+
+
 def _with_truth(figure: Figure, context: CardContext) -> str:
     return f"{figure.name} against {_whose(context.truth_source)}"
 
@@ -170,8 +176,9 @@ def _opening(info: StudentInfo) -> str:
     match = f" The label that counts as a match is {_text(info.positive)}." if info.positive else ""
     base = f", from {_text(_base_name(info))}" if info.config.get("base") else ""
     if info.parts is not None:
+        kind = "A causal language model" if info.type == "causal" else "An encoder"
         return (
-            f"An encoder{base}, of {info.parameters:,} parameters, that reads "
+            f"{kind}{base}, of {info.parameters:,} parameters, that reads "
             f"{', '.join(_text(name) for name in info.inputs)}, and in one pass {parts_kind(info)}."
         )
     return (

@@ -29,13 +29,18 @@ def parts_kind(info: StudentInfo) -> str:
 def parts_use(info: StudentInfo) -> str:
     """How to call it."""
     assert info.asked is not None
-    columns = ", ".join(prediction_schema(task_of(info.asked, inputs=info.inputs)))
+    writes = info.type == "causal"
+    columns = ", ".join(prediction_schema(task_of(info.asked, inputs=info.inputs), writes=writes))
     row = {"row_id": ["1"], **{name: ["…"] for name in info.inputs}}
-    return (
+    text = (
         "```python\nimport distill\nimport polars as pl\n\n"
         'student = distill.load_student("PATH OF THIS FOLDER")\n'
         f"rows = pl.DataFrame({json.dumps(row, ensure_ascii=False)})\n"
         f"student.predict(rows)  # a line a row and part: {columns}\n```\n\n"
+    )
+    if writes:
+        return text + "`AutoModelForCausalLM` of transformers loads it too; `distill_prompt.json` says how to ask it."
+    return text + (
         "`AutoModel` and `AutoTokenizer` of transformers load the trunk; the heads are in `parts.safetensors`, what "
         "they read and write is in `parts.json`."
     )

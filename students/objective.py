@@ -194,6 +194,10 @@ def objective_for(config: StudentConfig, *, task: Task) -> Objective:
         from distill.students.query_objective import QueryObjective
 
         return QueryObjective(config, task=task)
+    if config.type == "causal" and not task.closed:
+        from distill.students.causal_answers import CausalAnswerObjective
+
+        return CausalAnswerObjective(task)
     label = LabelObjective(config, task=task)
     if config.type == "causal":
         from distill.students.causal_objective import CausalObjective

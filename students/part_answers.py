@@ -35,7 +35,14 @@ if TYPE_CHECKING:
 
     from distill.students.query_encoder import QueryNetwork
 
-DEFAULT_THRESHOLDS: dict[HeadKind, float] = {"edits": 0.5, "spans": 0.0, "paths": 0.5, "labels": 0.5, "ranking": 0.05}
+DEFAULT_THRESHOLDS: dict[HeadKind, float] = {
+    "edits": 0.5,
+    "spans": 0.0,
+    "paths": 0.5,
+    "labels": 0.5,
+    "ranking": 0.05,
+    "text": 0.0,
+}
 _CANDIDATES = 5
 _LEAST_SHARE = 0.01
 
@@ -50,6 +57,7 @@ class Answer(NamedTuple):
         support: Probability of each label, text or span of a list.
         candidates: Labels or texts that are probable, the most probable first.
         probs: Distribution over the task's labels, where the answer is one.
+        outcome: ``labeled``; of a student that writes also ``invalid`` and ``abstained``, which have no value.
     """
 
     value: Any
@@ -58,6 +66,7 @@ class Answer(NamedTuple):
     support: list[float] | None = None
     candidates: list[tuple[str, float]] | None = None
     probs: list[float] | None = None
+    outcome: str = "labeled"
 
 
 def answers_of(

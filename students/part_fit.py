@@ -25,6 +25,7 @@ from distill.labeling.locating import folded
 from distill.labeling.task import Task
 from distill.students.asked_task import HeadKind, head_kind, part_name
 from distill.students.calibration import FEWEST_ROWS, fit_calibration
+from distill.students.config import EncoderConfig
 from distill.students.letters import changes
 from distill.students.part_answers import DEFAULT_THRESHOLDS, Answer
 from distill.students.part_targets import ANSWERS, gold_answers
@@ -33,7 +34,7 @@ from distill.students.query_config import OVER_CORRECTION
 from distill.students.tree_softmax import NOTHING
 
 if TYPE_CHECKING:
-    from distill.students.config import EncoderConfig
+    from distill.students.config import StudentConfig
     from distill.students.student import Student
     from distill.students.training_set import TrainingSet
 
@@ -55,7 +56,7 @@ def first_infos(task: Task, facts: Mapping[str, int]) -> dict[str, PartInfo]:
 
 
 def fit_parts(
-    student: Student, config: EncoderConfig, gold: pl.DataFrame | None, training: TrainingSet
+    student: Student, config: StudentConfig, gold: pl.DataFrame | None, training: TrainingSet
 ) -> dict[str, PartInfo]:
     """Thresholds and calibration of each part, on audit rows where enough have gold, else on the validation rows.
 
@@ -113,15 +114,17 @@ def _tried(student: Student, name: str, info: PartInfo) -> list[float]:
     """Thresholds to compare; of a spelling the one that lets every edit through, which gives the scores."""
     single = next(one for one in student.task.singles if part_name(one) == name)
     kind = head_kind(single)
+    if student.info.type == "causal":
+        return [info.threshold]
     if kind == "edits":
         return [0.0]
     grid = _GRID[kind].tolist() if kind in _GRID and single.several else []
     return list(dict.fromkeys([info.threshold, *grid]))
 
 
-def _fit(held: HeldOut, info: PartInfo, answers: Mapping[float, Sequence[Answer]], config: EncoderConfig) -> PartInfo:
+def _fit(held: HeldOut, info: PartInfo, answers: Mapping[float, Sequence[Answer]], config: StudentConfig) -> PartInfo:
     kind = head_kind(held.single)
-    if kind == "edits":
+    if kind == "edits" and isinstance(config, EncoderConfig):
         info = _spelling_threshold(held, info, answers[0.0], wanted=config.over_correction or OVER_CORRECTION)
         own: Sequence[Answer] = held.student.part_answers(held.rows, {held.name: [info.threshold]})[held.name][0]
     else:
@@ -183,7 +186,9 @@ def _best(truth: Sequence[Any]) -> str:
 
 def _right(answer: Answer, truth: Sequence[Any], kind: HeadKind) -> float:
     """How far an answer is the truth, from 0 to 1."""
-    if kind == "edits":
+    if answer.value is None:
+        return 0.0
+    if kind in ("edits", "text"):
         return float(sum(share for text, share in truth if folded(text) == folded(answer.value)))
     if kind == "spans":
         known = {(start, end) for start, end, _, support in truth if support > 0.5}

@@ -120,31 +120,44 @@ def _answered(
     return answers
 
 
-def prediction_schema(task: Task) -> dict[str, pl.DataType]:
-    """Columns of predictions: those of :data:`~distill.labeling.merge_answers.ANSWER_LABEL_SCHEMA` that a student of
-    this task fills, in that order; ``part`` where the task has parts. ``label`` and ``probs`` are always there."""
+def prediction_schema(task: Task, *, writes: bool = False) -> dict[str, pl.DataType]:
+    """Columns of predictions, those of :data:`~distill.labeling.merge_answers.ANSWER_LABEL_SCHEMA` that are filled.
+
+    Args:
+        task: With parts, ``part`` is there; ``label`` and ``probs`` always are.
+        writes: Of a student that writes its answers, ``outcome`` is there: one that does not fit is ``invalid``.
+    """
     answers = {single.answer_column for single in task.singles}
     kept = {"row_id", "label", "probs", "confidence", *answers}
     kept |= {"part"} if task.parts else set()
     kept |= {"support"} if answers & {"labels", "texts", "spans"} else set()
     kept |= {"candidates"} if answers & {"labels", "text", "texts"} else set()
-    return {name: dtype for name, dtype in ANSWER_LABEL_SCHEMA.items() if name in kept}
+    schema = {name: dtype for name, dtype in ANSWER_LABEL_SCHEMA.items() if name in kept}
+    return {**schema, "outcome": pl.String()} if writes else schema
 
 
 def predictions_of(
-    task: Task, row_ids: Sequence[str], answers: Mapping[str, Sequence[Answer]], infos: Mapping[str, PartInfo]
+    task: Task,
+    row_ids: Sequence[str],
+    answers: Mapping[str, Sequence[Answer]],
+    infos: Mapping[str, PartInfo],
+    *,
+    writes: bool = False,
 ) -> pl.DataFrame:
     """A line a row and part, rows in their order and parts in the task's."""
-    schema = prediction_schema(task)
+    schema = prediction_schema(task, writes=writes)
     lines: list[list[dict[str, Any]]] = [[] for _ in row_ids]
     for single in task.singles:
         name, column = part_name(single), single.answer_column
         own = answers[name]
         confidences = infos[name].confidence(np.array([answer.probability for answer in own]))
         for row, (answer, confidence) in enumerate(zip(own, confidences, strict=True)):
-            value = [span._asdict() for span in answer.value] if column == "spans" else answer.value
-            line = {"row_id": row_ids[row], "part": single.part, "confidence": float(confidence), column: value}
-            line |= {"probs": answer.probs, "support": answer.support}
+            value = answer.value
+            if column == "spans" and value is not None:
+                value = [span._asdict() for span in value]
+            line = {"row_id": row_ids[row], "part": single.part, column: value}
+            line["confidence"] = float(confidence) if value is not None else 0.0
+            line |= {"probs": answer.probs, "support": answer.support, "outcome": answer.outcome}
             line["candidates"] = answer.candidates and [
                 {"text": text, "share": share} for text, share in answer.candidates
             ]

@@ -16,19 +16,17 @@ _ONE_LABEL = {
     "abstain": "is of one label; predictions of these tasks carry a calibrated confidence instead",
     "traces": "learns the reasons of one label",
     "label_smoothing": "spreads a distribution over one label",
+    "teacher_logprobs": "is of the words around one label",
 }
 
 
 def query_problems(student: StudentConfig, task: TaskConfig | Task) -> Iterator[Problem]:
     """What does not fit, as the key of the section that is wrong and why."""
-    if not isinstance(student, EncoderConfig):
-        yield (
-            "type",
-            f"a student of type {student.type} learns one label a row, and these answers are none; use encoder",
-        )
+    if student.type == "dcn":
+        yield "type", "a student of type dcn learns one label a row, and these answers are none; use encoder or causal"
         return
     for key, why in _ONE_LABEL.items():
-        if getattr(student, key):
+        if getattr(student, key, None) not in (None, False, 0.0, "none"):
             yield key, f"{why}, and these answers are none; take it out"
     if student.head != "nominal":
         yield "head", "ordered is of grades, and these answers are none; take it out"
@@ -36,9 +34,11 @@ def query_problems(student: StudentConfig, task: TaskConfig | Task) -> Iterator[
         yield "loss", f"got {student.loss.type}; parts have losses of their own, at soft targets; take it out"
     if student.human_share != 1.0:
         yield "human_share", "mixes distributions over one label, and these answers are none; take it out"
+    if not isinstance(student, EncoderConfig):
+        return
     parts = _parts(task)
     if "text" in parts:
-        yield "type", "an encoder writes no open texts; label spelling or expansion, or take the student out"
+        yield "type", "an encoder writes no open texts; use causal, or a task of type spelling or expansion"
     for name in student.weights or {}:
         if name not in parts:
             yield "weights", f"names {name!r}, which is no part of the task; parts: {', '.join(parts)}"
@@ -51,7 +51,7 @@ def query_problems(student: StudentConfig, task: TaskConfig | Task) -> Iterator[
 
 def label_task_problems(student: StudentConfig) -> Iterator[Problem]:
     """Keys that say nothing to a task of one label a row."""
-    for key in ("weights", "synthetic", "over_correction"):
+    for key in ("weights", "synthetic", "over_correction", "answer_tokens"):
         if getattr(student, key, None) is not None:
             yield key, "is of query tasks (spelling, brand, category, expansion, spans); take it out"
 

@@ -221,7 +221,8 @@ class Student:
             thresholds = {name: [part.threshold] for name, part in infos.items()}
             found = self.part_answers(table, thresholds, batch_size=batch_size, precision=precision, threads=threads)
             answers = {name: by_threshold[0] for name, by_threshold in found.items()}
-            return predictions_of(self.task, table["row_id"].cast(pl.String).to_list(), answers, infos)
+            row_ids = table["row_id"].cast(pl.String).to_list()
+            return predictions_of(self.task, row_ids, answers, infos, writes=self.info.type == "causal")
         if traces:
             return self._reasoned(table, batch_size=batch_size, precision=precision, threads=threads)
         scores = self._scores(table, batch_size=batch_size, precision=precision, threads=threads)
@@ -249,15 +250,48 @@ class Student:
         from distill.students.train import computes_in_bf16
 
         network: Any = self.network
+        if self.info.type == "causal":
+            return self._written_answers(rows, thresholds, batch_size=batch_size, precision=precision, threads=threads)
         reader: Any = network.reader if isinstance(network, OnnxNetwork) else network
         with quiet(), threads_set(threads):
             running = Running(self._device, batch_size, computes_in_bf16(network, precision), threads)
             return answers_to(network, reader, rows, thresholds=thresholds, running=running)
 
+    def _written_answers(
+        self,
+        rows: pl.DataFrame,
+        thresholds: Mapping[str, Sequence[float]],
+        *,
+        batch_size: int | None,
+        precision: str,
+        threads: int | None,
+    ) -> dict[str, list[list[Answer]]]:
+        """Answers of a causal student, which has no thresholds: the same by each."""
+        import torch
+
+        from distill.students.train import computes_in_bf16
+
+        network: Any = self.network
+        autocast = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=computes_in_bf16(network, precision))
+        parts: list[dict[str, list[Answer]]] = []
+        with quiet(), threads_set(threads), torch.inference_mode(), autocast:
+            for start in range(0, rows.height, _CHUNK_ROWS):
+                parts.append(network.answers(rows[start : start + _CHUNK_ROWS], batch_size=batch_size))
+        return {
+            name: [[answer for part in parts for answer in part[name]] for _ in tried]
+            for name, tried in thresholds.items()
+        }
+
     def logits(
         self, rows: pl.DataFrame, *, batch_size: int | None = None, precision: str = "auto", threads: int | None = None
     ) -> np.ndarray:
-        """Scores before calibration, ``[N, K]`` float32; arguments as for :meth:`predict`."""
+        """Scores before calibration, ``[N, K]`` float32; arguments as for :meth:`predict`.
+
+        Raises:
+            StudentError: Its answers are no single label; :meth:`part_answers` gives them before calibration.
+        """
+        if self.info.parts is not None:
+            raise StudentError(f"{self.path}: logits: its answers are no single label; use part_answers")
         return self._scores(rows, batch_size=batch_size, precision=precision, threads=threads)[LABELS]
 
     def clause_scores(
@@ -367,6 +401,10 @@ def _load_network(folder: Path, info: StudentInfo) -> Network:
         from distill.students.config import CausalConfig
 
         config = CausalConfig.model_validate(info.config)
+        if info.asked is not None:
+            from distill.students.causal_answers import CausalAnswers
+
+            return CausalAnswers.saved(folder, config, task=task_of_info(folder, info))
         return CausalNetwork.from_folder(folder, config, labels=info.labels, inputs=info.inputs)
     raise StudentError(f"{folder}: unknown type of student {info.type!r}; upgrade distill")
 

@@ -70,6 +70,10 @@ def new_network(
         rows: Training rows, from which a base made on the spot learns its vocabulary.
         task: Where answers are no single label, what is answered; the heads' vocabulary comes from the rows then.
     """
+    if isinstance(config, CausalConfig) and task is not None and not task.closed:
+        from distill.students.causal_answers import CausalAnswers
+
+        return CausalAnswers.for_task(config, task=task, rows=rows)
     if isinstance(config, CausalConfig):
         from distill.students.causal import CausalNetwork
 

@@ -109,7 +109,10 @@ def test_a_resolved_recipe_can_be_read_again(folder: Path, cli: Any) -> None:
         ({"labeling": {"canaries": {}}}, "labeling.canaries: plants a label"),
         ({"labeling": {"watch": {"below": 0.5}}}, "labeling.watch: compares single labels"),
         ({"labeling": {"near_duplicates": "share"}}, "labeling.near_duplicates: spans and texts belong"),
-        ({"students": {"dcn": {"type": "dcn", "train_on": "labels"}}}, "students.dcn: students learn one label"),
+        (
+            {"students": {"dcn": {"type": "dcn", "train_on": "labels"}}},
+            "students.dcn.type: a student of type dcn learns one label",
+        ),
         (
             {
                 "teachers": {
