@@ -23,6 +23,7 @@ from distill.eval.scored import TruthSource
 from distill.labeling.catalogue_file import open_catalogue, read_judgments
 from distill.labeling.task import Task
 from distill.measurement import label_cost, made_of
+from distill.model_cards import write_cards
 from distill.run_folder import write_json
 from distill.session import Ended, Session
 from distill.teachers.config import functions_among
@@ -73,7 +74,7 @@ class _Run:
 
 
 def measure_query_run(session: Session) -> Ended:
-    """Writes ``evaluations.json`` and ``ladder.json``, a part at a time.
+    """Writes ``evaluations.json``, ``ladder.json`` and the students' model cards, a part at a time.
 
     Against gold where test rows have it for the part, or the judged products where the recipe gives them; where neither
     is there, students against the merged labels, which is agreement and says so.
@@ -93,6 +94,7 @@ def measure_query_run(session: Session) -> Ended:
         parts.append(part)
         rungs += _rungs(run, part, measured, predictors)
         session.progress.step("measured", done=len(parts), total=None, note=part.part)
+    write_cards(session, run.rows, votes=run.votes, found={}, parts=parts)
     write_json(folder.evaluations, QueryMeasurement(parts=parts).model_dump(mode="json"))
     write_json(folder.ladder, Ladder(rows=rungs, baseline=None).model_dump(mode="json"))
     if not parts:

@@ -267,6 +267,7 @@ def measure(session: Session) -> None:
 
 def _measure_query_task(session: Session) -> None:
     """The same where answers are no single label: a part at a time."""
+    from distill.model_cards import card_paths
     from distill.query_measurement import measure_query_run
 
     folder, recipe, data = session.folder, session.recipe, session.recipe.data
@@ -283,7 +284,7 @@ def _measure_query_task(session: Session) -> None:
             catalogue and catalogue.judgments and catalogue.judgments.model_dump(mode="json", exclude={"rows"}),
             recipe.seed,
         ],
-        outputs=[folder.evaluations, folder.ladder],
+        outputs=[folder.evaluations, folder.ladder, *card_paths(session)],
         work=lambda: measure_query_run(session),
     )
 

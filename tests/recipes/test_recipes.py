@@ -185,8 +185,8 @@ def assert_queries_whole(run, recipe, *, limit):
     assert run.votes["teacher"].unique(maintain_order=True).to_list() == teachers
     asked = len(run.rows.filter(pl.col("split").is_in(recipe.labeling.splits)))
     assert asked <= limit and len(run.votes) == asked * len(teachers) * len(PARTS)
-    # A tool abstains on what is not its own; nobody fails.
-    assert set(run.votes["outcome"]) == {"labeled", "abstained"}
+    # A tool abstains on what is not its own, a recorded model is not asked of listings; nobody fails.
+    assert set(run.votes["outcome"]) <= {"labeled", "abstained", "unsent"}
     assert len(run.labels) == asked * len(PARTS)
     measured = run.query_measurement
     assert tuple(part.part for part in measured.parts) == PARTS
@@ -201,8 +201,8 @@ def assert_queries_whole(run, recipe, *, limit):
 def test_the_query_recipe_that_needs_nothing():
     pytest.importorskip("bm25s")
     recipe = quickly(load_recipe("query_understanding_quickstart"))
-    run = distill.run(recipe, limit=48)
-    assert_queries_whole(run, recipe, limit=48)
+    run = distill.run(recipe, limit=64)
+    assert_queries_whole(run, recipe, limit=64)
     assert run.rows["near_titles"].str.len_chars().min() > 0
     # What the author withheld of the pool is not there.
     assert run.rows.filter(pl.col("split") == "pool")["gold"].null_count() == len(
