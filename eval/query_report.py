@@ -117,6 +117,8 @@ def query_markdown(facts: QueryFacts, words: QueryWords) -> str:
             parts.append(markdown_table(*slices))
         if part.mistakes:
             parts += [markdown_cell(said.mistakes, longest=400), markdown_table(*mistakes_table(part))]
+    if words.students is not None:
+        parts += ["## What the students took", markdown_table(*words.students)]
     if words.answers is not None:
         parts += ["## What the teachers answered", *words.merging, markdown_table(*words.answers)]
     if words.merged is not None:

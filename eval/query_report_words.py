@@ -15,6 +15,8 @@ from distill.eval.wording import (
     metric_title,
     number,
     plural,
+    quantity,
+    seconds,
     share,
 )
 
@@ -70,6 +72,7 @@ class QueryWords(NamedTuple):
     tiles: list[Tile]
     alerts: list[str]
     parts: list[PartWords]
+    students: Table | None
     answers: Table | None
     merging: list[str]
     merged: Table | None
@@ -85,6 +88,7 @@ def put_in_words(facts: QueryFacts) -> QueryWords:
         tiles=[tile for part in facts.parts if (tile := _tile(part)) is not None],
         alerts=_alerts(facts),
         parts=[_part(part, level=facts.level) for part in facts.parts],
+        students=_students(facts),
         answers=_answers(facts),
         merging=_merging(facts),
         merged=_merged(facts),
@@ -255,6 +259,26 @@ def _alerts(facts: QueryFacts) -> list[str]:
         f"Only {plural(rows, 'test query', 'test queries')} for {', '.join(names)}: a few points apart may be chance."
         for rows, names in few.items()
     ]
+
+
+def _students(facts: QueryFacts) -> Table | None:
+    """What each student took: one line a student, whatever the parts that it answers."""
+    rows = list({row.name: row for row in facts.ladder.rows if row.is_student}.values())
+    if not rows:
+        return None
+    lines: list[list[object]] = [
+        [
+            row.name,
+            row.trained_on or "–",
+            quantity(row.parameters),
+            "–" if row.size_mb is None else f"{row.size_mb:,.0f} MB",
+            quantity(row.pairs_per_s, " queries/s"),
+            seconds(row.train_s),
+            dollars(row.cost_usd),
+        ]
+        for row in rows
+    ]
+    return ["student", "trained on", "weights", "size", "speed, all parts", "training", "labels cost"], lines
 
 
 def _answers(facts: QueryFacts) -> Table | None:

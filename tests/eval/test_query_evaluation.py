@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from distill.eval.config import EvalConfig
-from distill.eval.ladder import Ladder
+from distill.eval.ladder import Ladder, LadderRow
 from distill.eval.query_answers import PartAnswers, answer_text, gold_answers, part_answers, same_answer
 from distill.eval.query_evaluation import Predictor, Settings, measure_part, paired_gain
 from distill.eval.query_label_free import spelling_checks
@@ -187,7 +187,24 @@ def facts() -> QueryFacts:
     return QueryFacts(
         name="queries",
         parts=[part],
-        ladder=Ladder(rows=[], baseline=None),
+        ladder=Ladder(
+            rows=[
+                LadderRow(
+                    name="student",
+                    kind="encoder",
+                    part="spelling",
+                    trained_on="labels",
+                    metric="word_f05",
+                    quality=part.evaluations[0].metrics["word_f05"],
+                    others={},
+                    truth_source="human",
+                    parameters=23_800_000,
+                    pairs_per_s=270.0,
+                    cost_usd=1.5,
+                )
+            ],
+            baseline=None,
+        ),
         teachers=[],
         outcomes=[],
         merged=[],
