@@ -12,6 +12,7 @@ GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = (
     *("init", "recipes", "check", "plan", "run", "label", "aggregate", "train", "eval"),
     *("report", "review", "predict", "export", "serve", "ladder", "doctor", "schema", "version", "ledger"),
+    *("label-next", "agreement", "monitor"),
 )
 
 

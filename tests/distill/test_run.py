@@ -116,10 +116,10 @@ def test_killed_at_any_point_the_same_command_ends_in_the_same_result(judged, cl
     command = [sys.executable, "-m", "distill", "run", "recipe.yaml", "--out", "killed"]
     environment = {**os.environ, "DISTILL_LEDGER": "killed.sqlite", "OMP_NUM_THREADS": "1"}
     dice, kills = random.Random(5), 0
-    for attempt in range(40):
+    for attempt in range(25):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         # Later and later, so that in the end a run gets through whatever the machine's speed.
-        deadline = time.monotonic() + dice.uniform(0.5, 2.0) + attempt * 0.7
+        deadline = time.monotonic() + dice.uniform(0.7, 1.3) * 1.5 * 1.3**attempt
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         if process.poll() is not None:
