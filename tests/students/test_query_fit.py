@@ -226,3 +226,22 @@ def test_the_server_refuses(fitted: tuple[FitResult, Student]) -> None:
 
     with pytest.raises(StudentError, match="no single label"):
         load_students([str(fitted[0].path)])
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(tiny_base: Path, task: Task, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    found = {}
+    for devices in (1, 2):
+        # Plain gradient descent: Adam would blow up what only rounding tells apart.
+        settings = {"epochs": 2, "devices": devices, "trainer": {"optim": "sgd"}, "lr": 0.01, "validation": 0.2}
+        config = _config(tiny_base, **settings)
+        out = tmp_path / str(devices)
+        result = fit_student(config, _targets(config, task, _rows()), task=task, out=out, seed=1)
+        found[devices] = (result.history, load_file(out / "parts.safetensors"))
+    (one_history, one), (two_history, two) = found[1], found[2]
+    assert [record.validation_loss for record in one_history] == pytest.approx(
+        [record.validation_loss for record in two_history], rel=1e-4
+    )
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-5
