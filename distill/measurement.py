@@ -129,7 +129,8 @@ def label_cost(student: StudentConfig, votes: pl.DataFrame | None, rows: pl.Data
     if votes is None or HUMAN in student.train_on:
         return None
     bought = votes if LABELS in student.train_on else votes.filter(pl.col("teacher").is_in(student.train_on))
-    bought = bought.filter(pl.col("cause").fill_null("") != CASCADE_CAUSE)
+    # What was never asked cost nothing, and has no price to be unknown.
+    bought = bought.filter((pl.col("cause").fill_null("") != CASCADE_CAUSE) & (pl.col("outcome") != "unsent"))
     bought = bought.join(rows.filter(pl.col("split") == "test").select("row_id"), on="row_id", how="anti")
     if bought.is_empty() or bought["cost_usd"].is_null().any():
         return None

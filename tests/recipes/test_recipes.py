@@ -200,7 +200,7 @@ def assert_queries_whole(run, recipe, *, limit):
 
 def test_the_query_recipe_that_needs_nothing():
     pytest.importorskip("bm25s")
-    recipe = quickly(load_recipe("query_understanding_quickstart"))
+    recipe = quickly(load_recipe("query_understanding_quickstart", ["students.encoder.synthetic.typos=0"]))
     run = distill.run(recipe, limit=64)
     assert_queries_whole(run, recipe, limit=64)
     assert run.rows["near_titles"].str.len_chars().min() > 0
