@@ -272,3 +272,14 @@ def test_the_query_sample_knows_what_its_files_hold():
     brands = set(queries["brand"].explode().drop_nulls())
     assert brands and brands <= set(BrandList.load(folder / "brands.txt").names)
     assert {clause[0] for clause in Guideline.load(folder / "guideline.md").by_id} == set("PBCX")
+
+
+def test_a_copied_query_recipe_brings_everything_that_it_names():
+    from distill.starter import copy_recipe
+
+    copy_recipe("query_understanding_quickstart", Path("mine"))
+    recipe = load_recipe("mine/query_understanding_quickstart.yaml")
+    here = Path("mine").absolute()
+    named = [*recipe.data.rows, recipe.data.catalogue.rows, recipe.data.catalogue.judgments.rows]
+    named += [recipe.task.categories, recipe.task.brands, recipe.task.guideline, recipe.teachers["model"].path]
+    assert all(Path(file).is_relative_to(here) for file in named)
