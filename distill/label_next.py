@@ -167,6 +167,11 @@ def write_label_next(run: Run, asked: LabelNext) -> WrittenRows:
 
 
 def _check(asked: LabelNext, out: Path, task: Task) -> None:
+    if not task.closed:
+        raise UsageError(
+            f"label-next: a task of type {task.type} has answers that are no single label, and rows are chosen by the "
+            "doubts about one; draw rows at random"
+        )
     if asked.split not in SPLITS:
         raise UsageError(f"--split: got {asked.split!r}; one of {', '.join(SPLITS)}")
     if out.suffix.lower() != _ENDING[asked.form]:

@@ -43,8 +43,8 @@ def measure_run(session: Session) -> Ended:
     for name, kind, trained_on, predictions in _predictors(session, rows, labels=labels, votes=votes, truth=truth):
         found = evaluate(predictions, rows, task=task, truth_source=truth, config=recipe.eval, seed=recipe.seed)
         student = recipe.students.get(name)
-        made = _made_of(folder, name) if student else {}
-        cost = _label_cost(student, votes, rows) if student else None
+        made = made_of(folder, name) if student else {}
+        cost = label_cost(student, votes, rows) if student else None
         estimate = unseen.students.get(name) if student else None
         rungs.append(Rung(name, kind, trained_on, predictions, found, cost_usd=cost, estimate=estimate, **made))
         session.progress.step("measured", done=len(rungs), total=None, note=name)
@@ -108,7 +108,7 @@ def _predictors(
         yield "merged labels", "labels", "", merged.select("row_id", "label", "probs")
 
 
-def _made_of(folder: RunFolder, name: str) -> dict[str, Any]:
+def made_of(folder: RunFolder, name: str) -> dict[str, Any]:
     """Size and speed, from what the stages noted."""
     made: dict[str, Any] = {"size_mb": _size_mb(folder.student(name))}
     for stage, facts in ((f"train:{name}", ("parameters", "train_s")), (f"predict:{name}", ("pairs_per_s",))):
@@ -121,7 +121,7 @@ def _size_mb(path: Path) -> float:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
 
 
-def _label_cost(student: StudentConfig, votes: pl.DataFrame | None, rows: pl.DataFrame) -> float | None:
+def label_cost(student: StudentConfig, votes: pl.DataFrame | None, rows: pl.DataFrame) -> float | None:
     """What the labels that it learned from cost; None where people gave them, or a price is not known.
 
     Answers on test rows measure and teach nobody.
@@ -129,7 +129,8 @@ def _label_cost(student: StudentConfig, votes: pl.DataFrame | None, rows: pl.Dat
     if votes is None or HUMAN in student.train_on:
         return None
     bought = votes if LABELS in student.train_on else votes.filter(pl.col("teacher").is_in(student.train_on))
-    bought = bought.filter(pl.col("cause").fill_null("") != CASCADE_CAUSE)
+    # What was never asked cost nothing, and has no price to be unknown.
+    bought = bought.filter((pl.col("cause").fill_null("") != CASCADE_CAUSE) & (pl.col("outcome") != "unsent"))
     bought = bought.join(rows.filter(pl.col("split") == "test").select("row_id"), on="row_id", how="anti")
     if bought.is_empty() or bought["cost_usd"].is_null().any():
         return None

@@ -10,7 +10,9 @@ import polars as pl
 
 from distill.eval.evaluation import Evaluation
 from distill.eval.intervals import Estimate
+from distill.eval.query_evaluation import PartMeasurement
 from distill.eval.student_facts import answered_facts
+from distill.eval.wording import metric_title
 from distill.session import Session
 from distill.students.config import HUMAN, LABELS, StudentConfig
 from distill.students.model_card import CARD_FILE, CardContext, Figure, SplitSize, TeacherShare, write_card
@@ -23,7 +25,12 @@ def card_paths(session: Session) -> list[Path]:
 
 
 def write_cards(
-    session: Session, rows: pl.DataFrame, *, votes: pl.DataFrame | None, found: dict[str, Evaluation]
+    session: Session,
+    rows: pl.DataFrame,
+    *,
+    votes: pl.DataFrame | None,
+    found: dict[str, Evaluation],
+    parts: Sequence[PartMeasurement] = (),
 ) -> None:
     """Writes the card of every student.
 
@@ -32,6 +39,7 @@ def write_cards(
         rows: The rows, with what students were measured against in ``gold``.
         votes: Votes of the teachers; None without teachers.
         found: What was measured, by student; a student that is not in it was not.
+        parts: What was measured of a task whose answers are no single label, instead.
     """
     splits = _splits(pl.read_parquet(session.folder.rows))
     for name, config in session.recipe.students.items():
@@ -39,10 +47,30 @@ def write_cards(
         context = _context(session, config, splits=splits, votes=votes)
         if name in found:
             context = _measured(session, context, name=name, evaluation=found[name], rows=rows)
+        if parts:
+            context = _measured_by_part(context, name=name, parts=parts)
         record = session.folder.stage(f"train:{name}")
         if record is not None:
             context = replace(context, train_s=record.facts.get("train_s"))
         write_card(folder, StudentInfo.read(folder), name=name, context=context)
+
+
+def _measured_by_part(context: CardContext, *, name: str, parts: Sequence[PartMeasurement]) -> CardContext:
+    """Main figure of each part. Parts held against merged labels stand on no card beside those that have a truth."""
+    known = [part for part in parts if part.truth_source != "teacher"] or list(parts)
+    figures = [
+        _figure(f"{part.part}, {metric_title(part.metric)}", found)
+        for part in known
+        for one in part.evaluations
+        if one.name == name and (found := one.metrics.get(part.metric)) is not None and found.value is not None
+    ]
+    return replace(
+        context,
+        truth_source=known[0].truth_source,
+        rows=max(part.rows for part in known),
+        groups=max(part.groups for part in known),
+        figures=figures,
+    )
 
 
 def _context(

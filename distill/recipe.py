@@ -18,6 +18,7 @@ from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.task import TaskConfig
 from distill.recipe_aggregate import aggregate_problems
 from distill.recipe_cascade import cascade_problems, has_positive
+from distill.recipe_catalogue import catalogue_problems
 from distill.recipe_kinds import kind_problems
 from distill.recipe_problems import describe_problems, suggest
 from distill.recipe_rounds import rounds_problems
@@ -163,6 +164,7 @@ def _file_locations(data: Any) -> Iterator[tuple[Location, str, bool]]:
     for index, item in enumerate(rows if isinstance(rows, list) else [rows]):
         if isinstance(item, str) and not item.startswith("hf://"):
             yield (("data", "rows", index) if isinstance(rows, list) else ("data", "rows")), item, True
+    yield from _catalogue_files(section("data"))
     yield from _monitored(section("monitor"))
     for key in ("decisions", "annotations"):
         given = section("data").get(key)
@@ -204,6 +206,16 @@ def _monitored(section: Mapping[str, Any]) -> Iterator[tuple[Location, str, bool
             named = isinstance(given, str) and key == "reference" and given in REFERENCE_SPLITS
             if isinstance(item, str) and not named and not item.startswith("hf://"):
                 yield (("monitor", key, index) if isinstance(given, list) else ("monitor", key)), item, True
+
+
+def _catalogue_files(data: Mapping[str, Any]) -> Iterator[tuple[Location, str, bool]]:
+    """The products of a catalogue, and the judgments of them."""
+    catalogue = data.get("catalogue")
+    judgments = catalogue.get("judgments") if isinstance(catalogue, Mapping) else None
+    for place, given in ((("catalogue",), catalogue), (("catalogue", "judgments"), judgments)):
+        file = given.get("rows") if isinstance(given, Mapping) else None
+        if isinstance(file, str) and not file.startswith("hf://"):
+            yield ("data", *place, "rows"), file, True
 
 
 def _word_lists(place: Location, rules: Any) -> Iterator[tuple[Location, str, bool]]:
@@ -266,6 +278,7 @@ def _cross_checks(recipe: Recipe) -> list[tuple[Location, str]]:
         problems += [(("students", name, key), text) for key, text in student_problems(student, recipe.task)]
     problems += aggregate_problems(recipe.aggregate, recipe.students, recipe.data)
     problems += kind_problems(recipe)
+    problems += catalogue_problems(recipe)
     problems += cascade_problems(recipe.labeling, recipe.teachers, positive=has_positive(recipe.task))
     problems += rounds_problems(recipe)
     for key in ("student", "other_student"):

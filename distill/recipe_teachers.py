@@ -10,10 +10,12 @@ from distill.recipe_problems import suggest
 from distill.teachers.config import (
     ClassifierTeacherConfig,
     FunctionsTeacherConfig,
+    QueryToolsTeacherConfig,
     RulesTeacherConfig,
     StudentTeacherConfig,
     TeacherConfig,
 )
+from distill.teachers.query_tools_config import TOOL_TASKS
 from distill.teachers.rules_config import Condition
 from distill.yaml_source import Location
 
@@ -33,6 +35,8 @@ def teacher_names(name: str, config: TeacherConfig) -> list[str]:
         from distill.teachers.function_files import function_names
 
         return [f"{name}.{function}" for function in function_names(config)]
+    if isinstance(config, QueryToolsTeacherConfig):
+        return [f"{name}.{function}" for function in config.functions]
     if isinstance(config, RulesTeacherConfig) and config.decide == "each":
         return [f"{name}.{rule}" for rule in config.rules]
     return [name]
@@ -48,6 +52,12 @@ def teacher_problems(name: str, config: TeacherConfig, task: TaskConfig | None) 
             yield (*here, "path" if config.path else "module"), str(error)
     if task is None:
         return
+    if isinstance(config, QueryToolsTeacherConfig):
+        asked = (task.type, *(task.parts if task.type == "query_understanding" else ()))
+        for function in config.functions:
+            if TOOL_TASKS[function] not in asked:
+                text = f"{function} answers {TOOL_TASKS[function]}, which the task does not ask; take it out"
+                yield (*here, "functions"), text
     if isinstance(config, RulesTeacherConfig):
         yield from _rule_problems(here, config, task)
     if isinstance(config, ClassifierTeacherConfig):

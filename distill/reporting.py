@@ -31,6 +31,10 @@ _SAID_APART = frozenset({"breaches", "quality", "shared", "sharing_wrong", "requ
 
 def write_run_reports(session: Session) -> Ended:
     """Writes the run report and, where two judges labeled the same rows, the guideline review."""
+    if not session.task.closed:
+        from distill.query_reporting import write_query_run_report
+
+        return write_query_run_report(session, _made_of(session))
     folder, recipe, task = session.folder, session.recipe, session.task
     votes = pl.read_parquet(folder.votes) if recipe.teachers else None
     labels = pl.read_parquet(folder.labels) if recipe.teachers else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from distill.labeling.errors import RunFolderError
+from distill.labeling.errors import RunFolderError, UsageError
 from distill.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distill.eval.labeling_functions import FunctionFacts
     from distill.eval.ladder import Ladder
     from distill.eval.ladder_comparison import LadderComparison, MeasuredRun
+    from distill.eval.query_evaluation import QueryMeasurement
     from distill.eval.review import Review
     from distill.eval.rounds import RoundsFacts
     from distill.labeling.task import Task
@@ -180,7 +181,31 @@ class Run:
 
         self._need(self.folder.evaluations, "eval")
         raw = json.loads(self.folder.evaluations.read_text(encoding="utf-8"))
+        if "parts" in raw:
+            raise RunFolderError(f"{self.path}: its answers are no single labels; read query_measurement instead")
         return {name: Evaluation.model_validate(value) for name, value in raw.items()}
+
+    @property
+    def query_measurement(self) -> QueryMeasurement | None:
+        """Measurements of a task whose answers are no single label, by part; None where they are."""
+        from distill.eval.query_evaluation import QueryMeasurement
+
+        self._need(self.folder.evaluations, "eval")
+        text = self.folder.evaluations.read_text(encoding="utf-8")
+        return QueryMeasurement.model_validate_json(text) if "parts" in json.loads(text) else None
+
+    def _need_single_labels(self, what: str) -> None:
+        """Refuses what lays answers to the clauses, or the doubts, of one label.
+
+        Raises:
+            UsageError: The answers are several labels, spans, texts or parts.
+        """
+        task = self.recipe.task
+        if task is not None and not task.closed:
+            raise UsageError(
+                f"{what}: {self.path} asks a task of type {task.type}, whose answers are no single label; its run "
+                "report lists the mistakes of each part"
+            )
 
     @property
     def drift(self) -> DriftReport | None:
@@ -205,6 +230,7 @@ class Run:
         """
         from distill.eval.review import review
 
+        self._need_single_labels("review")
         recipe = self.recipe
         labels = self.labels if self.folder.labels.exists() else None
         return review(
@@ -234,6 +260,7 @@ class Run:
         """
         from distill.review_files import ReviewSettings, write_review_files
 
+        self._need_single_labels("review")
         recipe, labels = self.recipe, self.labels if self.folder.labels.exists() else None
         path, task = out or self.folder.review, self._task(recipe)
         tried = None
@@ -293,10 +320,15 @@ def joined_ladder(runs: Sequence[Path]) -> LadderComparison:
     Raises:
         RunFolderError: One of them is no run folder, or was not measured.
     """
+    from distill.eval.ladder import merge_ladders
     from distill.eval.ladder_comparison import LadderComparison, compare_runs
 
     if len(runs) == 1:
         ladder = Run(runs[0]).ladder
         return LadderComparison(rows=ladder.rows, baseline=ladder.baseline)
+    ladders = {str(path): Run(path).ladder for path in runs}
+    if any(row.part for ladder in ladders.values() for row in ladder.rows):
+        # Differences are of single labels; parts stand below each other, each with its interval.
+        return LadderComparison(rows=merge_ladders(ladders).rows, baseline=None)
     found = {str(path): Run(path).measured for path in runs}
     return compare_runs(found, seed=Run(runs[0]).recipe.seed)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from distill.labeling.errors import BudgetError, DistillError, InBatchError, TeacherError, UsageError
+from distill.labeling.errors import BudgetError, DistillError, InBatchError, TeacherError
+from distill.labeling.task import Task
 from distill.labeling_show import LabelingShow
 from distill.recipe import Recipe
 from distill.recipe_kinds import for_task
@@ -52,6 +53,7 @@ def read_rows(session: Session) -> None:
     assert config is not None
     sources = [config.rows] if isinstance(config.rows, str) else list(config.rows)
     digests = [source if source.startswith("hf://") else path_digest(Path(source)) for source in sources]
+    digests += catalogue_digests(session.recipe)
 
     def work() -> Ended:
         summary = load_rows(
@@ -63,7 +65,9 @@ def read_rows(session: Session) -> None:
         taken = take_labels_of_people(session)
         return Ended(f"{_said_of_rows(summary)}{taken.said}", facts=taken.facts)
 
-    settings = config.model_dump(mode="json", exclude={"rows", "decisions", "annotations"})
+    elsewhere = dict.fromkeys(("rows", "decisions", "annotations"), True)
+    # What judged products say is read where expansions are measured.
+    settings = config.model_dump(mode="json", exclude={**elsewhere, "catalogue": {"rows": True, "judgments": True}})
     session.stage(
         "data",
         reads=[
@@ -96,6 +100,7 @@ def label(session: Session) -> None:
     settings = {name: config.model_dump(mode="json") for name, config in recipe.teachers.items()}
     for name, values in settings.items():
         values["files"] = [path_digest(file) for file in files_of(recipe.teachers[name])]
+        values["files"] += catalogue_digests(recipe) if values["type"] == "query_tools" else []
         values.pop("path", None)
         values.pop("budget_usd", None)
     asked = [
@@ -168,6 +173,7 @@ def merge_votes(session: Session) -> None:
             held and path_digest(held),
             merging_reads(session),
             *([task.basis] if task.basis else []),
+            *(catalogue_digests(recipe) if recipe.aggregate.checks else []),
         ],
         outputs=[folder.labels],
         work=work,
@@ -179,6 +185,7 @@ def _merge_kinds(session: Session, votes: pl.DataFrame) -> Ended:
     from distill.labeling.merge_answers import merge_answers
 
     task = session.task
+    votes, checked, dropped = _checked(session, votes)
     found = merge_answers(votes, task=task, method=session.recipe.aggregate)
     write_table(found.labels, session.folder.labels)
     parts: list[str] = []
@@ -204,9 +211,32 @@ def _merge_kinds(session: Session, votes: pl.DataFrame) -> Ended:
     warning = f"; warning: {found.warning}" if found.warning else ""
     method = ", ".join(dict.fromkeys(found.methods.values()))
     return Ended(
-        "; ".join(parts) + warning,
-        facts={**whole, **means, "method": method, "warning": found.warning, "parts": facts if task.parts else []},
+        "; ".join([*parts, *checked]) + warning,
+        facts={
+            **dropped,
+            **whole,
+            **means,
+            "method": method,
+            "warning": found.warning,
+            "parts": facts if task.parts else [],
+        },
     )
+
+
+def _checked(session: Session, votes: pl.DataFrame) -> tuple[pl.DataFrame, list[str], dict[str, Any]]:
+    """Votes without what fails the recipe's checks, what there is to say of that, and counts for the record."""
+    from distill.labeling.catalogue_file import open_catalogue
+    from distill.labeling.expansion_filter import without_failed_expansions
+
+    data, checks = session.recipe.data, session.recipe.aggregate.checks
+    if not checks or data is None or data.catalogue is None:
+        return votes, [], {}
+    catalogue = open_catalogue(data.catalogue)
+    rows = pl.read_parquet(session.folder.rows)
+    filtered = without_failed_expansions(
+        votes, rows, task=session.task, catalogue=catalogue, k=data.catalogue.neighbours
+    )
+    return filtered.votes, [filtered.said()], {"checks": filtered.counts}
 
 
 def measure(session: Session) -> None:
@@ -214,12 +244,10 @@ def measure(session: Session) -> None:
     from distill.measurement import measure_run
     from distill.model_cards import card_paths
 
-    folder = session.folder
     if not session.task.closed:
-        raise UsageError(
-            f"eval: this stage measures single labels, and the answers of a task of type {session.task.type} are none; "
-            "end with --until train: labels.parquet holds the merged answers, predictions/ those of students"
-        )
+        _measure_query_task(session)
+        return
+    folder = session.folder
     session.stage(
         "eval",
         reads=[
@@ -237,12 +265,36 @@ def measure(session: Session) -> None:
     )
 
 
+def _measure_query_task(session: Session) -> None:
+    """The same where answers are no single label: a part at a time."""
+    from distill.model_cards import card_paths
+    from distill.query_measurement import measure_query_run
+
+    folder, recipe, data = session.folder, session.recipe, session.recipe.data
+    catalogue = data.catalogue if data else None
+    session.stage(
+        "eval",
+        reads=[
+            path_digest(folder.rows),
+            votes_digest(folder.votes) if recipe.teachers else None,
+            {key: mark for key, mark in session.marks.items() if key.startswith(("predict:", "aggregate"))},
+            recipe.eval.model_dump(mode="json"),
+            session.task.basis,
+            catalogue_digests(recipe, judgments=True),
+            catalogue and catalogue.judgments and catalogue.judgments.model_dump(mode="json", exclude={"rows"}),
+            recipe.seed,
+        ],
+        outputs=[folder.evaluations, folder.ladder, *card_paths(session)],
+        work=lambda: measure_query_run(session),
+    )
+
+
 def write_reports(session: Session) -> None:
     """Writes the run report and, where there are votes, the guideline review."""
     from distill.reporting import write_run_reports
 
     folder = session.folder
-    outputs = [folder.report] + ([folder.review] if session.recipe.teachers else [])
+    outputs = [folder.report] + ([folder.review] if session.recipe.teachers and session.task.closed else [])
     session.stage(
         "report",
         reads=[session.marks, session.recipe.report.model_dump(mode="json")],
@@ -433,6 +485,17 @@ def _commonest_reason(failures: Path) -> str:
     return str(reasons.head(1).collect()["reason"].item())
 
 
+def catalogue_digests(recipe: Recipe, *, judgments: bool = False) -> list[str]:
+    """Digests of the files of the recipe's catalogue, with those of its judgments where asked; empty without one."""
+    from distill.labeling.catalogue_file import catalogue_files
+
+    config = recipe.data.catalogue if recipe.data else None
+    if config is None:
+        return []
+    config = config if judgments else config.model_copy(update={"judgments": None})
+    return [path_digest(file) for file in catalogue_files(config)]
+
+
 def votes_digest(path: Path) -> str:
     """Digest of what votes say, whatever they cost and however long they took."""
     votes = pl.scan_parquet(path)
@@ -465,7 +528,9 @@ def build_teachers(recipe: Recipe) -> list[Teacher]:
         name: for_task(with_secrets(config, where=f"teachers.{name}"), recipe.task)
         for name, config in recipe.teachers.items()
     }
-    return registry.build_teachers(configs, load_student=student_of_folder)
+    catalogue = recipe.data.catalogue if recipe.data else None
+    task = Task.from_config(recipe.task) if recipe.task and catalogue else None
+    return registry.build_teachers(configs, load_student=student_of_folder, task=task, catalogue=catalogue)
 
 
 def student_of_folder(path: Path) -> Student:

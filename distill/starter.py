@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from distill.labeling.catalogue_file import catalogue_files
 from distill.labeling.errors import RecipeError, UsageError
 from distill.recipe import find_recipe, load_recipe, shipped_recipes
 from distill.teachers.registry import files_of
@@ -78,8 +79,11 @@ def _companions(source: Path) -> list[Path]:
         named += [
             Path(rows) for rows in ([recipe.data.rows] if isinstance(recipe.data.rows, str) else recipe.data.rows)
         ]
-    if recipe.task and recipe.task.guideline:
-        named.append(recipe.task.guideline)
+    if recipe.data and recipe.data.catalogue:
+        named += catalogue_files(recipe.data.catalogue)
+    task = recipe.task
+    listed = (task.guideline, task.categories, task.brands) if task else ()
+    named += [path for path in listed if isinstance(path, Path)]
     named += [file for teacher in recipe.teachers.values() for file in files_of(teacher)]
     return [path for path in dict.fromkeys(named) if path.is_file() and path.is_relative_to(source.parent.absolute())]
 

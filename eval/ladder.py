@@ -28,8 +28,9 @@ __all__ = ["Kind", "Ladder", "LadderRow", "Rung", "build_ladder", "ladder_cells"
 
 PEOPLE = "human"
 """Of ``trained_on``: labels by people alone, whose cost nobody noted."""
-Kind = Literal["dcn", "encoder", "causal", "teacher", "labels"]
-"""What stands on a rung: a student by its type, a teacher's own votes, or the merged labels."""
+Kind = Literal["dcn", "encoder", "causal", "teacher", "labels", "function"]
+"""What stands on a rung: a student by its type, a teacher's own votes, the merged labels, or a labeling function."""
+_UNTRAINED = ("teacher", "labels", "function")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class LadderRow(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str | None = Field(None, description="the run it comes from, where several are compared")
+    part: str | None = Field(None, description="the part of a task of several that it is measured on")
     name: str
     kind: Kind
     trained_on: str
@@ -108,12 +110,13 @@ class LadderRow(BaseModel):
     @property
     def is_student(self) -> bool:
         """Whether it was trained here, as teachers and merged labels were not."""
-        return self.kind not in ("teacher", "labels")
+        return self.kind not in _UNTRAINED
 
     @property
     def full_name(self) -> str:
-        """Run and name, where there is a run, and the round, where there are rounds."""
+        """Run, part and name, as far as there are any, and the round, where there are rounds."""
         name = self.name if self.round is None else f"{self.name}, round {self.round}"
+        name = f"{self.part} · {name}" if self.part else name
         return f"{self.run}: {name}" if self.run else name
 
 
@@ -133,9 +136,28 @@ class Ladder(BaseModel):
 
     @property
     def best(self) -> LadderRow | None:
-        """The student of the highest quality, where there are rounds of the last one; None without one."""
+        """The student of the highest quality, where there are rounds of the last one; None without one.
+
+        None too where rungs are of several parts, whose metrics say nothing of each other: see :attr:`best_by_part`.
+        """
+        if any(row.part for row in self.rows):
+            return None
         students = [row for row in self.last_round.rows if row.is_student and row.quality.value is not None]
         return max(students, key=lambda row: row.quality.value or 0.0, default=None)
+
+    @property
+    def best_by_part(self) -> list[LadderRow]:
+        """The best student of each part, or of the ladder where it has none."""
+        parts = dict.fromkeys((row.run, row.part) for row in self.last_round.rows)
+        found = [
+            max(
+                (row for row in self.last_round.rows if (row.run, row.part) == part and row.is_student),
+                key=lambda row: row.quality.value or 0.0,
+                default=None,
+            )
+            for part in parts
+        ]
+        return [row for row in found if row is not None and row.quality.value is not None]
 
     def to_markdown(self) -> str:
         """The ladder as a Markdown table."""
@@ -152,11 +174,12 @@ class Ladder(BaseModel):
         # The caption says whose labels they are measured against; a column does where they differ.
         one_truth = len({row.truth_source for row in self.rows}) == 1
         shown = [place for place, column in enumerate(columns) if not (one_truth and column == "truth")]
+        strong = self.best_by_part if any(row.part for row in self.rows) else [self.best]
         table = Table(title="Ladder", caption=self.caption(), caption_justify="left", pad_edge=False)
         for place in shown:
             table.add_column(columns[place], justify="left" if place < 2 else "right", overflow="fold")
         for row, line in zip(self.rows, lines, strict=True):
-            table.add_row(*(escape(line[place]) for place in shown), style="bold" if row is self.best else None)
+            table.add_row(*(escape(line[place]) for place in shown), style="bold" if row in strong else None)
         return table
 
     def caption(self) -> str:
@@ -166,7 +189,12 @@ class Ladder(BaseModel):
         sources = sorted({row.truth_source for row in self.rows})
         quality = self.rows[0].quality
         said = f"Quality against {' and '.join(TRUTH_WORDS[source] for source in sources)}"
-        said += f", {quality.rows:,} rows in {quality.groups:,} groups; {100 * quality.level:g}% intervals over groups."
+        if any(row.part for row in self.rows):
+            said += f"; {100 * quality.level:g}% intervals over groups. Each part has a metric of its own."
+        else:
+            said += (
+                f", {quality.rows:,} rows in {quality.groups:,} groups; {100 * quality.level:g}% intervals over groups."
+            )
         if partial := [row for row in self.rows if row.unanswered]:
             found = ", ".join(f"{row.full_name} left {row.unanswered:,} without an answer" for row in partial)
             said += f" Numbers are of the rows that each answered: {found}."
@@ -217,7 +245,7 @@ def build_ladder(
     lines: list[LadderRow] = []
     students: list[Rung] = []
     for rung in rungs:
-        student = rung.kind not in ("teacher", "labels")
+        student = rung.kind not in _UNTRAINED
         over = _compared_with(rung, students) if student else None
         gain = None
         if over is not None:

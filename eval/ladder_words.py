@@ -49,11 +49,9 @@ def ladder_cells(ladder: Ladder) -> tuple[list[str], list[list[str]]]:
         (COST, [cost_cell(row) for row in ladder.rows]),
         (cost_title(ladder), [cost_per_point_cell(row) for row in ladder.rows]),
     ]
-    shown = [
-        (name, cells)
-        for name, cells in columns
-        if (name not in _WHERE_KNOWN and name != cost_title(ladder)) or any(cell != _NOTHING for cell in cells)
-    ]
+    parts = any(row.part for row in ladder.rows)
+    known = frozenset(name for name, _ in columns[1:]) if parts else _WHERE_KNOWN | {cost_title(ladder)}
+    shown = [(name, cells) for name, cells in columns if name not in known or any(cell != _NOTHING for cell in cells)]
     return [name for name, _ in shown], [list(line) for line in zip(*(cells for _, cells in shown), strict=True)]
 
 

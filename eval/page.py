@@ -77,6 +77,8 @@ def _hash(text: str) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+    from distill.eval.query_report_words import checks_table, slices_table
+
     environment = Environment(
         loader=FunctionLoader(_asset),
         autoescape=True,
@@ -96,6 +98,8 @@ def _environment() -> Environment:
         "metric_title": wording.metric_title,
         "metric_meaning": wording.metric_meaning,
         "shorten": _shorten,
+        "checks_table": checks_table,
+        "slices_table": slices_table,
         "agrees_cell": ladder_words.agrees_cell,
         "expects_cell": ladder_words.expects_cell,
         "cost_per_point_cell": ladder_words.cost_per_point_cell,

@@ -8,6 +8,7 @@ from typing import Any
 
 from distill.eval.evaluation import LOWER_IS_BETTER
 from distill.eval.intervals import Estimate
+from distill.eval.query_wording import QUERY_MEANINGS, QUERY_PERCENT, QUERY_TITLES
 from distill.eval.ranking import CUTOFFS, RANK_METRICS
 from distill.eval.scored import TruthSource
 
@@ -18,7 +19,7 @@ def _first(k: int) -> str:
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _PRECISIONS = frozenset(name for name in RANK_METRICS if name.startswith("precision"))
-_PERCENT = frozenset({"accuracy", "positive_accuracy", "macro_f1", "calibration_error", *_PRECISIONS})
+_PERCENT = frozenset({"accuracy", "positive_accuracy", "macro_f1", "calibration_error", *_PRECISIONS, *QUERY_PERCENT})
 _TITLES = {
     "accuracy": "accuracy, all labels",
     "positive_accuracy": "accuracy, {positive} or not",
@@ -31,6 +32,7 @@ _TITLES = {
     "ranked_probability": "RPS",
     **{f"ndcg@{k}": f"nDCG at {k}" for k in CUTOFFS},
     **{f"precision@{k}": f"precision at {k}" for k in CUTOFFS},
+    **QUERY_TITLES,
 }
 _MEANINGS = {
     "accuracy": "share of rows that got the right one of all labels",
@@ -44,6 +46,7 @@ _MEANINGS = {
     "ranked_probability": "ranked probability score: as Brier, with near misses costing less than far ones",
     **{f"ndcg@{k}": f"grades of {_first(k)} of each query, against those of the best order" for k in CUTOFFS},
     **{f"precision@{k}": f"share that is {{positive}} among {_first(k)} of each query" for k in CUTOFFS},
+    **QUERY_MEANINGS,
 }
 TRUTH_WORDS: dict[str, str] = {
     "human": "labels by people",

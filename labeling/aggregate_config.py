@@ -49,6 +49,12 @@ class MergeSettings(BaseModel):
         None, description="let a student vote too, trained on the labels merged without it; {} for the defaults"
     )
 
+    checks: tuple[Literal["expansions"], ...] = Field(
+        (),
+        description="answers that fail a check on data.catalogue are left out of the vote: expansions that find "
+        "nothing, or other products than the query and of other categories",
+    )
+
     @property
     def gold_splits(self) -> tuple[Split, ...]:
         """Splits whose gold calibrates; none where it is off."""

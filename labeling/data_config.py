@@ -8,6 +8,8 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from distill.labeling.catalogue_config import CatalogueConfig
+
 Split = Literal["pool", "train", "audit", "test"]
 """What a row is used for.
 
@@ -80,6 +82,12 @@ class DataConfig(BaseModel):
         default_factory=dict, description="name used here: name in the file, such as {title: product_title}"
     )
     keep: list[str] = Field(default_factory=list, description="further columns to carry along, as text")
+    catalogue: CatalogueConfig | None = Field(
+        None,
+        description="products that are searched for what stands near each query: its columns near_titles, near_brands "
+        "and near_categories can be named in task.evidence, teachers of type query_tools and checks read it, and "
+        "expansions are measured on its judgments",
+    )
     html: Literal["strip", "keep"] = Field("strip", description="take HTML tags and entities out of the inputs?")
     max_cell_chars: int = Field(20_000, ge=1, description="longer inputs are cut here, and counted")
     encoding: str | None = Field(None, description="of text files, such as cp949; found out where none is given")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, TypeAlias, overload
+from typing import Any, NamedTuple, TypeAlias, overload
 
 ABSTAIN = None
 """What a labeling function returns where it cannot tell."""
@@ -24,8 +24,18 @@ One label: a label, or a probability per label. Several: a list or set of labels
 each to be among them. A text: the text. A ranked list: texts, the best first. Spans: a list of substrings of the input,
 of ``(start, end)`` or ``(start, end, type)``, or of mappings with ``text``, ``start``, ``end``, ``type``, ``link``;
 empty for none. Several parts: a mapping of such answers by part; a part that is left out, or None, is one that it
-cannot tell.
+cannot tell. :class:`Stated` wraps an answer of no single label to say how sure the function is of it.
 """
+
+
+class Stated(NamedTuple):
+    """An answer of a labeling function to a task of no single label, and how likely it is right, from 0 to 1.
+
+    In a mapping by part each part may have its own.
+    """
+
+    answer: Any
+    confidence: float
 
 
 class LabelingFunction:

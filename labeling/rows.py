@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from distill.labeling.catalogue_file import with_evidence
 from distill.labeling.data_config import SPLITS, DataConfig
 from distill.labeling.errors import DataError
 from distill.labeling.rows_files import frame_batches, read_source
@@ -98,9 +99,9 @@ def load_rows(
 ) -> RowsSummary:
     """Streams ``data.rows`` into one parquet table.
 
-    The table has ``row_id``, ``group``, ``split``, ``gold``, ``weight``, the task's inputs as text without nulls, and
-    the columns of ``slices`` and ``config.keep`` as text. It appears whole or not at all. A row that cannot be used is
-    listed in :func:`problems_path` with its place and the reason.
+    The table has ``row_id``, ``group``, ``split``, ``gold``, ``weight``, the task's inputs as text without nulls, the
+    columns of ``slices`` and ``config.keep`` as text, and those that ``config.catalogue`` gives. It appears whole or
+    not at all. A row that cannot be used is listed in :func:`problems_path` with its place and the reason.
 
     Args:
         config: The ``data`` section.
@@ -258,7 +259,10 @@ class _Staged:
                 labels.gather(gold.set(gold < 0, None)).alias("gold"),
                 pl.Series("weight", resolved.weight[part]),
             )
-            frame.filter(pl.Series(keep[part])).write_parquet(path, compression="lz4")
+            kept = frame.filter(pl.Series(keep[part]))
+            if (catalogue := self._plan.config.catalogue) is not None:
+                kept = with_evidence(kept, catalogue, source=self._plan.task.source)
+            kept.write_parquet(path, compression="lz4")
             start += height
         whole = self._folder / "whole.parquet"
         parts = pl.scan_parquet([path for path, _ in self._parts], glob=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from distill.labeling.catalogue_config import EVIDENCE_COLUMNS
 from distill.labeling.data_config import (
     RESERVED_COLUMNS,
     SHARES_WITH_GOLD,
@@ -70,9 +71,10 @@ class RowPlan:
                 f"say where it comes from, data.columns: {{item_{taken[0]}: {taken[0]}}}"
             )
         _check_gold_map(config, task)
+        _check_evidence(config, task)
         split = config.split if isinstance(config.split, str) else None
         groups = as_names(config.group) or [task.inputs[0]]
-        there = (*task.inputs, *RESERVED_COLUMNS)
+        there = (*task.inputs, *RESERVED_COLUMNS, *(config.catalogue.evidence if config.catalogue else ()))
         extras = [
             name for name in dict.fromkeys([*task.evidence, *task.images, *slices, *config.keep]) if name not in there
         ]
@@ -131,6 +133,15 @@ def _check_gold_map(config: DataConfig, task: Task) -> None:
     if outside:
         shown = list(task.labels) if task.labels else sorted(known)
         raise DataError(f"data.gold_map: {outside} lead to none of the task's labels {shown}; correct them")
+
+
+def _check_evidence(config: DataConfig, task: Task) -> None:
+    given = config.catalogue.evidence if config.catalogue else ()
+    if taken := [name for name in task.inputs if name in given]:
+        raise DataError(f"task.inputs: {taken} are columns that data.catalogue gives; name them in task.evidence")
+    lacking = [name for name in task.evidence if name in EVIDENCE_COLUMNS and name not in given]
+    if config.catalogue is not None and lacking:
+        raise DataError(f"task.evidence: {lacking} need columns that data.catalogue does not name; it gives {given}")
 
 
 def _check_columns(config: DataConfig, used: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from distill.teachers.functions_config import FunctionsTeacherConfig
 from distill.teachers.gemini_config import GeminiTeacherConfig
 from distill.teachers.openai_config import OpenAITeacherConfig
 from distill.teachers.price_config import PriceConfig
+from distill.teachers.query_tools_config import QueryToolsTeacherConfig
 from distill.teachers.recorded_config import RecordedColumns, RecordedTeacherConfig
 from distill.teachers.rules_config import RulesTeacherConfig
 from distill.teachers.student_config import StudentTeacherConfig
@@ -23,6 +24,7 @@ __all__ = [
     "GeminiTeacherConfig",
     "OpenAITeacherConfig",
     "PriceConfig",
+    "QueryToolsTeacherConfig",
     "RecordedColumns",
     "RecordedTeacherConfig",
     "RulesTeacherConfig",
@@ -42,17 +44,18 @@ TeacherConfig = Annotated[
     | VLLMOfflineConfig
     | RecordedTeacherConfig
     | FunctionsTeacherConfig
+    | QueryToolsTeacherConfig
     | RulesTeacherConfig
     | StudentTeacherConfig
     | ClassifierTeacherConfig,
     Field(discriminator="type"),
 ]
-"""One teacher of a recipe; ``type`` says which. Sections of functions or rules are several teachers."""
+"""One teacher of a recipe; ``type`` says which. Sections of functions, query tools or rules are several teachers."""
 
 
 def spreads(config: TeacherConfig) -> bool:
     """Whether a section becomes several teachers, ``section.name`` each."""
-    return isinstance(config, FunctionsTeacherConfig) or (
+    return isinstance(config, FunctionsTeacherConfig | QueryToolsTeacherConfig) or (
         isinstance(config, RulesTeacherConfig) and config.decide == "each"
     )
 
@@ -69,7 +72,7 @@ def section_of(teacher: str, sections: Mapping[str, TeacherConfig]) -> str | Non
 
 
 def functions_among(teachers: Iterable[str], sections: Mapping[str, TeacherConfig]) -> list[str]:
-    """Those of some teachers that are labeling functions or rules: they abstain as a matter of course."""
+    """Those of some teachers that are labeling functions, query tools or rules: they abstain as a matter of course."""
     of = {name: section_of(name, sections) for name in teachers}
-    kinds = FunctionsTeacherConfig | RulesTeacherConfig
+    kinds = FunctionsTeacherConfig | QueryToolsTeacherConfig | RulesTeacherConfig
     return [name for name, section in of.items() if section is not None and isinstance(sections[section], kinds)]

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from distill.labeling.errors import BadReplyError, FunctionRaisedError
-from distill.labeling.labeling_function import LabelingFunction, Verdict
+from distill.labeling.labeling_function import LabelingFunction, Stated, Verdict
 from distill.labeling.teacher import AnswerFormat, Completion, Prompt, Reply, Request, RequestHead
 from distill.teachers.local_batches import LocalBatches
 
@@ -137,13 +137,21 @@ class FunctionTeacher:
 
 
 def _body(verdict: Any) -> str:
+    if isinstance(verdict, Stated):
+        return _json({"label": _plain(verdict.answer), "confidence": float(verdict.confidence)})
     if isinstance(verdict, Mapping) and _are_shares(verdict.values()):
         # Numbers of NumPy and the like become plain ones.
         return json.dumps({"probs": {str(label): float(value) for label, value in verdict.items()}})
     if isinstance(verdict, Mapping):
-        told = {str(part): _plain(answer) for part, answer in verdict.items() if answer is not None}
-        return json.dumps({"parts": told}, ensure_ascii=False, default=str)
-    return json.dumps({"label": _plain(verdict)}, ensure_ascii=False, default=str)
+        given = {str(part): answer for part, answer in verdict.items() if answer is not None}
+        told = {part: _plain(one.answer if isinstance(one, Stated) else one) for part, one in given.items()}
+        sure = {part: float(one.confidence) for part, one in given.items() if isinstance(one, Stated)}
+        return _json({"parts": {**told, "confidence": sure} if sure else told})
+    return _json({"label": _plain(verdict)})
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _are_shares(values: Iterable[Any]) -> bool:

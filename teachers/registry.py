@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.labeling.errors import UsageError
+from distill.labeling.task import Task
 from distill.labeling.teacher import Teacher
 from distill.teachers.config import (
     ClassifierTeacherConfig,
     FunctionsTeacherConfig,
     GeminiTeacherConfig,
     OpenAITeacherConfig,
+    QueryToolsTeacherConfig,
     RulesTeacherConfig,
     StudentTeacherConfig,
     TeacherConfig,
@@ -21,11 +23,18 @@ from distill.teachers.config import (
 )
 
 if TYPE_CHECKING:
+    from distill.labeling.catalogue_config import CatalogueConfig
     from distill.teachers.student import LoadStudent
     from distill.teachers.vllm_fleet import VLLMFleet
 
 
-def build_teachers(configs: Mapping[str, TeacherConfig], *, load_student: LoadStudent | None = None) -> list[Teacher]:
+def build_teachers(
+    configs: Mapping[str, TeacherConfig],
+    *,
+    load_student: LoadStudent | None = None,
+    task: Task | None = None,
+    catalogue: CatalogueConfig | None = None,
+) -> list[Teacher]:
     """Builds the teachers of a recipe, in its order: one a section, or one a function for functions and rules.
 
     Those that want the same vLLM servers share them. Files are read now, and a file of functions is run; no one is
@@ -34,10 +43,12 @@ def build_teachers(configs: Mapping[str, TeacherConfig], *, load_student: LoadSt
     Args:
         configs: Their sections, by name.
         load_student: Loads a student's folder, for sections of type student.
+        task: What is asked, for sections of type query_tools.
+        catalogue: What those read.
 
     Raises:
         DataError: A file is missing or cannot be used.
-        UsageError: A student is named and nothing was given to load it.
+        UsageError: A student is named and nothing was given to load it, or a query tool without task and catalogue.
         MissingDependencyError: The package that reaches a teacher is not installed.
     """
     fleets: list[VLLMFleet] = []
@@ -49,6 +60,12 @@ def build_teachers(configs: Mapping[str, TeacherConfig], *, load_student: LoadSt
             from distill.teachers.rules import rule_teachers
 
             teachers += rule_teachers(name, config)
+        elif isinstance(config, QueryToolsTeacherConfig):
+            from distill.teachers.query_tools import query_tool_teachers
+
+            if task is None or catalogue is None:
+                raise UsageError(f"teachers.{name}: query tools read a catalogue; give data.catalogue in a recipe")
+            teachers += query_tool_teachers(name, config, task=task, catalogue=catalogue)
         elif isinstance(config, VLLMTeacherConfig):
             teachers.append(_sharing(name, config, fleets))
         else:
@@ -90,7 +107,7 @@ def build_teacher(name: str, config: TeacherConfig, *, load_student: LoadStudent
         from distill.teachers.classifier import ClassifierTeacher
 
         return ClassifierTeacher(name, config)
-    if isinstance(config, FunctionsTeacherConfig | RulesTeacherConfig):
+    if isinstance(config, FunctionsTeacherConfig | QueryToolsTeacherConfig | RulesTeacherConfig):
         raise UsageError(f"teachers.{name}: got type {config.type}, which is several teachers; use build_teachers")
     from distill.teachers.recorded import RecordedTeacher
 

@@ -1,5 +1,6 @@
 """Every recipe that ships runs, on a few rows and for one epoch."""
 
+import json
 import os
 from pathlib import Path
 
@@ -16,6 +17,8 @@ NEED_A_SERVER = ["vllm"]
 NEED_DATA = ["crowdflower", "esci_us"]
 NEED_A_SERVICE = ["gemini"]
 IN_ROUNDS = ["rounds"]
+QUERIES = ["query_understanding_gemini", "query_understanding_quickstart", "query_understanding_vllm"]
+PARTS = ("spelling", "brand", "category", "expansion")
 
 
 def quickly(recipe):
@@ -35,7 +38,9 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_every_recipe_that_ships_is_tested_here():
-    assert sorted(shipped_recipes()) == sorted(OFFLINE + NEED_DATA + NEED_A_SERVICE + NEED_A_SERVER + IN_ROUNDS)
+    assert sorted(shipped_recipes()) == sorted(
+        OFFLINE + NEED_DATA + NEED_A_SERVICE + NEED_A_SERVER + IN_ROUNDS + QUERIES
+    )
 
 
 def assert_whole(run, recipe):
@@ -172,3 +177,109 @@ def test_a_recipe_in_rounds(name):
     asked = votes.filter(pl.col("teacher") != rounds.rounds[1].recheck.teacher)
     tested = len(run.rows.filter(pl.col("split") == "test"))
     assert asked["row_id"].n_unique() == tested + 40
+
+
+def assert_queries_whole(run, recipe, *, limit):
+    """Every teacher's every part ended somewhere, every part was merged and measured, and the report is there."""
+    teachers = [name for section, config in recipe.teachers.items() for name in teacher_names(section, config)]
+    assert run.votes["teacher"].unique(maintain_order=True).to_list() == teachers
+    asked = len(run.rows.filter(pl.col("split").is_in(recipe.labeling.splits)))
+    assert asked <= limit and len(run.votes) == asked * len(teachers) * len(PARTS)
+    # A tool abstains on what is not its own, a recorded model is not asked of listings; nobody fails.
+    assert set(run.votes["outcome"]) <= {"labeled", "abstained", "unsent"}
+    assert len(run.labels) == asked * len(PARTS)
+    measured = run.query_measurement
+    assert tuple(part.part for part in measured.parts) == PARTS
+    assert {part.truth_source for part in measured.parts} == {"author"}
+    assert [part.judged for part in measured.parts] == [False, False, False, True]
+    assert {row.part for row in run.ladder.rows} == set(PARTS)
+    for name in recipe.students:
+        assert [row.part for row in run.ladder.rows if row.name == name] == list(PARTS)
+    assert set(run.reports) == {"run report"}
+
+
+def test_the_query_recipe_that_needs_nothing():
+    pytest.importorskip("bm25s")
+    recipe = quickly(load_recipe("query_understanding_quickstart", ["students.encoder.synthetic.typos=0"]))
+    run = distill.run(recipe, limit=64)
+    assert_queries_whole(run, recipe, limit=64)
+    assert run.rows["near_titles"].str.len_chars().min() > 0
+    # What the author withheld of the pool is not there.
+    assert run.rows.filter(pl.col("split") == "pool")["gold"].null_count() == len(
+        run.rows.filter(pl.col("split") == "pool")
+    )
+
+
+def test_the_query_recipe_for_gemini_against_an_imitation_of_the_service(gemini_server, monkeypatch):
+    pytest.importorskip("google.genai")
+    pytest.importorskip("bm25s")
+    monkeypatch.setenv("GEMINI_API_KEY", gemini_server.key)
+    model = load_recipe("query_understanding_gemini").teachers["flash"].model
+    gemini_server.models = (model,)
+    gemini_server.answer = query_answer
+    recipe = quickly(load_recipe("query_understanding_gemini", [f"teachers.flash.base_url={gemini_server.base_url}"]))
+    run = distill.run(recipe, limit=48)
+    assert_queries_whole(run, recipe, limit=48)
+    sent = gemini_server.asked("generateContent")[0]
+    asked = sent["contents"][0]["parts"][0]["text"]
+    assert all(name in asked for name in ("near_titles:", "near_brands:", "near_categories:"))
+    flash = run.votes.filter(pl.col("teacher") == "flash")
+    assert flash["cost_usd"].min() > 0 and flash["trace"].null_count() == 0
+    assert set(flash["confidence"]) == {0.9}
+
+
+def query_answer(body):
+    """An answer to all four parts: the query as it is, no brand, the first category, no expansion."""
+    text = body["contents"][0]["parts"][0]["text"]
+    fields = body["generationConfig"]["responseJsonSchema"]["properties"]
+    if "corrected" not in fields:  # a question of the recipe's own, such as whether schemas are kept
+        return json.dumps({name: field.get("enum", ["x"])[0] for name, field in fields.items()})
+    answer = {
+        "trace": "It says what it says.",
+        "corrected": text.rsplit("query: ", 1)[-1].splitlines()[0],
+        "brand": [],
+        "category": fields["category"]["items"]["enum"][:1],
+        "expansions": [],
+        "clauses": ["P1", "B4"],
+        "confidence": dict.fromkeys(("corrected", "brand", "category", "expansions"), 0.9),
+    }
+    return json.dumps({name: answer[name] for name in fields})
+
+
+def test_the_query_recipe_that_starts_its_server(fake_vllm):
+    pytest.importorskip("bm25s")
+    section = fake_vllm.section()
+    variables = ", ".join(f"{name}: {value}" for name, value in section["env"].items())
+    settings = [f"teachers.qwen.python={section['python']}", f"teachers.qwen.env={{{variables}}}"]
+    recipe = quickly(load_recipe("query_understanding_vllm", settings))
+    run = distill.run(recipe, limit=48)
+    assert_queries_whole(run, recipe, limit=48)
+    assert len(fake_vllm.starts()) == 1
+    assert fake_vllm.none_is_left()
+
+
+def test_the_query_sample_knows_what_its_files_hold():
+    from distill.labeling.brands import BrandList
+    from distill.labeling.guideline import Guideline
+
+    folder = shipped_recipes()["query_understanding_quickstart"].parent / "query_understanding"
+    queries = pl.read_ndjson(folder / "queries.jsonl", infer_schema_length=None)
+    assert dict(queries.group_by("split").len().iter_rows()) == {"train": 36, "audit": 24, "pool": 116, "test": 64}
+    assert queries.filter(pl.col("split") == "pool")["corrected"].is_null().all()
+    assert queries.filter(pl.col("split") != "pool")["corrected"].is_not_null().all()
+    assert len(pl.read_ndjson(folder / "replies.jsonl")) == 240
+    # Every brand that the author names is on the list, and every clause has a number of its own.
+    brands = set(queries["brand"].explode().drop_nulls())
+    assert brands and brands <= set(BrandList.load(folder / "brands.txt").names)
+    assert {clause[0] for clause in Guideline.load(folder / "guideline.md").by_id} == set("PBCX")
+
+
+def test_a_copied_query_recipe_brings_everything_that_it_names():
+    from distill.starter import copy_recipe
+
+    copy_recipe("query_understanding_quickstart", Path("mine"))
+    recipe = load_recipe("mine/query_understanding_quickstart.yaml")
+    here = Path("mine").absolute()
+    named = [*recipe.data.rows, recipe.data.catalogue.rows, recipe.data.catalogue.judgments.rows]
+    named += [recipe.task.categories, recipe.task.brands, recipe.task.guideline, recipe.teachers["model"].path]
+    assert all(Path(file).is_relative_to(here) for file in named)

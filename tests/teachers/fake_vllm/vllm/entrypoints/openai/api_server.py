@@ -67,7 +67,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         schema = request.get("response_format", {}).get("json_schema", {}).get("schema", {})
-        labels = schema.get("properties", {}).get("label", {}).get("enum", [])
+        fields = schema.get("properties", {})
+        labels = fields.get("label", {}).get("enum", ["parts"] * 2 if "corrected" in fields else [])
         if self.path != "/v1/chat/completions" or not labels:  # it has no other lane than json
             self.reply(404 if self.path != "/v1/chat/completions" else 400, {"error": {"message": "not here"}})
             return
@@ -86,6 +87,10 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(404, {"error": {"message": f"The model {request['model']} does not exist."}})
             return
         answer = {"trace": f"{request['model']} says so.", "label": LABELS[len(self.names) % 4], "clauses": []}
+        # Of a query: nothing is wrong with it, and there is nothing else to say.
+        answer |= {"corrected": request["messages"][-1]["content"].rsplit("query: ", 1)[-1].splitlines()[0]}
+        answer |= {"brand": [], "category": [], "expansions": []}
+        answer |= {"confidence": dict.fromkeys(("corrected", "brand", "category", "expansions"), 0.9)}
         text = json.dumps({name: answer[name] for name in schema.get("properties", {"label": None})})
         message = {"role": "assistant", "content": text}
         usage = {"prompt_tokens": 10, "completion_tokens": 2}

@@ -1,0 +1,185 @@
+"""Measures a run whose answers are no single label: each part by its own metrics, and a ladder of all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from distill.eval.ladder import Kind, Ladder, LadderRow
+from distill.eval.query_answers import PartAnswers, gold_answers, part_answers
+from distill.eval.query_evaluation import (
+    PartMeasurement,
+    Predictor,
+    QueryMeasurement,
+    Settings,
+    measure_part,
+    paired_gain,
+    queries_of,
+)
+from distill.eval.query_label_free import expansion_checks, spelling_checks
+from distill.eval.query_tallies import Measured, Retrieval
+from distill.eval.scored import TruthSource
+from distill.labeling.catalogue_file import open_catalogue, read_judgments
+from distill.labeling.task import Task
+from distill.measurement import label_cost, made_of
+from distill.model_cards import write_cards
+from distill.run_folder import write_json
+from distill.session import Ended, Session
+from distill.teachers.config import functions_among
+
+_LISTED = 12
+"""Mistakes of a part that the report shows."""
+
+
+class _Run:
+    """The tables of a run, and who answered."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        folder, recipe = session.folder, session.recipe
+        self.rows = pl.read_parquet(folder.rows)
+        self.votes = pl.read_parquet(folder.votes) if recipe.teachers else None
+        self.labels = pl.read_parquet(folder.labels) if recipe.teachers else None
+        self.predictions = {name: pl.read_parquet(folder.predictions(name)) for name in recipe.students}
+        rows = self.rows.with_columns(pl.col("row_id").cast(pl.String))
+        self.settings = Settings(
+            recipe.eval,
+            recipe.seed,
+            groups=dict(rows.select("row_id", "group").iter_rows()),
+            slices={
+                name: dict(rows.select("row_id", pl.col(name).fill_null("")).iter_rows()) for name in recipe.eval.slices
+            },
+        )
+        config = recipe.data.catalogue if recipe.data else None
+        self.catalogue = open_catalogue(config) if config else None
+        self.retrieval = None
+        if config is not None and config.judgments is not None and self.catalogue is not None:
+            self.retrieval = Retrieval(self.catalogue, read_judgments(config.judgments), k=10)
+
+    def tables(self, *, teachers: bool) -> list[tuple[str, Kind, pl.DataFrame]]:
+        """Who answers, with the table of the answers: students, then teachers, merged labels and functions."""
+        found: list[tuple[str, Kind, pl.DataFrame]] = [
+            (name, self.session.recipe.students[name].type, table) for name, table in self.predictions.items()
+        ]
+        if not teachers or self.votes is None or self.labels is None:
+            return found
+        names = self.votes["teacher"].unique(maintain_order=True).to_list()
+        functions = set(functions_among(names, self.session.recipe.teachers))
+        by_name = {name: self.votes.filter(pl.col("teacher") == name) for name in names}
+        found += [(name, "teacher", by_name[name]) for name in names if name not in functions]
+        if len(names) > 1:
+            found.append(("merged labels", "labels", self.labels))
+        return [*found, *((name, "function", by_name[name]) for name in names if name in functions)]
+
+
+def measure_query_run(session: Session) -> Ended:
+    """Writes ``evaluations.json``, ``ladder.json`` and the students' model cards, a part at a time.
+
+    Against gold where test rows have it for the part, or the judged products where the recipe gives them; where neither
+    is there, students against the merged labels, which is agreement and says so.
+    """
+    run, folder = _Run(session), session.folder
+    parts: list[PartMeasurement] = []
+    rungs: list[LadderRow] = []
+    for single in session.task.singles:
+        found = _part(run, single)
+        if found is None:
+            continue
+        measured, predictors, truth = found
+        merged = None if run.labels is None else part_answers(run.labels, single)
+        part = measure_part(
+            measured, predictors, truth_source=truth, merged=merged, settings=run.settings, mistakes=_LISTED
+        )
+        parts.append(part)
+        rungs += _rungs(run, part, measured, predictors)
+        session.progress.step("measured", done=len(parts), total=None, note=part.part)
+    write_cards(session, run.rows, votes=run.votes, found={}, parts=parts)
+    write_json(folder.evaluations, QueryMeasurement(parts=parts).model_dump(mode="json"))
+    write_json(folder.ladder, Ladder(rows=rungs, baseline=None).model_dump(mode="json"))
+    if not parts:
+        return Ended(
+            "nothing to measure against: no test row has a gold answer, and no student learned from merged ones"
+        )
+    said = "; ".join(f"{part.part}: {len(part.evaluations)} judged on {part.rows:,} queries" for part in parts)
+    truths = ", ".join(dict.fromkeys(part.truth_source for part in parts))
+    return Ended(f"{said}; truth: {truths}", facts={"truth_source": truths, "rungs": len(rungs)})
+
+
+def _part(run: _Run, single: Task) -> tuple[Measured, list[Predictor], TruthSource] | None:
+    """How a part is measured and who by; None where there is no truth, or nobody to hold against it."""
+    session, data = run.session, run.session.recipe.data
+    assert data is not None
+    queries = queries_of(run.rows, single)
+    gold = gold_answers(run.rows, session.task, single)
+    retrieval = run.retrieval if single.type == "expansion" else None
+    truth: TruthSource = data.gold_source
+    if retrieval is not None and not any(query in retrieval.judged for query in queries.values()):
+        retrieval = None
+    if retrieval is None and not queries.keys() & gold.values.keys():
+        if run.labels is None:
+            return None
+        gold, truth = part_answers(run.labels, single), "teacher"
+    measured = Measured(single, queries, gold, brands=_brands(run, single), retrieval=retrieval)
+    predictors = []
+    for name, kind, table in run.tables(teachers=truth != "teacher"):
+        answers = part_answers(table, single)
+        if kind == "function" and not answers.values:
+            continue  # it speaks of another part
+        checks = _checks(run, table, single, answers, queries)
+        predictors.append(Predictor(name, kind, answers, checks))
+    if not predictors or not measured.row_ids:
+        return None
+    return measured, predictors, truth
+
+
+def _brands(run: _Run, single: Task) -> dict[str, list[str]]:
+    """True brands of each query as written there, for over-correction of real brands; empty where nobody gave them."""
+    task = run.session.task
+    brand = next((one for one in task.singles if one.type == "brand"), None)
+    if single.type != "spelling" or brand is None:
+        return {}
+    known = gold_answers(run.rows, task, brand).values
+    return {row_id: [span.text for span in spans] for row_id, spans in known.items()}
+
+
+def _checks(run: _Run, table: pl.DataFrame, single: Task, answers: PartAnswers, queries: dict[str, str]) -> list[Any]:
+    if single.type == "expansion":
+        return expansion_checks(queries, answers, catalogue=run.catalogue, settings=run.settings)
+    if single.type != "spelling":
+        return []
+    brand = next((one for one in run.session.task.singles if one.type == "brand"), None)
+    own = part_answers(table, brand) if brand is not None else None
+    brands = own if own is not None and own.values else None
+    return spelling_checks(queries, answers, brands=brands, catalogue=run.catalogue, settings=run.settings)
+
+
+def _rungs(run: _Run, part: PartMeasurement, measured: Measured, predictors: list[Predictor]) -> list[LadderRow]:
+    """The part's ladder: students with what they gain over the first of their kind, then who taught them."""
+    recipe = run.session.recipe
+    lines: list[LadderRow] = []
+    earlier: list[Predictor] = []
+    for one, found in zip(predictors, part.evaluations, strict=True):
+        if part.metric not in found.metrics:
+            continue
+        student = recipe.students.get(one.name)
+        over = next((other for other in earlier if other.kind == one.kind), None) if one.is_student else None
+        lines.append(
+            LadderRow(
+                name=one.name,
+                kind=one.kind,
+                part=part.part if run.session.task.parts else None,
+                trained_on=" + ".join(student.train_on) if student else "",
+                metric=part.metric,
+                quality=found.metrics[part.metric],
+                others={name: value for name, value in found.metrics.items() if name != part.metric},
+                truth_source=part.truth_source,
+                unanswered=found.unanswered,
+                gain=paired_gain(one, over, measured, run.settings) if over else None,
+                gain_over=over.name if over else None,
+                cost_usd=label_cost(student, run.votes, run.rows) if student else None,
+                **(made_of(run.session.folder, one.name) if student else {}),
+            )
+        )
+        earlier += [one] if one.is_student else []
+    return lines

@@ -1,0 +1,36 @@
+"""What needs ``data.catalogue``, or parts of it, in other sections of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from distill.yaml_source import Location
+
+if TYPE_CHECKING:
+    from distill.recipe import Recipe
+
+
+def catalogue_problems(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """Problems, each with its place: a catalogue that is not there, lacks a column, or measures nothing."""
+    catalogue = recipe.data.catalogue if recipe.data else None
+    task = recipe.task
+    tools = [name for name, config in recipe.teachers.items() if config.type == "query_tools"]
+    if catalogue is None:
+        for name in tools:
+            yield ("teachers", name, "type"), "query tools read a catalogue; give data.catalogue"
+        if recipe.aggregate.checks:
+            yield ("aggregate", "checks"), "searches a catalogue; give data.catalogue"
+        return
+    for name in tools:
+        functions = getattr(recipe.teachers[name], "functions", ())
+        for function, key in (("brand_dictionary", "brand"), ("category_vote", "category")):
+            if function in functions and getattr(catalogue, key) is None:
+                yield ("teachers", name, "functions"), f"{function} reads the {key}; give data.catalogue.{key}"
+    parts = () if task is None else (task.type, *(task.parts if task.type == "query_understanding" else ()))
+    if recipe.aggregate.checks and "expansion" not in parts:
+        yield ("aggregate", "checks"), "checks expansions, which the task does not ask; take it out"
+    if catalogue.judgments is not None and catalogue.id is None:
+        yield ("data", "catalogue", "judgments"), "names products by id; give data.catalogue.id"
+    if catalogue.judgments is not None and "expansion" not in parts:
+        yield ("data", "catalogue", "judgments"), "measures expansions, which the task does not ask; take it out"

@@ -1,0 +1,126 @@
+"""Teachers that answer a query task from the catalogue: a corrector, a brand dictionary, votes of what is found."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+from distill.labeling.brand_dictionary import BrandDictionary
+from distill.labeling.catalogue import Catalogue
+from distill.labeling.catalogue_config import CatalogueConfig
+from distill.labeling.catalogue_file import open_catalogue
+from distill.labeling.category_vote import vote_categories
+from distill.labeling.errors import DataError
+from distill.labeling.expansion import plain_rewrites, title_terms
+from distill.labeling.labeling_function import Stated
+from distill.labeling.spelling import SpellingCorrector, SpellingOptions
+from distill.labeling.task import Task
+from distill.labeling.word_counts import WordCounts
+from distill.teachers.functions import FunctionTeacher
+from distill.teachers.query_tools_config import TOOL_TASKS, QueryToolsTeacherConfig
+
+_VERSION = 1
+"""Counted up where a tool comes to answer otherwise, since its code is no part of the request."""
+
+
+class QueryTools:
+    """The tools of one section. The catalogue is indexed when the first of them answers.
+
+    Args:
+        task: What is asked; a tool answers the part, or the whole, of its own type.
+        config: The section.
+        catalogue: What they read.
+    """
+
+    def __init__(self, task: Task, config: QueryToolsTeacherConfig, catalogue: CatalogueConfig) -> None:
+        self._task = task
+        self._config = config
+        self._section = catalogue
+
+    def function(self, name: str) -> Callable[[Mapping[str, str]], Any]:
+        """A tool as a labeling function: abstains where it has nothing to say."""
+        single = task_of_tool(name, self._task)
+        if single is None:
+            raise DataError(f"query_tools: {name} answers {TOOL_TASKS[name]}, which the task does not ask; take it out")
+        answer: Callable[[str, Task], Stated | None] = getattr(self, f"_{name}")
+
+        def verdict(row: Mapping[str, str]) -> Any:
+            said = answer(row[single.source], single)
+            if said is None:
+                return None
+            said = Stated(said.answer, said.confidence * self._config.trust)
+            return said if single.part is None else {single.part: said}
+
+        return verdict
+
+    @cached_property
+    def _catalogue(self) -> Catalogue:
+        return open_catalogue(self._section)
+
+    @cached_property
+    def _brands(self) -> BrandDictionary:
+        listed = next((single.brands for single in self._task.singles if single.brands is not None), None)
+        entries = listed.entries if listed is not None else ()
+        aliases = {name: brand for brand, names in entries for name in (brand, *names)}
+        return BrandDictionary.from_products(self._catalogue.titles, self._catalogue.brands, aliases=aliases)
+
+    @cached_property
+    def _corrector(self) -> SpellingCorrector:
+        options = SpellingOptions(margin=self._config.margin)
+        counts = WordCounts.of(self._catalogue.titles)
+        return SpellingCorrector(counts, find_brands=self._brands.spans, options=options)
+
+    def _noisy_channel(self, query: str, task: Task) -> Stated:
+        found = self._corrector.correct(query)
+        # How likely the reading that was taken is, of the two that it was between.
+        odds = found.log_odds if found.changes else -found.log_odds
+        return Stated(found.text, 1 / (1 + math.exp(-min(odds, 30.0))) if odds > 0 else 0.5)
+
+    def _brand_dictionary(self, query: str, task: Task) -> Stated | None:
+        near = self._catalogue.near(query, k=self._section.neighbours)
+        found = self._brands.tag(query, near.brand_shares())
+        # A query without a name of the list may well hold one that is not on it.
+        return Stated([(one.start, one.end) for one in found], min(one.trust for one in found)) if found else None
+
+    def _category_vote(self, query: str, task: Task) -> Stated | None:
+        hits = self._catalogue.search([query], k=self._section.neighbours)[0]
+        voted = vote_categories(self._catalogue, hits, least=self._config.least)
+        known = {*task.labels, *(task.tree.below if task.tree is not None else ())}
+        kept = [one for one in voted if one.category in known][: task.most if task.several else 1]
+        if not kept:
+            return None
+        answer = [one.category for one in kept]
+        return Stated(answer if task.several else answer[0], min(1.0, sum(one.share for one in kept)))
+
+    def _title_terms(self, query: str, task: Task) -> Stated | None:
+        found = title_terms(self._catalogue, query, k=self._section.neighbours, most=task.most)
+        return Stated([one.text for one in found], 1.0) if found else None
+
+    def _plain_rewrites(self, query: str, task: Task) -> Stated | None:
+        found = plain_rewrites(query)
+        return Stated([one.text for one in found], 1.0) if found else None
+
+
+def task_of_tool(name: str, task: Task) -> Task | None:
+    """The part of a task, or the task, that a tool answers; None where it asks nothing of the kind."""
+    return next((single for single in task.singles if single.type == TOOL_TASKS[name]), None)
+
+
+def query_tool_teachers(
+    section: str, config: QueryToolsTeacherConfig, *, task: Task, catalogue: CatalogueConfig
+) -> list[FunctionTeacher]:
+    """A teacher for each tool of a section; each its own family, since each looks at evidence of its own.
+
+    Raises:
+        DataError: A tool answers nothing that the task asks.
+    """
+    tools = QueryTools(task, config, catalogue)
+    settings = [_VERSION, config.model_dump(mode="json"), catalogue.model_dump(mode="json", exclude={"judgments"})]
+    basis = json.dumps([settings, task.basis], default=str)
+    return [
+        FunctionTeacher(f"{section}.{name}", tools.function(name), family=name, basis=f"{name} {basis}")
+        for name in config.functions
+    ]
