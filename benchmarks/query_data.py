@@ -12,7 +12,7 @@ import polars as pl
 
 from distill.eval.intervals import Estimate
 from distill.eval.query_metrics import Tally, paired_claim
-from distill.labeling.catalogue import Catalogue
+from distill.labeling.queries.catalogue import Catalogue
 from distill.labeling.row_draw import draw
 from distill.labeling.span_votes import Span
 

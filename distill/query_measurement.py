@@ -20,7 +20,7 @@ from distill.eval.query_evaluation import (
 from distill.eval.query_label_free import expansion_checks, spelling_checks
 from distill.eval.query_tallies import Measured, Retrieval
 from distill.eval.scored import TruthSource
-from distill.labeling.catalogue_file import open_catalogue, read_judgments
+from distill.labeling.queries.catalogue_file import open_catalogue, read_judgments
 from distill.labeling.task import Task
 from distill.measurement import label_cost, made_of
 from distill.model_cards import write_cards

@@ -225,8 +225,8 @@ def _merge_kinds(session: Session, votes: pl.DataFrame) -> Ended:
 
 def _checked(session: Session, votes: pl.DataFrame) -> tuple[pl.DataFrame, list[str], dict[str, Any]]:
     """Votes without what fails the recipe's checks, what there is to say of that, and counts for the record."""
-    from distill.labeling.catalogue_file import open_catalogue
-    from distill.labeling.expansion_filter import without_failed_expansions
+    from distill.labeling.queries.catalogue_file import open_catalogue
+    from distill.labeling.queries.expansion_filter import without_failed_expansions
 
     data, checks = session.recipe.data, session.recipe.aggregate.checks
     if not checks or data is None or data.catalogue is None:
@@ -487,7 +487,7 @@ def _commonest_reason(failures: Path) -> str:
 
 def catalogue_digests(recipe: Recipe, *, judgments: bool = False) -> list[str]:
     """Digests of the files of the recipe's catalogue, with those of its judgments where asked; empty without one."""
-    from distill.labeling.catalogue_file import catalogue_files
+    from distill.labeling.queries.catalogue_file import catalogue_files
 
     config = recipe.data.catalogue if recipe.data else None
     if config is None:

@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill.labeling.catalogue_file import catalogue_files
 from distill.labeling.errors import RecipeError, UsageError
+from distill.labeling.queries.catalogue_file import catalogue_files
 from distill.recipe import find_recipe, load_recipe, shipped_recipes
 from distill.teachers.registry import files_of
 

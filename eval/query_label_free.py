@@ -8,9 +8,9 @@ import polars as pl
 
 from distill.eval.query_answers import PartAnswers
 from distill.eval.query_evaluation import Check, Settings, share_of
-from distill.labeling.catalogue import Catalogue
-from distill.labeling.category_vote import vote_categories
-from distill.labeling.query_checks import check_corrections, check_expansions
+from distill.labeling.queries.catalogue import Catalogue
+from distill.labeling.queries.category_vote import vote_categories
+from distill.labeling.queries.query_checks import check_corrections, check_expansions
 from distill.labeling.span_votes import Span
 
 _SAID = {

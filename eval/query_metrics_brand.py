@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from distill.eval.query_metrics import Score, Tally, f_beta, ratio
-from distill.labeling.query_words import words
+from distill.labeling.queries.query_words import words
 from distill.labeling.span_votes import Span
 from distill.labeling.text_votes import normalised_text
 

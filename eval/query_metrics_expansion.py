@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.eval.query_metrics import Tally, ratio
-from distill.labeling.catalogue import Catalogue
 from distill.labeling.errors import DataError
+from distill.labeling.queries.catalogue import Catalogue
 
 _FUSION = 60.0
 _DEPTH = 100

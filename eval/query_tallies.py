@@ -15,9 +15,9 @@ from distill.eval.query_metrics_brand import brand_tally
 from distill.eval.query_metrics_category import category_tally
 from distill.eval.query_metrics_expansion import Searched, expanded_ranking, expansion_tally
 from distill.eval.query_metrics_spelling import spelling_tally
-from distill.labeling.catalogue import Catalogue
-from distill.labeling.catalogue_file import Judged
 from distill.labeling.locating import folded
+from distill.labeling.queries.catalogue import Catalogue
+from distill.labeling.queries.catalogue_file import Judged
 from distill.labeling.span_votes import Span
 from distill.labeling.task import Task
 

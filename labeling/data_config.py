@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from distill.labeling.catalogue_config import CatalogueConfig
+from distill.labeling.queries.catalogue_config import CatalogueConfig
 
 Split = Literal["pool", "train", "audit", "test"]
 """What a row is used for.

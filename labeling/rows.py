@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from distill.labeling.catalogue_file import with_evidence
 from distill.labeling.data_config import SPLITS, DataConfig
 from distill.labeling.errors import DataError
+from distill.labeling.queries.catalogue_file import with_evidence
 from distill.labeling.rows_files import frame_batches, read_source
 from distill.labeling.rows_hub import read_dataset
 from distill.labeling.rows_index import Resolution, RowIndex

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from distill.labeling.catalogue_config import EVIDENCE_COLUMNS
 from distill.labeling.data_config import (
     RESERVED_COLUMNS,
     SHARES_WITH_GOLD,
@@ -14,6 +13,7 @@ from distill.labeling.data_config import (
     as_names,
 )
 from distill.labeling.errors import DataError
+from distill.labeling.queries.catalogue_config import EVIDENCE_COLUMNS
 from distill.labeling.rows_source import STRUCTURED, closest
 from distill.labeling.task import Task
 

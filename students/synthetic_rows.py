@@ -8,7 +8,7 @@ import math
 import polars as pl
 
 from distill.labeling.locating import plain_text
-from distill.labeling.synthetic_typos import synthetic_typos
+from distill.labeling.queries.synthetic_typos import synthetic_typos
 from distill.labeling.task import Task
 from distill.students.asked_task import head_kind, part_name
 from distill.students.letters import changes

@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from distill.labeling.brand_dictionary import BrandDictionary
-from distill.labeling.catalogue import Catalogue
-from distill.labeling.catalogue_config import CatalogueConfig
-from distill.labeling.catalogue_file import open_catalogue
-from distill.labeling.category_vote import vote_categories
 from distill.labeling.errors import DataError
-from distill.labeling.expansion import plain_rewrites, title_terms
 from distill.labeling.labeling_function import Stated
-from distill.labeling.spelling import SpellingCorrector, SpellingOptions
+from distill.labeling.queries.brand_dictionary import BrandDictionary
+from distill.labeling.queries.catalogue import Catalogue
+from distill.labeling.queries.catalogue_config import CatalogueConfig
+from distill.labeling.queries.catalogue_file import open_catalogue
+from distill.labeling.queries.category_vote import vote_categories
+from distill.labeling.queries.expansion import plain_rewrites, title_terms
+from distill.labeling.queries.spelling import SpellingCorrector, SpellingOptions
+from distill.labeling.queries.word_counts import WordCounts
 from distill.labeling.task import Task
-from distill.labeling.word_counts import WordCounts
 from distill.teachers.functions import FunctionTeacher
 from distill.teachers.query_tools_config import TOOL_TASKS, QueryToolsTeacherConfig
 

@@ -23,7 +23,7 @@ from distill.teachers.config import (
 )
 
 if TYPE_CHECKING:
-    from distill.labeling.catalogue_config import CatalogueConfig
+    from distill.labeling.queries.catalogue_config import CatalogueConfig
     from distill.teachers.student import LoadStudent
     from distill.teachers.vllm_fleet import VLLMFleet
 

@@ -13,8 +13,8 @@ from distill.eval.query_label_free import spelling_checks
 from distill.eval.query_report import QueryFacts, query_markdown, write_query_report
 from distill.eval.query_report_words import put_in_words
 from distill.eval.query_tallies import Measured, Retrieval
-from distill.labeling.catalogue import Catalogue
-from distill.labeling.catalogue_file import Judged
+from distill.labeling.queries.catalogue import Catalogue
+from distill.labeling.queries.catalogue_file import Judged
 from distill.labeling.spans import SpanAnswer
 from distill.labeling.task import Task
 

@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from distill.labeling.brands import BrandList
-from distill.labeling.catalogue_config import CatalogueConfig
 from distill.labeling.errors import DataError
+from distill.labeling.queries.catalogue_config import CatalogueConfig
 from distill.labeling.task import Task
 from distill.teachers.query_tools import QueryTools, query_tool_teachers
 from distill.teachers.query_tools_config import QueryToolsTeacherConfig

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from distill.labeling.query_words import Word, words
+from distill.labeling.queries.query_words import Word, words
+from distill.labeling.queries.transliteration import sound_key
 from distill.labeling.span_votes import Span
-from distill.labeling.transliteration import sound_key
 
 _NO_BRAND = frozenset(["generic", "unknown", "unbranded", "nobrand", "na", "none", "other", "various"])
 _JOINERS = frozenset(["and", "n", "и"])
@@ -117,8 +117,8 @@ class BrandDictionary:
         Args:
             query: The text.
             retrieved: Share by brand of the products that it retrieves
-                (:meth:`~distill.labeling.catalogue.Nearby.brand_shares`); without it, names that are not trusted are
-                left out.
+                (:meth:`~distill.labeling.queries.catalogue.Nearby.brand_shares`); without it, names that are not
+                trusted are left out.
         """
         shares: dict[str, float] = {}
         for name, share in (retrieved or {}).items():
@@ -133,7 +133,7 @@ class BrandDictionary:
         return spans
 
     def spans(self, query: str) -> list[tuple[int, int]]:
-        """Where trusted brands stand, to protect them (:func:`~distill.labeling.protected_spans.protected_spans`)."""
+        """Where trusted brands stand, for :func:`~distill.labeling.queries.protected_spans.protected_spans`."""
         return [(span.start, span.end) for span in self.tag(query)]
 
     def __call__(self, query: str, retrieved: Mapping[str, float] | None = None) -> list[Span]:

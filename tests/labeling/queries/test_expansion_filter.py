@@ -3,8 +3,8 @@
 import polars as pl
 import pytest
 
-from distill.labeling.catalogue import Catalogue
-from distill.labeling.expansion_filter import without_failed_expansions
+from distill.labeling.queries.catalogue import Catalogue
+from distill.labeling.queries.expansion_filter import without_failed_expansions
 from distill.labeling.task import Task
 
 pytest.importorskip("bm25s")

@@ -6,11 +6,11 @@ import sys
 import polars as pl
 import pytest
 
-from distill.labeling.brand_dictionary import BrandDictionary
-from distill.labeling.catalogue import Catalogue, Share, discounted
-from distill.labeling.category_vote import CategoryShare, category_overlap, vote_categories
 from distill.labeling.errors import DataError, MissingDependencyError
-from distill.labeling.query_words import search_terms
+from distill.labeling.queries.brand_dictionary import BrandDictionary
+from distill.labeling.queries.catalogue import Catalogue, Share, discounted
+from distill.labeling.queries.category_vote import CategoryShare, category_overlap, vote_categories
+from distill.labeling.queries.query_words import search_terms
 
 PRODUCTS = pl.DataFrame(
     [

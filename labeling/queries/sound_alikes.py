@@ -1,16 +1,16 @@
 """Spellings that sound alike, by which words are misspelled in English, Russian and Korean.
 
-Each rule rewrites a run of letters; Hangul is in keys (:mod:`distill.labeling.hangul`). English: the classes that
-lists of common misspellings show (doubled letters are a rate of their own). Russian: unstressed vowels,
-voiced and voiceless ends, the soft sign, жи/ши. Korean: ㅐ/ㅔ and ㅙ/ㅚ/ㅞ, which most speakers no longer tell apart;
-plain, tense and aspirated consonants; vowels of loan words (초콜릿/초콜렛, 주스/쥬스, 텔레비전/텔레비젼).
+Each rule rewrites a run of letters; Hangul is in keys (:mod:`distill.labeling.queries.hangul`). English: the classes
+that lists of common misspellings show (doubled letters are a rate of their own). Russian: unstressed vowels, voiced
+and voiceless ends, the soft sign, жи/ши. Korean: ㅐ/ㅔ and ㅙ/ㅚ/ㅞ, which most speakers no longer tell apart; plain, tense
+and aspirated consonants; vowels of loan words (초콜릿/초콜렛, 주스/쥬스, 텔레비전/텔레비젼).
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-from distill.labeling.hangul import keystrokes
+from distill.labeling.queries.hangul import keystrokes
 
 _PAIRS = """
 a:e e:a e:i i:e a:o o:u u:o i:y y:ie y:i ie:ei ei:ie ai:a ea:e ea:ee ee:ea ee:ie ou:o oo:u au:a au:o eu:u ui:i

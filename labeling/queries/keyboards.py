@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from functools import cache
 
-from distill.labeling.hangul import composed, keystrokes
+from distill.labeling.queries.hangul import composed, keystrokes
 
 _NEAR = 1.3
 _ROW_SHIFTS = (0.5, 0.75, 1.25)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from distill.labeling.query_words import has_digit, words
+from distill.labeling.queries.query_words import has_digit, words
 
 FindSpans: TypeAlias = Callable[[str], Iterable[tuple[int, int]]]
 """Finds spans of a text: pairs of start and end (exclusive)."""

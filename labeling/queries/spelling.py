@@ -4,9 +4,9 @@ For a typed query t it looks for the query q that is likeliest to have been mean
 
 .. math:: \hat q = \arg\max_q \; \log P(q) + \log P(t \mid q)
 
-with P(q) from the catalogue's words and pairs of words (:class:`~distill.labeling.word_counts.WordCounts`) and
-P(t | q) a noisy channel (:class:`~distill.labeling.typo_channel.TypoChannel`): Kernighan, Church & Gale 1990, with
-context as in Brill & Moore 2000. Words may also be split in two, and two joined. It answers with the change only
+with P(q) from the catalogue's words and pairs of words (:class:`~distill.labeling.queries.word_counts.WordCounts`) and
+P(t | q) a noisy channel (:class:`~distill.labeling.queries.typo_channel.TypoChannel`): Kernighan, Church & Gale 1990,
+with context as in Brill & Moore 2000. Words may also be split in two, and two joined. It answers with the change only
 where that is likelier than no change by a margin, since most queries need none, and a brand that the catalogue has
 not is no misspelling.
 """
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from distill.labeling.hangul import keystrokes
-from distill.labeling.keyboards import wrong_layouts
-from distill.labeling.protected_spans import FindSpans, protected_spans
-from distill.labeling.query_words import Word, words
-from distill.labeling.typo_channel import TypoChannel
-from distill.labeling.word_counts import NearWords, WordCounts, other_number
+from distill.labeling.queries.hangul import keystrokes
+from distill.labeling.queries.keyboards import wrong_layouts
+from distill.labeling.queries.protected_spans import FindSpans, protected_spans
+from distill.labeling.queries.query_words import Word, words
+from distill.labeling.queries.typo_channel import TypoChannel
+from distill.labeling.queries.word_counts import NearWords, WordCounts, other_number
 
 _CANDIDATES = 12
 _BEAM = 48

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from distill.labeling.hangul import keystrokes
-from distill.labeling.keyboards import wrong_layouts
-from distill.labeling.query_words import normalised_word
-from distill.labeling.typo_channel import RIGHT, Action, TypoChannel, steps
-from distill.labeling.typo_rates import SLIPS, TypoRates
+from distill.labeling.queries.hangul import keystrokes
+from distill.labeling.queries.keyboards import wrong_layouts
+from distill.labeling.queries.query_words import normalised_word
+from distill.labeling.queries.typo_channel import RIGHT, Action, TypoChannel, steps
+from distill.labeling.queries.typo_rates import SLIPS, TypoRates
 
 _ROUNDS = 2
 _PRIOR_PLACES = 500.0

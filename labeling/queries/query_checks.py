@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-from distill.labeling.catalogue import Catalogue, Hit
-from distill.labeling.category_vote import category_overlap
 from distill.labeling.errors import DataError
+from distill.labeling.queries.catalogue import Catalogue, Hit
+from distill.labeling.queries.category_vote import category_overlap
 from distill.labeling.span_votes import Span
 from distill.labeling.text_votes import normalised_text
 
@@ -31,7 +31,7 @@ class ExpansionCheck(NamedTuple):
         exact_kept: Of the query's own exact products among the query's top k, the share in the expansion's; None where
             the query has none there.
         overlap: Share of the query's top k that is in the expansion's top k.
-        category_overlap: :func:`~distill.labeling.category_vote.category_overlap` of the two.
+        category_overlap: :func:`~distill.labeling.queries.category_vote.category_overlap` of the two.
         reason: Why it is dropped: ``same``, ``finds nothing``, ``loses exact products``, ``drifts``; empty where kept.
     """
 

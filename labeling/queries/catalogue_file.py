@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import polars as pl
 
-from distill.labeling.catalogue import Catalogue
-from distill.labeling.catalogue_config import CatalogueConfig, JudgmentsConfig
 from distill.labeling.data_config import DataConfig
 from distill.labeling.errors import DataError
 from distill.labeling.locating import plain_text
+from distill.labeling.queries.catalogue import Catalogue
+from distill.labeling.queries.catalogue_config import CatalogueConfig, JudgmentsConfig
 from distill.labeling.rows_files import find_files, read_source
 
 

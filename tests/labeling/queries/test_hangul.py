@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.labeling.hangul import composed, keystrokes
-from distill.labeling.keyboards import ALPHABETS, neighbours, wrong_layouts
-from distill.labeling.transliteration import romanised, sound_key
+from distill.labeling.queries.hangul import composed, keystrokes
+from distill.labeling.queries.keyboards import ALPHABETS, neighbours, wrong_layouts
+from distill.labeling.queries.transliteration import romanised, sound_key
 
 
 def test_every_syllable_is_typed_and_composed_back():

@@ -3,7 +3,7 @@
 Three sources, each with what it needs: products that the same shoppers clicked after different queries
 (:class:`CoClicks`), words that the titles found for a query hold far oftener than others do (:func:`title_terms`), and
 the query itself without what adds nothing (:func:`plain_rewrites`). None knows what the shopper wants: filter them with
-:mod:`distill.labeling.query_checks`.
+:mod:`distill.labeling.queries.query_checks`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-from distill.labeling.catalogue import Catalogue, Hit, discounted
 from distill.labeling.errors import DataError
-from distill.labeling.query_words import has_digit, search_terms, words
+from distill.labeling.queries.catalogue import Catalogue, Hit, discounted
+from distill.labeling.queries.query_words import has_digit, search_terms, words
 
 _NO_MEANING = """
 a an the for of with and in on to by from best cheap good buy price online sale new

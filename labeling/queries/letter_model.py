@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-from distill.labeling.hangul import keystrokes
+from distill.labeling.queries.hangul import keystrokes
 
 _ORDER = 3
 _BEGIN, _END = "\x02", "\x03"

@@ -5,10 +5,10 @@ import unicodedata
 
 import pytest
 
-from distill.labeling.letter_model import LetterModel
-from distill.labeling.query_words import Word, search_terms, words
-from distill.labeling.spelling import Change, SpellingCorrector, SpellingOptions
-from distill.labeling.word_counts import NearWords, WordCounts, other_number
+from distill.labeling.queries.letter_model import LetterModel
+from distill.labeling.queries.query_words import Word, search_terms, words
+from distill.labeling.queries.spelling import Change, SpellingCorrector, SpellingOptions
+from distill.labeling.queries.word_counts import NearWords, WordCounts, other_number
 
 # Each title differs from the next, since equal ones count once.
 TITLES = [

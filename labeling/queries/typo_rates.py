@@ -26,7 +26,7 @@ class TypoRates(BaseModel):
     ("Spelling correction as an iterative process that exploits the collective knowledge of web users") report for web
     queries. The mix is the authors' reading of Damerau 1964 (80% of misspellings are one omission, insertion,
     substitution or transposition) with sound-alikes and spacing beside it; they are no measurement. Fit them where
-    there are pairs: :func:`distill.labeling.typo_fit.fit_typos`.
+    there are pairs: :func:`distill.labeling.queries.typo_fit.fit_typos`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

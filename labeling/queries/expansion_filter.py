@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from distill.labeling.catalogue import Catalogue
-from distill.labeling.query_checks import check_expansions
+from distill.labeling.queries.catalogue import Catalogue
+from distill.labeling.queries.query_checks import check_expansions
 from distill.labeling.task import Task
 
 
@@ -38,7 +38,7 @@ class Filtered(NamedTuple):
 def without_failed_expansions(
     votes: pl.DataFrame, rows: pl.DataFrame, *, task: Task, catalogue: Catalogue, k: int = 10
 ) -> Filtered:
-    """Checks every list of expansions by :func:`~distill.labeling.query_checks.check_expansions`.
+    """Checks every list of expansions by :func:`~distill.labeling.queries.query_checks.check_expansions`.
 
     What a list is checked against is the query as the same teacher corrected it, where the task asks that too: a
     misspelled query finds other products than what was meant.

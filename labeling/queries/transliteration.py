@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from distill.labeling.hangul import LEADS, TAILS, VOWELS, is_syllable
+from distill.labeling.queries.hangul import LEADS, TAILS, VOWELS, is_syllable
 
 
 def _table(letters: Sequence[str], latin: str) -> dict[str, str]:

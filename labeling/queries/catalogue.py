@@ -1,7 +1,8 @@
 """A catalogue that can be searched offline: what stands near a query, as evidence for judges and labeling functions.
 
 BM25 (Robertson & Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond") with Lucene's form of idf, by
-the library bm25s (Lù 2024, arXiv:2407.03618), over the terms of :func:`~distill.labeling.query_words.search_terms`.
+the library bm25s (Lù 2024, arXiv:2407.03618), over the terms of
+:func:`~distill.labeling.queries.query_words.search_terms`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from distill.labeling.errors import DataError, MissingDependencyError
-from distill.labeling.query_words import search_terms
+from distill.labeling.queries.query_words import search_terms
 
 _INSTALL = "pip install 'distill[retrieval]'"
 _TITLES_SHOWN = 5

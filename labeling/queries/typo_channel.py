@@ -3,8 +3,8 @@ r"""A noisy channel for queries: how a meant text comes to be typed, as one mode
 The writer goes through the keys of the meant text (Hangul in keystrokes). At each key, and once at the end, a letter
 too many may slip in (any number of times, each with its rate), or a space. Then the key is typed right or slips: a
 neighbouring key, another letter, left out, doubled, swapped with the next, or with its run written as it sounds
-(:data:`~distill.labeling.typo_rates.SLIPS`). Digits and signs are never touched. The probability of a typed text is the
-sum over all ways to it, by the forward recursion
+(:data:`~distill.labeling.queries.typo_rates.SLIPS`). Digits and signs are never touched. The probability of a typed
+text is the sum over all ways to it, by the forward recursion
 
 .. math:: F_{i,j} = \sum_{a} P(a \mid i') \, F_{i',j'}
 
@@ -21,11 +21,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from distill.labeling.hangul import composed, keystrokes
-from distill.labeling.keyboards import ALPHABETS, layout_of, neighbours, wrong_layouts
-from distill.labeling.query_words import normalised_word
-from distill.labeling.sound_alikes import sound_alikes
-from distill.labeling.typo_rates import TypoRates
+from distill.labeling.queries.hangul import composed, keystrokes
+from distill.labeling.queries.keyboards import ALPHABETS, layout_of, neighbours, wrong_layouts
+from distill.labeling.queries.query_words import normalised_word
+from distill.labeling.queries.sound_alikes import sound_alikes
+from distill.labeling.queries.typo_rates import TypoRates
 
 RIGHT = "right"
 _NEVER = -1e9

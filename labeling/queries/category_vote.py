@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from distill.labeling.catalogue import Catalogue, Hit, discounted
 from distill.labeling.option_tree import SEPARATOR
+from distill.labeling.queries.catalogue import Catalogue, Hit, discounted
 
 _LEAST_SHARE = 0.2
 

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
-from distill.labeling.hangul import keystrokes
-from distill.labeling.letter_model import LetterModel
-from distill.labeling.query_words import has_digit, words
+from distill.labeling.queries.hangul import keystrokes
+from distill.labeling.queries.letter_model import LetterModel
+from distill.labeling.queries.query_words import has_digit, words
 
 _PREFIX = 7
 _OTHER_NUMBER = 0.2
@@ -26,7 +26,7 @@ class WordCounts:
 
     with λ = ``c(v) / (c(v) + T(v))``, T(v) the number of different words (and ends) seen after v (Witten & Bell 1991),
     and U the number of words seen once: the mass of the unseen (Good 1953), which they share by how likely their
-    spelling is (:class:`~distill.labeling.letter_model.LetterModel`).
+    spelling is (:class:`~distill.labeling.queries.letter_model.LetterModel`).
 
     Titles are mostly in the singular and queries often in the plural: a Latin word that was not seen, but was with or
     without an ``s`` at its end, has a fifth of that one's counts.

@@ -8,12 +8,12 @@ from collections import Counter
 import pytest
 from pydantic import ValidationError
 
-from distill.labeling.keyboards import ALPHABETS, wrong_layouts
-from distill.labeling.protected_spans import protected_spans
-from distill.labeling.synthetic_typos import misspelled, synthetic_typos
-from distill.labeling.typo_channel import TypoChannel
-from distill.labeling.typo_fit import fit_typos
-from distill.labeling.typo_rates import TypoRates
+from distill.labeling.queries.keyboards import ALPHABETS, wrong_layouts
+from distill.labeling.queries.protected_spans import protected_spans
+from distill.labeling.queries.synthetic_typos import misspelled, synthetic_typos
+from distill.labeling.queries.typo_channel import TypoChannel
+from distill.labeling.queries.typo_fit import fit_typos
+from distill.labeling.queries.typo_rates import TypoRates
 
 
 def test_probabilities_of_all_that_can_be_typed_sum_to_one():

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import polars as pl
 
-from distill.labeling.protected_spans import FindSpans, protected_spans
-from distill.labeling.typo_channel import TypoChannel
+from distill.labeling.queries.protected_spans import FindSpans, protected_spans
+from distill.labeling.queries.typo_channel import TypoChannel
 
 _TRIES = 400
 
@@ -31,7 +31,8 @@ def synthetic_typos(
     Args:
         queries: Queries that are taken to be right; a few wrong ones among them do little harm.
         channel: How slips happen.
-        find_brands: Spans of brands in a query, as in :func:`~distill.labeling.protected_spans.protected_spans`.
+        find_brands: Spans of brands in a query, as in
+            :func:`~distill.labeling.queries.protected_spans.protected_spans`.
         share: Share of lines to misspell; the others stay, since a student has to learn to leave alone.
         seed: Of the draws.
 
