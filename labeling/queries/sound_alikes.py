@@ -2,8 +2,8 @@
 
 Each rule rewrites a run of letters; Hangul is in keys (:mod:`distill.labeling.queries.hangul`). English: the classes
 that lists of common misspellings show (doubled letters are a rate of their own). Russian: unstressed vowels, voiced
-and voiceless ends, the soft sign, жи/ши. Korean: ㅐ/ㅔ and ㅙ/ㅚ/ㅞ, which most speakers no longer tell apart; plain, tense
-and aspirated consonants; vowels of loan words (초콜릿/초콜렛, 주스/쥬스, 텔레비전/텔레비젼).
+and voiceless ends, the soft sign, жи/ши. Korean: ㅐ/ㅔ and ㅙ/ㅚ/ㅞ, which most speakers no longer tell apart; plain,
+tense and aspirated consonants; vowels of loan words (초콜릿/초콜렛, 주스/쥬스, 텔레비전/텔레비젼).
 """
 
 from __future__ import annotations
