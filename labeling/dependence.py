@@ -165,7 +165,8 @@ class _Sheet:
         place[rows] = np.arange(len(rows))
         used = (place[judged.row] >= 0) & (column[judged.voter] >= 0)
         label = np.full((len(rows), len(teachers)), -1, dtype=np.int32)
-        label[place[judged.row[used]], column[judged.voter[used]]] = judged.probs[used].argmax(axis=1)
+        # Rounded, since a mean of several samples hangs on their order in its last digits, and with it a tie.
+        label[place[judged.row[used]], column[judged.voter[used]]] = judged.probs[used].round(12).argmax(axis=1)
         return cls(panel, teachers, panel.family_of[teachers], label, None if gold is None else gold[rows])
 
     def shares(self, family: int) -> np.ndarray:

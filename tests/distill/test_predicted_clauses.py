@@ -2,6 +2,7 @@ import io
 
 import polars as pl
 
+from distill.labeling.task import Task
 from distill.predict import _write_csv
 
 
@@ -12,5 +13,5 @@ def test_csv_names_clauses_in_one_cell_where_a_student_gives_them() -> None:
         (table, "row_id,label,confidence,p_yes,p_no\na,yes,0.75,0.75,0.25\n"),
         (named, "row_id,label,confidence,p_yes,p_no,clauses\na,yes,0.75,0.75,0.25,E2 E1\n"),
     ):
-        _write_csv(given, ("yes", "no"), stream := io.StringIO())
+        _write_csv(given, Task(labels=("yes", "no"), inputs=("query",)), stream := io.StringIO())
         assert stream.getvalue() == expected

@@ -1,5 +1,7 @@
 """How far the voters of a panel err together."""
 
+from itertools import permutations
+
 import numpy as np
 import polars as pl
 import pytest
@@ -127,3 +129,17 @@ def test_a_big_panel_is_sampled(monkeypatch):
 def test_a_table_without_labels_is_refused():
     with pytest.raises(DataError, match="missing column"):
         panel_dependence(pl.DataFrame({"row_id": ["1"], "teacher": ["x"]}))
+
+
+def test_the_order_of_samples_decides_no_tie():
+    """Label a: 3/7 + 2/7 + 4/11 = 83/77; label c: 1/7 + 4/7 + 4/11 as much. In floats, whichever is added up so."""
+    samples = [[3 / 7, 3 / 7, 1 / 7], [2 / 7, 1 / 7, 4 / 7], [4 / 11, 3 / 11, 4 / 11]]
+    certain = [0.0, 0.0, 1.0]
+    rest = [("r0", "t0", 0, certain), ("r0", "t1", 0, certain), ("r1", "t0", 0, certain)]
+    found = set()
+    for order in permutations(enumerate(samples)):
+        lines = [("r1", "t1", number, probs) for number, probs in order] + rest
+        votes = pl.DataFrame(lines, schema=["row_id", "teacher", "sample", "probs"], orient="row")
+        votes = votes.with_columns(label=pl.lit("c"), family="teacher")
+        found.add(round(panel_dependence(votes, labels=["a", "b", "c"]).prior_strength, 9))
+    assert len(found) == 1
