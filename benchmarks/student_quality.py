@@ -359,9 +359,11 @@ def _read(path: Path, task: Task) -> Scores:
 def _teacher(world: World, name: str) -> Scores:
     """The teacher's own distributions on the test rows, as it states them."""
     test = world.rows.filter((pl.col("split") == "test") & pl.col("gold").is_not_null())
-    said = test.join(predictions_from_votes(world.votes, name).select("row_id", "probs"), on="row_id")
+    said = test.join(predictions_from_votes(world.votes, name).select("row_id", "label", "probs"), on="row_id")
     place = {label: number for number, label in enumerate(world.task.labels)}
-    probs = np.array(said["probs"].to_list())
+    # A bare label is taken as certain.
+    bare = np.eye(len(place))[[place[label] for label in said["label"]]]
+    probs = np.array([one if one is not None else bare[line] for line, one in enumerate(said["probs"].to_list())])
     gold = np.array([place[label] for label in said["gold"]])
     return Scores(said["group"].to_numpy(), gold, said["weight"].to_numpy(), probs, probs, Calibration(method="none"))
 
