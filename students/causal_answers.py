@@ -36,7 +36,7 @@ from distill.students.causal_prompt import CausalPrompt
 from distill.students.causal_reasoning import write
 from distill.students.causal_tiny import tiny_model, tiny_tokenizer
 from distill.students.network import Example
-from distill.students.objective import Objective, StepLoss, target_columns
+from distill.students.objective import Objective, StepLoss, count_known_parts, target_columns
 from distill.students.part_answers import Answer
 from distill.students.part_targets import ANSWERS
 from distill.students.text import PairTemplate
@@ -223,9 +223,7 @@ class CausalAnswerObjective(Objective):
     def columns(self, table: pl.DataFrame) -> dict[str, np.ndarray]:
         """``target`` and ``weight``, and counts of the rows of which each part is known."""
         found = target_columns(table)
-        for place, name in enumerate(self._names):
-            known = int((found["target"][:, place] > 0).sum()) if table.height else 0
-            self.facts[f"rows_{name}"] = self.facts.get(f"rows_{name}", 0) + known
+        count_known_parts(found["target"], self._names, self.facts)
         return found
 
     def loss(

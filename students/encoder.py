@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -68,16 +68,9 @@ class EncoderNetwork:
         Raises:
             StudentError: The base cannot be found or is no encoder.
         """
-        from transformers import AutoConfig, AutoTokenizer
-
         from distill.students.ordered_head import put_ordered_head
 
-        source = base_folder(config.base)
-        try:
-            model_config = AutoConfig.from_pretrained(source)
-            tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            raise StudentError(_not_found(config.base, error)) from error
+        source, model_config, tokenizer = read_base(config.base)
         model_config.num_labels = len(labels)
         model_config.id2label = dict(enumerate(labels))
         model_config.label2id = {label: number for number, label in enumerate(labels)}
@@ -276,7 +269,30 @@ def _load_model(source: str, *, name: str, config: Any = None) -> PreTrainedMode
     try:
         return AutoModelForSequenceClassification.from_pretrained(source, **settings)
     except (OSError, ValueError, RuntimeError) as error:
-        raise StudentError(_not_found(name, error)) from error
+        raise StudentError(not_an_encoder(name, error)) from error
+
+
+class Base(NamedTuple):
+    """A pretrained encoder before its weights are read."""
+
+    source: str
+    config: Any
+    tokenizer: Any
+
+
+def read_base(base: str) -> Base:
+    """The configuration and tokenizer of a section's ``base``.
+
+    Raises:
+        StudentError: It cannot be found or is no encoder.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    source = base_folder(base)
+    try:
+        return Base(source, AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source))
+    except (OSError, ValueError) as error:
+        raise StudentError(not_an_encoder(base, error)) from error
 
 
 def set_dropout(config: Any, share: float | None) -> None:
@@ -288,10 +304,11 @@ def set_dropout(config: Any, share: float | None) -> None:
             setattr(config, name, share)
 
 
-def _not_found(base: str, error: Exception) -> str:
+def not_an_encoder(base: str, error: Exception) -> str:
+    """What to say of a base that cannot be loaded, where it was looked for, and what to give instead."""
     reason = str(error).strip().split("\n")[0][:300]
     tried = "as a folder" if Path(base).exists() else "as a folder (there is none), the Hugging Face cache, and the Hub"
     return (
-        f"encoder: base {base!r}: cannot be loaded as a sequence classifier; tried {tried}: {reason}; give the folder "
+        f"encoder: base {base!r}: cannot be loaded as an encoder; tried {tried}: {reason}; give the folder "
         "of an encoder, an id while online, or package:NAME/FOLDER for one inside an installed package"
     )

@@ -177,6 +177,13 @@ class LabelObjective(Objective):
         self._rule.load_state_dict(state)
 
 
+def count_known_parts(target: np.ndarray, names: Sequence[str], facts: dict[str, int]) -> None:
+    """Adds to ``facts`` of how many rows each part is known; ``target`` ``[N, parts]`` is 0 where one is not."""
+    for place, name in enumerate(names):
+        known = int((target[:, place] > 0).sum()) if len(target) else 0
+        facts[f"rows_{name}"] = facts.get(f"rows_{name}", 0) + known
+
+
 def target_columns(table: pl.DataFrame) -> dict[str, np.ndarray]:
     """``target`` ``[N, K]`` and ``weight`` ``[N]`` of a table, both float32."""
     labels = len(table["target"][0]) if table.height else 0

@@ -14,7 +14,7 @@ from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.asked_task import head_kind, part_name, reading_order
 from distill.students.config import EncoderConfig
-from distill.students.encoder import base_folder, set_dropout
+from distill.students.encoder import not_an_encoder, read_base, set_dropout
 from distill.students.letters import Alphabet, letters_of
 from distill.students.network import Example, Output
 from distill.students.part_targets import ANSWERS, expansion_vocabulary, spelling_pairs
@@ -95,14 +95,7 @@ class QueryNetwork:
         Raises:
             StudentError: The base cannot be found or is no encoder.
         """
-        from transformers import AutoConfig, AutoTokenizer
-
-        source = base_folder(config.base)
-        try:
-            model_config = AutoConfig.from_pretrained(source)
-            tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            raise StudentError(f"encoder: base {config.base!r}: cannot be loaded ({error})") from error
+        source, model_config, tokenizer = read_base(config.base)
         set_dropout(model_config, config.dropout)
         trunk = _load_trunk(source, name=config.base, config=model_config)
         limit = getattr(model_config, "max_position_embeddings", None) or config.max_length
@@ -361,11 +354,7 @@ def _load_trunk(source: str, *, name: str, config: Any = None) -> nn.Module:
     try:
         found: nn.Module = AutoModel.from_pretrained(source, **settings, dtype=torch.float32, **attention)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0][:300]
-        raise StudentError(
-            f"encoder: base {name!r}: cannot be loaded as an encoder: {reason}; give the folder of an encoder, an id "
-            "while online, or package:NAME/FOLDER for one inside an installed package"
-        ) from error
+        raise StudentError(not_an_encoder(name, error)) from error
     return found
 
 

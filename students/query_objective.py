@@ -33,7 +33,7 @@ from distill.labeling.task import Task
 from distill.students.asked_task import head_kind, part_name
 from distill.students.config import EncoderConfig
 from distill.students.network import Example
-from distill.students.objective import Objective, StepLoss, target_columns
+from distill.students.objective import Objective, StepLoss, count_known_parts, target_columns
 from distill.students.part_batches import TargetMaker
 from distill.students.part_targets import ANSWERS
 
@@ -72,9 +72,7 @@ class QueryObjective(Objective):
     def columns(self, table: pl.DataFrame) -> dict[str, np.ndarray]:
         """``target`` ``[N, parts]`` and ``weight``. Counts the rows of which each part is known."""
         found = target_columns(table)
-        for place, name in enumerate(self._kinds):
-            known = int((found["target"][:, place] > 0).sum()) if table.height else 0
-            self.facts[f"rows_{name}"] = self.facts.get(f"rows_{name}", 0) + known
+        count_known_parts(found["target"], list(self._kinds), self.facts)
         return found
 
     def loss(
