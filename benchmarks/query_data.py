@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -88,3 +88,18 @@ def claim_line(name: str, peer: str, tallies: dict[str, Tally], groups: Sequence
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rows = [header, ["---"] * len(header), *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+class Place(NamedTuple):
+    """Where a recipe of ``query_students.py`` writes its files, and what there is for it."""
+
+    folder: Path
+    seed: int
+    replies: Path | None
+    """A recorded model's replies, by query; None where they are not at hand."""
+
+    def write(self, name: str, lines: Iterable[dict[str, Any]]) -> str:
+        """Writes rows where the recipe's relative path finds them."""
+        path = self.folder / name
+        path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+        return name
