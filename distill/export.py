@@ -20,6 +20,7 @@ from distill.labeling.data_config import RESERVED_COLUMNS
 from distill.labeling.errors import StudentError, UsageError
 from distill.students.export import INT8_SCHEMES, Int8Scheme, write_int8, write_onnx
 from distill.students.onnx_network import EXPORT_FILE, MODEL_FILE, ExportedModel
+from distill.students.similarity import SIMILARITY_FOLDER
 from distill.students.student import Student, load_student
 
 if TYPE_CHECKING:
@@ -281,6 +282,8 @@ def _copy_all_but_weights(student: Path, draft: Path) -> None:
     for path in student.iterdir():
         if path.is_file() and path.suffix not in _WEIGHTS:
             shutil.copy2(path, draft / path.name)
+        elif path.name == SIMILARITY_FOLDER:
+            shutil.copytree(path, draft / path.name)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from distill.students.loss_config import LossConfig, Pruning, SoftCe
 from distill.students.query_config import SyntheticSection
 from distill.students.traces_config import TracesConfig
 from distill.students.trainer_options import check_trainer_options
+from distill.students.wide_config import WideSection
 
 HUMAN = "human"
 """In ``train_on``: gold labels of split ``train``."""
@@ -171,6 +172,11 @@ class DcnConfig(_TrainingConfig):
     cross_layers: int = Field(2, ge=0, description="cross layers: each raises the degree of the interactions by one")
     hidden: tuple[int, ...] = Field((256, 128), description="widths of the deep part")
     dropout: float = Field(0.2, ge=0.0, lt=1.0, description="share of the deep part's units dropped in training")
+    wide: WideSection | None = Field(
+        WideSection(),
+        description="a linear model on how query and listing match, mixed into the scores; null for none, and there is "
+        "none where the task has one input or its answers are no single label",
+    )
 
 
 class EncoderConfig(_TrainingConfig):
@@ -198,6 +204,11 @@ class EncoderConfig(_TrainingConfig):
     )
     head_lr_factor: float = Field(
         1.0, gt=0.0, description="the new head learns at so many times lr; more than 1 where there are few steps"
+    )
+    wide: WideSection | None = Field(
+        WideSection(),
+        description="a linear model on how query and listing match, mixed into the scores; null for none, and there is "
+        "none where the task has one input or its answers are no single label",
     )
     traces: TracesConfig | None = Field(
         None, description="what is learned from the teachers' reasoning beside the label; nothing where not given"

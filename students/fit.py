@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -37,6 +37,7 @@ from distill.students.trace_rows import fit_traces
 from distill.students.train import ERROR_FILE, PROGRESS_MARK, train
 from distill.students.training_set import TrainingSet, one_hot
 from distill.students.weak_labels import PRUNED_FILE, prepare_weak_labels
+from distill.students.wide import WidePart, best_share, fit_wide
 
 _REPORTED_STDERR = 2000
 _OF_QUERIES = ("weights", "synthetic", "over_correction", "answer_tokens")
@@ -239,39 +240,89 @@ def _info(job: Job, *, task: Task, training: TrainingSet, result: JobResult) -> 
     )
 
 
-def _set_right(
-    student: Student, config: StudentConfig, gold: pl.DataFrame | None, training: TrainingSet
-) -> StudentInfo:
-    """Calibrates, and finds the threshold to abstain by, on rows that the student has not learned from."""
-    if student.info.parts is not None:
-        return replace(student.info, parts=fit_parts(student, config, gold, training))
-    rows, source = training.validation, "validation"
+class _HeldOut(NamedTuple):
+    """Rows that the student has not learned from, with targets, and where these are from."""
+
+    rows: pl.DataFrame
+    source: str
+
+    @property
+    def enough(self) -> bool:
+        """Whether they say anything."""
+        return self.rows.height >= FEWEST_ROWS
+
+    @property
+    def target(self) -> np.ndarray:
+        """``[N, K]``."""
+        return np.array(self.rows["target"].to_list())
+
+    @property
+    def weight(self) -> np.ndarray | None:
+        """``[N]``; None where rows weigh the same."""
+        return self.rows["weight"].to_numpy() if "weight" in self.rows.columns else None
+
+
+def _held_out(student: Student, gold: pl.DataFrame | None, training: TrainingSet) -> _HeldOut:
     if gold is not None:
         known = gold.filter(pl.col("gold").is_in(list(student.task.labels)))
         if known.height >= FEWEST_ROWS:
-            rows = known.with_columns(target=one_hot(pl.col("gold"), labels=student.task.labels))
-            source = "audit gold"
+            return _HeldOut(
+                known.with_columns(target=one_hot(pl.col("gold"), labels=student.task.labels)), "audit gold"
+            )
+    return _HeldOut(training.validation, "validation")
+
+
+def _widened(student: Student, config: StudentConfig, training: TrainingSet, held_out: _HeldOut) -> Student:
+    """The student with a linear model beside its network, where its section and task have one."""
+    section = None if isinstance(config, CausalConfig) else config.wide
+    if section is None or student.info.parts is not None or len(student.task.inputs) < 2:
+        return student
+    part = fit_wide(section, training.train, inputs=student.task.inputs, seed=student.info.seed)
+    if section.share is None and held_out.enough:
+        rows, weight = held_out.rows, held_out.weight
+        share = best_share(
+            student.logits(rows),
+            part.logits(rows),
+            held_out.target,
+            group=rows["group"].to_numpy(),
+            weight=np.ones(rows.height) if weight is None else weight,
+        )
+        part = replace(part, share=share)
+    part.save(student.path)
+    info = replace(student.info, format_version=PARTS_FORMAT_VERSION, wide_share=part.share)
+    # Read back, since the sentence encoder is kept in half precision.
+    return Student(student.path, info, student.network, wide=WidePart.load(student.path))
+
+
+def _set_right(
+    student: Student, config: StudentConfig, gold: pl.DataFrame | None, training: TrainingSet
+) -> StudentInfo:
+    """Widens and calibrates, and finds the threshold to abstain by, on rows that the student has not learned from."""
+    if student.info.parts is not None:
+        return replace(student.info, parts=fit_parts(student, config, gold, training))
+    held_out = _held_out(student, gold, training)
+    student = _widened(student, config, training, held_out)
     calibration, abstention = Calibration(method="none"), None
-    if rows.height >= FEWEST_ROWS:
-        logits, target = student.logits(rows), np.array(rows["target"].to_list())
+    if held_out.enough:
+        logits, target, group = student.logits(held_out.rows), held_out.target, held_out.rows["group"].to_numpy()
         calibration = fit_calibration(
             logits,
             target,
-            group=rows["group"].to_numpy(),
-            source=source,
-            weight=rows["weight"].to_numpy() if "weight" in rows.columns else None,
+            group=group,
+            source=held_out.source,
+            weight=held_out.weight,
             keep_labels=config.abstain is not None,
         )
     if config.abstain is not None:
         abstention = Abstention(risk=config.abstain.risk, confidence=config.abstain.confidence)
-        if source == "audit gold":
+        if held_out.source == "audit gold":
             abstention = fit_abstention(
                 logits,
                 target.argmax(axis=1),
-                group=rows["group"].to_numpy(),
+                group=group,
                 risk=config.abstain.risk,
                 confidence=config.abstain.confidence,
-                source=source,
+                source=held_out.source,
             )
     return replace(student.info, calibration=calibration, abstention=abstention)
 

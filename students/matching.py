@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+")
@@ -37,13 +38,20 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-def match_words(query: str, fields: Sequence[str]) -> list[WordMatch]:
+def match_words(query: str, fields: Sequence[str]) -> tuple[WordMatch, ...]:
     """Looks every distinct word of a query up in every field of a listing.
+
+    What was found last is kept, since a student asks twice: for its network and for the linear model beside it.
 
     Args:
         query: The query.
         fields: The listing's texts; an empty one contains nothing.
     """
+    return _match_words(query, tuple(fields))
+
+
+@lru_cache(maxsize=6144)  # three of the stretches in which students read rows
+def _match_words(query: str, fields: tuple[str, ...]) -> tuple[WordMatch, ...]:
     texts = [normalise(field) for field in fields]
     vocabularies = [frozenset(words(text)) for text in texts]
     listing_trigrams: list[frozenset[str]] | None = None
@@ -57,7 +65,7 @@ def match_words(query: str, fields: Sequence[str]) -> list[WordMatch]:
                 listing_trigrams = [trigrams(other) for other in sorted(frozenset().union(*vocabularies))]
             likeness = max((jaccard(trigrams(word), other) for other in listing_trigrams), default=0.0)
         found.append(WordMatch(word, tuple(word in vocabulary for vocabulary in vocabularies), part, likeness))
-    return found
+    return tuple(found)
 
 
 def trigrams(text: str) -> frozenset[str]:

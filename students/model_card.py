@@ -211,6 +211,11 @@ def _use(info: StudentInfo) -> str:
             " Before the second segment distill puts **match tokens**, which tell where in the listing the query's "
             "words were found (`distill.students.match_tokens`). Without them the scores are another, worse model's."
         )
+    if info.wide_share:
+        text += (
+            " What transformers gives is the network's share alone: a linear model (`wide.json`) is "
+            f"{info.wide_share:.0%} of the scores of `student.predict`."
+        )
     return text
 
 
@@ -247,6 +252,8 @@ def _training(info: StudentInfo, context: CardContext | None) -> str:
     facts += [f"computed in {_text(info.precision)}", f"seed {info.seed}"]
     if context is not None and context.train_s is not None:
         facts.append(f"{context.train_s:,.0f} s, calibration included")
+    if info.wide_share is not None:
+        facts.append(f"{info.wide_share:.0%} of the scores from a linear model of how query and listing match")
     text = ", ".join(facts).capitalize() + ".\n\n"
     text += _table(
         ("setting", "value"), [f"| {_text(key)} | {_text(_plain(value))} |" for key, value in settings.items()]

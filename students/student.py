@@ -24,11 +24,13 @@ from distill.students.part_predictions import predictions_of
 from distill.students.parts_info import PartInfo
 from distill.students.surroundings import quiet, threads_set
 from distill.students.text import PairTemplate
+from distill.students.wide import WidePart
 
 INFO_FILE = "distill_student.json"
 FORMAT_VERSION = 2
 PARTS_FORMAT_VERSION = 3
-"""Of a student whose answers are no single label; an older distill would take it for another."""
+"""Of a student that an older distill would take for another: one whose answers are no single label, or one with a
+linear model beside its network."""
 _CHUNK_ROWS = 2048
 """Rows read, tokenised and sorted by length together, while those before them are scored."""
 _REASONED_TOGETHER = 64
@@ -61,6 +63,7 @@ class StudentInfo:
         asked: The task where its answers are no single label, see :func:`distill.students.asked_task.record_of`.
         parts: What it keeps of each part then.
         format_version: Of this file.
+        wide_share: Share of the linear model in its scores, see :mod:`distill.students.wide`; None without one.
     """
 
     type: str
@@ -84,12 +87,15 @@ class StudentInfo:
     asked: dict[str, Any] | None = None
     parts: dict[str, PartInfo] | None = None
     format_version: int = FORMAT_VERSION
+    wide_share: float | None = None
 
     def write(self, folder: Path) -> None:
         """Writes ``distill_student.json``."""
         said = asdict(self)
         if self.asked is None:
             del said["asked"], said["parts"]
+        if self.wide_share is None:
+            del said["wide_share"]
         text = json.dumps(said, indent=2, ensure_ascii=False)
         (folder / INFO_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -129,15 +135,17 @@ class Student:
         info: What it is and how it was made.
         task: What it was trained for.
         network: What scores the rows.
+        wide: The linear model whose scores are mixed into the network's; None without one.
     """
 
-    def __init__(self, path: Path, info: StudentInfo, network: Network) -> None:
+    def __init__(self, path: Path, info: StudentInfo, network: Network, *, wide: WidePart | None = None) -> None:
         import torch
 
         self.path = path
         self.info = info
         self.task = task_of_info(path, info)
         self.network = network
+        self.wide = wide
         on_gpu = torch.cuda.is_available() and not isinstance(network, OnnxNetwork)
         self._device = torch.device("cuda" if on_gpu else "cpu")
         network.model.to(self._device).eval()
@@ -321,15 +329,22 @@ class Student:
         widths = {LABELS: len(self.task.labels)}
         if self.info.traces is not None and self.info.traces.clauses:
             widths[CLAUSES] = len(self.info.traces.clauses)
-        chunks = (rows[start : start + _CHUNK_ROWS] for start in range(0, rows.height, _CHUNK_ROWS))
+        chunks = [rows[start : start + _CHUNK_ROWS] for start in range(0, rows.height, _CHUNK_ROWS)]
+        parts = [{name: np.zeros((0, width), dtype=np.float32) for name, width in widths.items()}]
         with quiet(), threads_set(threads):
             bf16 = computes_in_bf16(self.network, precision)
-            found = [
-                score(self.network, examples, device=self._device, rows=batch_size, bf16=bf16, threads=threads)
-                for examples in ahead(chunks, self.network.read, threads=threads if len(rows) > _CHUNK_ROWS else 1)
-            ]
-        nothing = {name: np.zeros((0, width), dtype=np.float32) for name, width in widths.items()}
-        return {name: np.concatenate([nothing[name], *(part[name] for part in found)]) for name in widths}
+            read = ahead(chunks, self.network.read, threads=threads if len(rows) > _CHUNK_ROWS else 1)
+            for chunk, examples in zip(chunks, read, strict=True):
+                found = score(self.network, examples, device=self._device, rows=batch_size, bf16=bf16, threads=threads)
+                if self.wide is not None and self.wide.share > 0.0:
+                    found[LABELS] = self.wide.mixed(found[LABELS], self._wide_logits(self.wide, chunk, precision))
+                parts.append(found)
+        return {name: np.concatenate([part[name] for part in parts]) for name in widths}
+
+    def _wide_logits(self, wide: WidePart, rows: pl.DataFrame, precision: str) -> np.ndarray:
+        from distill.students.train import computes_in_bf16
+
+        return wide.logits(rows, bf16=wide.similarity is not None and computes_in_bf16(wide.similarity, precision))
 
     def _reasoned(
         self, table: pl.DataFrame, *, batch_size: int | None, precision: str, threads: int | None
@@ -370,7 +385,7 @@ def load_student(path: Path | str) -> Student:
     folder = Path(path)
     info = StudentInfo.read(folder)
     with quiet():
-        return Student(folder, info, _load_network(folder, info))
+        return Student(folder, info, _load_network(folder, info), wide=WidePart.load(folder))
 
 
 def _load_network(folder: Path, info: StudentInfo) -> Network:

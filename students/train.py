@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from distill.students.batches import Examples
+    from distill.students.similarity import Similarity
     from distill.students.vocabulary_cut import VocabularyCut
 
 PROGRESS_MARK = "@progress "
@@ -91,7 +92,7 @@ def new_network(
     return DcnNetwork(config, labels=len(labels), inputs=inputs)
 
 
-def computes_in_bf16(network: Network, precision: str) -> bool:
+def computes_in_bf16(network: Network | Similarity, precision: str) -> bool:
     """Whether to autocast: asked for, or ``auto`` on hardware that multiplies bfloat16 natively."""
     import torch
 

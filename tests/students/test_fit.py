@@ -135,7 +135,7 @@ def test_early_stopping_keeps_the_best_epoch(rows: pl.DataFrame, task: Task, tmp
     training = _set(rows, task, 0.25)
     turned = training.validation.with_columns(target=pl.col("target").list.reverse())
     training = dataclasses.replace(training, validation=turned)
-    config = DCN.model_copy(update={"epochs": 30, "early_stopping": 2, "validation": 0.25})
+    config = DCN.model_copy(update={"epochs": 30, "early_stopping": 2, "validation": 0.25, "wide": None})
     result = fit_student(config, training, task=task, out=tmp_path / "s", seed=1)
     losses = [record.validation_loss for record in result.history]
     assert None not in losses

@@ -31,7 +31,7 @@ def test_likeness_of_a_missing_word_is_that_of_the_closest() -> None:
 
 
 def test_empty_texts_match_nothing() -> None:
-    assert match_words("", ["title"]) == []
+    assert match_words("", ["title"]) == ()
     (word,) = match_words("lamp", ["", ""])
     assert (word.part, word.likeness) == ((False, False), 0.0)
     assert match_words("lamp", [])[0].part == ()

@@ -38,7 +38,9 @@ def test_a_student_with_an_ordered_head_learns_and_is_loaded(
 ) -> None:
     config: DcnConfig | EncoderConfig
     if kind == "dcn":
-        config = DcnConfig(head="ordered", epochs=15, lr=1e-2, batch_size=8, buckets=512, embedding_dim=4, hidden=(16,))
+        config = DcnConfig(
+            head="ordered", epochs=15, lr=1e-2, batch_size=8, buckets=512, embedding_dim=4, hidden=(16,), wide=None
+        )
     else:
         config = EncoderConfig(
             base=str(tiny_base),
@@ -49,6 +51,7 @@ def test_a_student_with_an_ordered_head_learns_and_is_loaded(
             head_lr_factor=5.0,
             precision="fp32",
             threads=1,
+            wide=None,
         )
     training = training_set(rows, train_on="human", labels=None, votes=None, task=task)
     result = fit_student(config, training, task=task, out=tmp_path / "s", seed=1)
