@@ -260,7 +260,7 @@ def test_clauses_are_learned_and_the_folder_is_still_a_classifier(
 ) -> None:
     from transformers import AutoModelForSequenceClassification
 
-    config = _encoder(tiny_base, epochs=20, lr=3e-3, head_lr_factor=5.0, traces={"draw_to": "trace"})
+    config = _encoder(tiny_base, epochs=20, lr=3e-3, head_lr_factor=5.0, traces={"draw_to": "trace"}, wide=None)
     result = _fit(config, taught, tmp_path / "s")
     student = load_student(result.path)
     test = rows.filter(pl.col("split") == "test")
