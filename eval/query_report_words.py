@@ -183,7 +183,7 @@ def _part(part: PartMeasurement, *, level: float) -> PartWords:
         lede=lede,
         metrics=metrics,
         meanings=[(metric_title(name), metric_meaning(name)) for name in every],
-        claims=[_claim(one) for one in part.claims],
+        claims=[claim_said(one) for one in part.claims],
         checks="Without any label, of its test answers that the check speaks of:",
         mistakes=f"{wrong}; {order}." if part.wrong else "",
     )
@@ -199,7 +199,8 @@ def _best_said(part: PartMeasurement) -> str:
     return f"The highest {metric_title(part.metric)} is that of {best.name}: {value}."
 
 
-def _claim(one: TeacherClaim) -> str:
+def claim_said(one: TeacherClaim) -> str:
+    """Whether a student is shown to be at least as good as a teacher, with the bound that says so."""
     claim = one.claim
     if claim.lower is None or claim.p_value is None:
         return f"{one.student} against {one.teacher}: no verdict, too few groups."
