@@ -146,10 +146,23 @@ def _predictors(
     run: QueryRun, measured: Measured, tables: Sequence[tuple[str, Kind, pl.DataFrame]]
 ) -> Iterator[Predictor]:
     for name, kind, table in tables:
-        answers = part_answers(table, measured.single)
-        if kind == "function" and not answers.values:
+        if kind == "function" and not part_answers(table, measured.single).values:
             continue  # it speaks of another part
-        yield Predictor(name, kind, answers, _passes(run, table, measured, answers))
+        yield predictor(run, measured, name, kind, table)
+
+
+def predictor(run: QueryRun, measured: Measured, name: str, kind: Kind, table: pl.DataFrame) -> Predictor:
+    """Who answered a part, with the checks that the answers pass.
+
+    Args:
+        run: Whose catalogue they are checked in.
+        measured: The part.
+        name: Who.
+        kind: What it is.
+        table: Its answers to all parts.
+    """
+    answers = part_answers(table, measured.single)
+    return Predictor(name, kind, answers, _passes(run, table, measured, answers))
 
 
 def _brands(run: QueryRun, single: Task) -> dict[str, list[str]]:

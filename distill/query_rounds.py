@@ -10,12 +10,13 @@ import polars as pl
 
 from distill.eval.intervals import Estimate
 from distill.eval.ladder import LadderRow
-from distill.eval.query_answers import PartAnswers, gold_answers, part_answers
+from distill.eval.query_answers import PartAnswers, gold_answers
 from distill.eval.query_evaluation import (
     PartEvaluation,
     PartMeasurement,
     Predictor,
     QueryMeasurement,
+    check_gains,
     mean_of,
     paired_gain,
     part_title,
@@ -25,7 +26,7 @@ from distill.eval.query_label_free import SetRightBy, agreeing, estimate_part
 from distill.eval.query_rounds import PartRound
 from distill.eval.query_tallies import Measured
 from distill.eval.rounds import RoundFacts, changed_said, points_gained
-from distill.query_measurement import QueryRun, measured_part
+from distill.query_measurement import QueryRun, measured_part, predictor
 from distill.recipe_rounds import deciding_student, learners
 from distill.rounds_asking import cost_of
 from distill.rounds_ladder import Measuring, read_ladder
@@ -108,6 +109,7 @@ class _Beside:
             agreement_gain=self._agreement_gain(),
             same_as_before=share_of(stays, settings) if stays else None,
             checks=evaluation.checks,
+            check_gains=check_gains(self.now, self.before, settings) if self.before else {},
             claims=[one for one in self.part.claims if one.student == name],
             check_claims=[one for one in self.part.check_claims if one.student == name],
             since=since,
@@ -147,8 +149,8 @@ class _Beside:
         return self._said_in(self.measuring.before) if self.measuring.before else None
 
     def _said_in(self, folder: RunFolder) -> Predictor:
-        answers = part_answers(pl.read_parquet(folder.predictions(self.row.name)), self.measured.single)
-        return Predictor(self.row.name, self.row.kind, answers)
+        table = pl.read_parquet(folder.predictions(self.row.name))
+        return predictor(self.run, self.measured, self.row.name, self.row.kind, table)
 
     @cached_property
     def _merged(self) -> PartAnswers | None:

@@ -35,8 +35,6 @@ def kind_problems(recipe: Recipe) -> Iterator[Problem]:
         yield ("aggregate", "type"), text
     if recipe.labeling.cascade is not None:
         yield ("labeling", "cascade"), "a cascade needs a task of type relevance or choice with one label; take it out"
-    if recipe.rounds is not None:
-        yield from _rounds_problems(recipe.rounds)
     if recipe.monitor is not None:
         yield ("monitor",), "drift is told of students with one label a row; take it out"
     for key in ("gold", "student"):
@@ -44,13 +42,15 @@ def kind_problems(recipe: Recipe) -> Iterator[Problem]:
             yield ("aggregate", key), "needs a task of type relevance or choice with one label; take it out"
     if task.closed:
         return
+    if recipe.rounds is not None:
+        yield from _rounds_problems(recipe.rounds)
     yield from _labeling_problems(recipe, task)
     for name, config in recipe.teachers.items():
         yield from _teacher_problems(name, config, task)
 
 
 def _rounds_problems(rounds: RoundsConfig) -> Iterator[Problem]:
-    """Of a task that is no plain choice: what reads one distribution a row."""
+    """What reads one distribution a row, where answers are no single label."""
     for rule in ("uncertainty", "disagreement"):
         if rounds.choose.get(rule):
             text = "reads a distribution over the labels of a closed set; use random, diversity or frequency"

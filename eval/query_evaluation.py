@@ -12,7 +12,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from distill.eval.config import EvalConfig
-from distill.eval.intervals import Estimate, Resamples, Size, estimate, undefined
+from distill.eval.intervals import FEW_GROUPS, Estimate, Resamples, Size, estimate, undefined
 from distill.eval.ladder import Kind
 from distill.eval.query_answers import PartAnswers, answer_text, same_answer
 from distill.eval.query_metrics import PairedClaim, Tally, estimates, paired_claim, ratio
@@ -193,13 +193,7 @@ def paired_gain(one: Predictor, other: Predictor, measured: Measured, settings: 
     left, right, row_ids = _both(one, other, measured)
     if not row_ids:
         return undefined("no row that both answered", level=settings.config.level)
-    score = left.scores[measured.metric]
-    drawn = Resamples.of(
-        np.array(settings.of(row_ids), dtype=object), count=settings.config.bootstrap, seed=settings.seed
-    )
-    value = float(score(left.terms.sum(axis=0)) - score(right.terms.sum(axis=0)))
-    draws = score(drawn.sums(left.terms)) - score(drawn.sums(right.terms))
-    return estimate(value, draws, Size(len(row_ids), drawn.groups), level=settings.config.level)
+    return _paired_difference(left, right, measured.metric, row_ids, settings)
 
 
 def mean_of(values: Mapping[str, float], settings: Settings) -> Estimate:
@@ -285,29 +279,32 @@ def _claims(predictors: Sequence[Predictor], measured: Measured, settings: Setti
     return found
 
 
+def _paired_difference(left: Tally, right: Tally, metric: str, row_ids: Sequence[str], settings: Settings) -> Estimate:
+    score = left.scores[metric]
+    drawn = Resamples.of(
+        np.array(settings.of(row_ids), dtype=object), count=settings.config.bootstrap, seed=settings.seed
+    )
+    value = float(score(left.terms.sum(axis=0)) - score(right.terms.sum(axis=0)))
+    draws = score(drawn.sums(left.terms)) - score(drawn.sums(right.terms))
+    return estimate(value, draws, Size(len(row_ids), drawn.groups), level=settings.config.level)
+
+
 def _check_claims(
     students: Sequence[Predictor], teachers: Sequence[Predictor], settings: Settings
 ) -> list[TeacherClaim]:
     """Each student against each teacher by how often their answers pass each check, on rows that both answered.
 
-    A check speaks of other rows for each of them (the queries that it changed): what is compared is the share of each.
+    Not where a check speaks of few queries of either: where all of three pass, resampling knows no doubt.
     """
     found = []
     for student, teacher in ((one, other) for one in students for other in teachers):
-        for name in (name for name in student.passes if student.passes[name] and teacher.passes.get(name)):
-            sides = (student.passes[name], teacher.passes[name])
-            both = [row for row in student.answers.values if row in teacher.answers.values]
-            row_ids = [row for row in both if any(row in side for side in sides)]
-            tallies = [
-                Tally(
-                    np.array([[side.get(row, 0.0), float(row in side)] for row in row_ids]).reshape(-1, 2),
-                    {name: ratio(0, 1)},
-                )
-                for side in sides
-            ]
-            if not all(tally.terms[:, 1].any() for tally in tallies):
-                continue  # of the rows that both answered it says nothing of one of them
-            left, right = tallies
+        for name in student.passes:
+            if (both := _passing(student, teacher, name)) is None:
+                continue
+            left, right, row_ids = both
+            groups = np.array(settings.of(row_ids), dtype=object)
+            if any(len(set(groups[side.terms[:, 1] > 0])) < FEW_GROUPS for side in (left, right)):
+                continue
             claim = paired_claim(
                 left,
                 right,
@@ -318,6 +315,34 @@ def _check_claims(
             )
             found.append(TeacherClaim(student=student.name, teacher=teacher.name, claim=claim))
     return found
+
+
+def check_gains(one: Predictor, other: Predictor, settings: Settings) -> dict[str, Estimate]:
+    """By check, how much more often the answers of one pass it than those of another, paired by row."""
+    found = {}
+    for name in one.passes:
+        if (both := _passing(one, other, name)) is not None:
+            left, right, row_ids = both
+            found[name] = _paired_difference(left, right, name, row_ids, settings)
+    return found
+
+
+def _passing(one: Predictor, other: Predictor, name: str) -> tuple[Tally, Tally, list[str]] | None:
+    """How often the answers of two pass a check, on rows that both answered; None where it says nothing of one.
+
+    It may speak of other rows for each of them (the queries that each changed): what is compared is the share of each.
+    """
+    sides = (one.passes.get(name, {}), other.passes.get(name, {}))
+    both = [row for row in one.answers.values if row in other.answers.values]
+    row_ids = [row for row in both if any(row in side for side in sides)]
+    left, right = (
+        Tally(
+            np.array([[side.get(row, 0.0), float(row in side)] for row in row_ids]).reshape(-1, 2),
+            {name: ratio(0, 1)},
+        )
+        for side in sides
+    )
+    return (left, right, row_ids) if left.terms[:, 1].any() and right.terms[:, 1].any() else None
 
 
 def _both(one: Predictor, other: Predictor, measured: Measured) -> tuple[Tally, Tally, list[str]]:

@@ -22,6 +22,7 @@ from distill.eval.wording import (
 
 if TYPE_CHECKING:
     from distill.eval.query_report import QueryFacts
+    from distill.eval.query_rounds_words import RoundsWords
 
 _FIRST = {
     "spelling": (
@@ -78,10 +79,13 @@ class QueryWords(NamedTuple):
     merged: Table | None
     data: list[tuple[str, str]]
     manifest: list[tuple[str, str]]
+    rounds: RoundsWords | None
 
 
 def put_in_words(facts: QueryFacts) -> QueryWords:
     """Says what the facts mean."""
+    from distill.eval.query_rounds_words import rounds_in_words
+
     return QueryWords(
         headline=_headline(facts),
         lede=_lede(facts),
@@ -94,6 +98,7 @@ def put_in_words(facts: QueryFacts) -> QueryWords:
         merged=_merged(facts),
         data=_data(facts),
         manifest=flatten(facts.manifest),
+        rounds=rounds_in_words(facts.rounds, _TITLES) if facts.rounds and facts.rounds.by_part else None,
     )
 
 

@@ -32,6 +32,9 @@ class PartRound(BaseModel):
         None, description="how often it says what the student of the round before said: self-agreement, no quality"
     )
     checks: list[Check] = Field(default_factory=list, description="what its answers pass without any label")
+    check_gains: dict[str, Estimate] = Field(
+        default_factory=dict, description="how much more often its answers pass each check than after the round before"
+    )
     claims: list[TeacherClaim] = Field(
         default_factory=list,
         description="student at least as good as teacher, by the part's metric; empty without truth",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from distill.eval.ladder_words import cost_per_point_cell, expects_cell
@@ -30,6 +30,43 @@ if TYPE_CHECKING:
 
 Table = tuple[list[str], list[list[object]]]
 _NOTHING = "–"
+
+
+class RoundsWords(NamedTuple):
+    """The sentences and tables of the report's section on rounds.
+
+    Attributes:
+        lines: What came of them.
+        rounds: What each asked and cost.
+        parts: Each part over all rounds.
+    """
+
+    lines: list[str]
+    rounds: Table
+    parts: list[PartWords]
+
+
+class PartWords(NamedTuple):
+    """One part over all rounds, as tables: its figures, and what it is to its teachers."""
+
+    title: str
+    story: PartStory
+    figures: Table
+    claims: Table | None
+
+
+def rounds_in_words(facts: RoundsFacts, titles: Mapping[str, str]) -> RoundsWords:
+    """Says what the rounds of a query task came to.
+
+    Args:
+        facts: The rounds.
+        titles: Of the parts, by name.
+    """
+    parts = [
+        PartWords(titles.get(story.part, story.part), story, part_table(story), claims_table(story, facts.student))
+        for story in stories(facts)
+    ]
+    return RoundsWords(_end_said(facts), rounds_table(facts), parts)
 
 
 class PartStory(NamedTuple):
@@ -64,14 +101,14 @@ def rounds_table(facts: RoundsFacts) -> Table:
     lines: list[list[object]] = [
         [
             one.number,
+            next((row.changed for row in one.students if row.name == facts.student), _NOTHING),
             count(one.rows_in_all),
             dollars(one.cost_usd),
             dollars(one.cost_in_all_usd),
-            next((row.changed for row in one.students if row.name == facts.student), _NOTHING),
         ]
         for one in facts.rounds
     ]
-    return ["round", "queries so far", "cost", "in all", "what changed"], lines
+    return ["round", "what changed", "queries so far", "cost", "in all"], lines
 
 
 def part_table(story: PartStory) -> Table:
@@ -83,9 +120,12 @@ def part_table(story: PartStory) -> Table:
         "over random": any(own.over_random for _, own in story.rows),
     }
     truth = story.rows[0][0].truth_source
-    columns = ["round", "student", metric_title(story.metric, truth_source=truth), "gain"]
+    several = len({row.name for row, _ in story.rows}) > 1
+    columns = ["round", *(["student"] if several else [])]
+    columns += [metric_title(story.metric, truth_source=truth), "gain"]
     columns += [name for name, there in optional.items() if there]
-    columns += ["says as merged", "gain in that", "expects", "as the round before", *names]
+    columns += ["says as merged", "gain in that", "expects", "as the round before"]
+    columns += [column for name in names for column in (name, "gain in that")]
     lines: list[list[object]] = []
     for row, own in story.rows:
         cells: dict[str, str] = {
@@ -93,11 +133,12 @@ def part_table(story: PartStory) -> Table:
             "a point": cost_per_point_cell(row),
             "over random": _signed(own.over_random, story.metric),
         }
-        passed = {check.name: share(check.passed) for check in own.checks}
+        passed = {check.name: f"{share(check.passed)} of {count(check.passed.rows)}" for check in own.checks}
+        gained = {name: _signed(gain, "accuracy") for name, gain in own.check_gains.items()}
         lines.append(
             [
                 row.round,
-                row.name,
+                *([row.name] if several else []),
                 interval(row.quality, story.metric),
                 _signed(row.gain, story.metric),
                 *(cells[name] for name, there in optional.items() if there),
@@ -105,7 +146,7 @@ def part_table(story: PartStory) -> Table:
                 _signed(own.agreement_gain, "accuracy"),
                 expects_cell(row),
                 _share(own.same_as_before),
-                *(passed.get(name, _NOTHING) for name in names),
+                *(cell for name in names for cell in (passed.get(name, _NOTHING), gained.get(name, _NOTHING))),
             ]
         )
     return columns, lines
@@ -155,16 +196,18 @@ def query_rounds_table(facts: RoundsFacts) -> RichTable:
 
 def query_rounds_said(facts: RoundsFacts) -> list[str]:
     """What came of the rounds: the end, what each part gained in all, and how the student stands to its teachers."""
-    told = stories(facts)
+    return [*_end_said(facts), *(line for story in stories(facts) for line in _part_said(story, facts.student))]
+
+
+def _end_said(facts: RoundsFacts) -> list[str]:
     said = [f"{plural(len(facts.rounds), 'round')}; ended because {facts.stop}."]
-    sources = list(dict.fromkeys(story.rows[0][0].truth_source for story in told))
+    sources = list(dict.fromkeys(row.truth_source for row in facts.deciding))
     against = " or ".join(TRUTH_WORDS[source] for source in sources)
     if sources:
         said.append(
             f"Quality is against {against}; a gain is over the round before, paired on the same queries. How often a "
             "student says what the merged labels say, and expects to, is known without any label and grades nobody."
         )
-    said += [line for story in told for line in _part_said(story, facts.student)]
     return said
 
 
@@ -182,6 +225,10 @@ def _part_said(story: PartStory, student: str) -> Iterator[str]:
     yield (
         f"{told}." if len(own) > 1 else f"{story.part}: {interval(last.quality, story.metric)} {title} after one round."
     )
+    passed = {check.name: check.passed.value for check in own[0][1].checks}
+    for check in own[-1][1].checks:
+        before = f", {number(passed.get(check.name), 'accuracy')} after the first round" if len(own) > 1 else ""
+        yield f"{story.part}: {check.name}: {share(check.passed)} of {count(check.passed.rows)}{before}."
     yield from (f"{story.part}: {claim_said(one)}" for one in own[-1][1].claims)
 
 
@@ -213,7 +260,7 @@ def _claim_cell(one: TeacherClaim) -> str:
         return "too few groups"
     places = (f"{claim.difference:+.3f}", f"{claim.lower:+.3f}")
     difference, bound = (place.replace("-", "−") for place in places)
-    return f"{difference}, at least {bound}{', shown' if claim.holds else ''}"
+    return f"{difference} (at least {bound}{', shown' if claim.holds else ''})"
 
 
 def _share(found: Estimate | None) -> str:
