@@ -129,6 +129,7 @@ def query_markdown(facts: QueryFacts, words: QueryWords) -> str:
         parts += ["\n".join(f"- {markdown_cell(claim, longest=400)}" for claim in said.claims)] if said.claims else []
         if checks := checks_table(part):
             parts += [said.checks, markdown_table(*checks)]
+            parts += ["\n".join(f"- {markdown_cell(claim, longest=400)}" for claim in said.check_claims)]
         if slices := slices_table(part):
             parts.append(markdown_table(*slices))
         if part.mistakes:

@@ -21,6 +21,7 @@ from distill.eval.wording import (
 )
 
 if TYPE_CHECKING:
+    from distill.eval.query_metrics import PairedClaim
     from distill.eval.query_report import QueryFacts
     from distill.eval.query_rounds_words import RoundsWords
 
@@ -54,6 +55,7 @@ class PartWords(NamedTuple):
     meanings: list[tuple[str, str]]
     claims: list[str]
     checks: str
+    check_claims: list[str]
     mistakes: str
 
 
@@ -190,6 +192,7 @@ def _part(part: PartMeasurement, *, level: float) -> PartWords:
         meanings=[(metric_title(name), metric_meaning(name)) for name in every],
         claims=[claim_said(one) for one in part.claims],
         checks="Without any label, of its test answers that the check speaks of:",
+        check_claims=[check_claim_said(one) for one in part.check_claims],
         mistakes=f"{wrong}; {order}." if part.wrong else "",
     )
 
@@ -212,11 +215,26 @@ def claim_said(one: TeacherClaim) -> str:
     verdict = "is shown to be better than" if claim.holds else "is not shown to be at least as good as"
     metric = claim.metric
     values = f"{number(claim.student, metric)} and {number(claim.teacher, metric)} {metric_title(metric)}"
+    return f"{one.student} {verdict} {one.teacher}: {values}; {_bound_said(claim)}"
+
+
+def check_claim_said(one: TeacherClaim) -> str:
+    """The same of how often answers pass a check that needs no label."""
+    claim = one.claim
+    if claim.lower is None or claim.p_value is None:
+        return f"{one.student} against {one.teacher}: no verdict, too few groups."
+    verdict = "is shown to pass more often than" if claim.holds else "is not shown to pass as often as"
+    values = f"{claim.metric}, {number(claim.student, 'accuracy')} and {number(claim.teacher, 'accuracy')}"
+    return f"{one.student} {verdict} {one.teacher}: {values}; {_bound_said(claim)}"
+
+
+def _bound_said(claim: PairedClaim) -> str:
+    assert claim.lower is not None and claim.p_value is not None
     chance = f"{claim.p_value:.3f}" if claim.p_value >= 0.001 else "<0.001"
     bound = f"{claim.lower:+.3f}".replace("-", "−")
     return (
-        f"{one.student} {verdict} {one.teacher}: {values}; the difference is at least {bound} "
-        f"({100 * claim.level:g}% one-sided, paired over {claim.groups:,} groups; p {chance})."
+        f"the difference is at least {bound} ({100 * claim.level:g}% one-sided, paired over {claim.groups:,} groups; "
+        f"p {chance})."
     )
 
 

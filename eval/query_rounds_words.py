@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from distill.eval.ladder_words import cost_per_point_cell, expects_cell
-from distill.eval.query_report_words import claim_said
+from distill.eval.query_report_words import check_claim_said, claim_said
 from distill.eval.wording import (
     TRUTH_WORDS,
     count,
@@ -230,6 +230,7 @@ def _part_said(story: PartStory, student: str) -> Iterator[str]:
         before = f", {number(passed.get(check.name), 'accuracy')} after the first round" if len(own) > 1 else ""
         yield f"{story.part}: {check.name}: {share(check.passed)} of {count(check.passed.rows)}{before}."
     yield from (f"{story.part}: {claim_said(one)}" for one in own[-1][1].claims)
+    yield from (f"{story.part}: {check_claim_said(one)}" for one in own[-1][1].check_claims)
 
 
 def no_part_gained_said(facts: RoundFacts, student: str) -> str:

@@ -114,10 +114,14 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
 @pytest.fixture
 def letters_base(tmp_path: Path) -> Path:
     """A BERT of one narrow layer that knows letters, for students of query tasks."""
+    return write_letters_base(tmp_path / "letters_base")
+
+
+def write_letters_base(folder: Path) -> Path:
+    """The same, in a folder of one's own."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizer
 
-    folder = tmp_path / "letters_base"
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
     tokenizer = BertTokenizer(vocab={word: place for place, word in enumerate(words)}, strip_accents=False)

@@ -20,6 +20,7 @@ from distill.eval.query_evaluation import (
 )
 from distill.eval.query_label_free import estimate_part
 from distill.eval.query_metrics import PairedClaim
+from distill.eval.query_report_words import check_claim_said
 from distill.eval.query_rounds import PartRound, PartsWatch
 from distill.eval.query_rounds_words import claims_table, no_part_gained_said, part_table, rounds_table, stories
 from distill.eval.query_tallies import Measured
@@ -96,6 +97,7 @@ def test_a_check_is_a_paired_claim_where_it_speaks_of_enough_queries() -> None:
     # 27 of 30 against 10 of 40.
     (one,) = claims(passing("small", "encoder", right=27, of=30))
     assert (one.claim.metric, one.claim.student, one.claim.teacher) == ("keeps", 0.9, 0.25) and one.claim.holds
+    assert check_claim_said(one).startswith("small is shown to pass more often than model: keeps, 90.0% and 25.0%; ")
     # 3 of 3 pass, and nothing could be doubted by resampling them.
     assert claims(passing("small", "encoder", right=3, of=3)) == []
     gains = check_gains(
