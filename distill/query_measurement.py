@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
@@ -17,7 +17,7 @@ from distill.eval.query_evaluation import (
     paired_gain,
     queries_of,
 )
-from distill.eval.query_label_free import expansion_checks, spelling_checks
+from distill.eval.query_label_free import expansion_passes, spelling_passes
 from distill.eval.query_tallies import Measured, Retrieval
 from distill.eval.scored import TruthSource
 from distill.labeling.queries.catalogue_file import open_catalogue, read_judgments
@@ -32,7 +32,7 @@ _LISTED = 12
 """Mistakes of a part that the report shows."""
 
 
-class _Run:
+class QueryRun:
     """The tables of a run, and who answered."""
 
     def __init__(self, session: Session) -> None:
@@ -57,17 +57,24 @@ class _Run:
         if config is not None and config.judgments is not None and self.catalogue is not None:
             self.retrieval = Retrieval(self.catalogue, read_judgments(config.judgments), k=10)
 
-    def tables(self, *, teachers: bool) -> list[tuple[str, Kind, pl.DataFrame]]:
-        """Who answers, with the table of the answers: students, then teachers, merged labels and functions."""
-        found: list[tuple[str, Kind, pl.DataFrame]] = [
-            (name, self.session.recipe.students[name].type, table) for name, table in self.predictions.items()
-        ]
-        if not teachers or self.votes is None or self.labels is None:
-            return found
+    def merged(self, single: Task) -> PartAnswers | None:
+        """The merged answers to a part; None without teachers."""
+        return None if self.labels is None else part_answers(self.labels, single)
+
+    def students(self) -> list[tuple[str, Kind, pl.DataFrame]]:
+        """Who was trained, with the table of the answers."""
+        return [(name, self.session.recipe.students[name].type, table) for name, table in self.predictions.items()]
+
+    def teachers(self) -> list[tuple[str, Kind, pl.DataFrame]]:
+        """Who taught: teachers, merged labels, functions."""
+        if self.votes is None or self.labels is None:
+            return []
         names = self.votes["teacher"].unique(maintain_order=True).to_list()
         functions = set(functions_among(names, self.session.recipe.teachers))
         by_name = {name: self.votes.filter(pl.col("teacher") == name) for name in names}
-        found += [(name, "teacher", by_name[name]) for name in names if name not in functions]
+        found: list[tuple[str, Kind, pl.DataFrame]] = [
+            (name, "teacher", by_name[name]) for name in names if name not in functions
+        ]
         if len(names) > 1:
             found.append(("merged labels", "labels", self.labels))
         return [*found, *((name, "function", by_name[name]) for name in names if name in functions)]
@@ -79,17 +86,27 @@ def measure_query_run(session: Session) -> Ended:
     Against gold where test rows have it for the part, or the judged products where the recipe gives them; where neither
     is there, students against the merged labels, which is agreement and says so.
     """
-    run, folder = _Run(session), session.folder
+    run, folder = QueryRun(session), session.folder
     parts: list[PartMeasurement] = []
     rungs: list[LadderRow] = []
     for single in session.task.singles:
-        found = _part(run, single)
+        found = measured_part(run, single)
         if found is None:
             continue
-        measured, predictors, truth = found
-        merged = None if run.labels is None else part_answers(run.labels, single)
+        measured, truth = found
+        by_teachers = list(_predictors(run, measured, run.teachers()))
+        predictors = list(_predictors(run, measured, run.students()))
+        predictors += by_teachers if truth != "teacher" else []
+        if not predictors:
+            continue
         part = measure_part(
-            measured, predictors, truth_source=truth, merged=merged, settings=run.settings, mistakes=_LISTED
+            measured,
+            predictors,
+            truth_source=truth,
+            merged=run.merged(single),
+            settings=run.settings,
+            mistakes=_LISTED,
+            teachers=[one for one in by_teachers if one.kind in ("teacher", "labels")],
         )
         parts.append(part)
         rungs += _rungs(run, part, measured, predictors)
@@ -106,8 +123,8 @@ def measure_query_run(session: Session) -> Ended:
     return Ended(f"{said}; truth: {truths}", facts={"truth_source": truths, "rungs": len(rungs)})
 
 
-def _part(run: _Run, single: Task) -> tuple[Measured, list[Predictor], TruthSource] | None:
-    """How a part is measured and who by; None where there is no truth, or nobody to hold against it."""
+def measured_part(run: QueryRun, single: Task) -> tuple[Measured, TruthSource] | None:
+    """How a part is measured, and whose answers the truth is; None where there is no truth."""
     session, data = run.session, run.session.recipe.data
     assert data is not None
     queries = queries_of(run.rows, single)
@@ -117,23 +134,38 @@ def _part(run: _Run, single: Task) -> tuple[Measured, list[Predictor], TruthSour
     if retrieval is not None and not any(query in retrieval.judged for query in queries.values()):
         retrieval = None
     if retrieval is None and not queries.keys() & gold.values.keys():
-        if run.labels is None:
+        merged = run.merged(single)
+        if merged is None:
             return None
-        gold, truth = part_answers(run.labels, single), "teacher"
+        gold, truth = merged, "teacher"
     measured = Measured(single, queries, gold, brands=_brands(run, single), retrieval=retrieval)
-    predictors = []
-    for name, kind, table in run.tables(teachers=truth != "teacher"):
-        answers = part_answers(table, single)
-        if kind == "function" and not answers.values:
+    return (measured, truth) if measured.row_ids else None
+
+
+def _predictors(
+    run: QueryRun, measured: Measured, tables: Sequence[tuple[str, Kind, pl.DataFrame]]
+) -> Iterator[Predictor]:
+    for name, kind, table in tables:
+        if kind == "function" and not part_answers(table, measured.single).values:
             continue  # it speaks of another part
-        checks = _checks(run, table, single, answers, queries)
-        predictors.append(Predictor(name, kind, answers, checks))
-    if not predictors or not measured.row_ids:
-        return None
-    return measured, predictors, truth
+        yield predictor(run, measured, name, kind, table)
 
 
-def _brands(run: _Run, single: Task) -> dict[str, list[str]]:
+def predictor(run: QueryRun, measured: Measured, name: str, kind: Kind, table: pl.DataFrame) -> Predictor:
+    """Who answered a part, with the checks that the answers pass.
+
+    Args:
+        run: Whose catalogue they are checked in.
+        measured: The part.
+        name: Who.
+        kind: What it is.
+        table: Its answers to all parts.
+    """
+    answers = part_answers(table, measured.single)
+    return Predictor(name, kind, answers, _passes(run, table, measured, answers))
+
+
+def _brands(run: QueryRun, single: Task) -> dict[str, list[str]]:
     """True brands of each query as written there, for over-correction of real brands; empty where nobody gave them."""
     task = run.session.task
     brand = next((one for one in task.singles if one.type == "brand"), None)
@@ -143,18 +175,20 @@ def _brands(run: _Run, single: Task) -> dict[str, list[str]]:
     return {row_id: [span.text for span in spans] for row_id, spans in known.items()}
 
 
-def _checks(run: _Run, table: pl.DataFrame, single: Task, answers: PartAnswers, queries: dict[str, str]) -> list[Any]:
-    if single.type == "expansion":
-        return expansion_checks(queries, answers, catalogue=run.catalogue, settings=run.settings)
-    if single.type != "spelling":
-        return []
+def _passes(
+    run: QueryRun, table: pl.DataFrame, measured: Measured, answers: PartAnswers
+) -> dict[str, dict[str, float]]:
+    if measured.single.type == "expansion":
+        return expansion_passes(measured.queries, answers, catalogue=run.catalogue)
+    if measured.single.type != "spelling":
+        return {}
     brand = next((one for one in run.session.task.singles if one.type == "brand"), None)
     own = part_answers(table, brand) if brand is not None else None
     brands = own if own is not None and own.values else None
-    return spelling_checks(queries, answers, brands=brands, catalogue=run.catalogue, settings=run.settings)
+    return spelling_passes(measured.queries, answers, brands=brands, catalogue=run.catalogue)
 
 
-def _rungs(run: _Run, part: PartMeasurement, measured: Measured, predictors: list[Predictor]) -> list[LadderRow]:
+def _rungs(run: QueryRun, part: PartMeasurement, measured: Measured, predictors: list[Predictor]) -> list[LadderRow]:
     """The part's ladder: students with what they gain over the first of their kind, then who taught them."""
     recipe = run.session.recipe
     lines: list[LadderRow] = []

@@ -10,6 +10,7 @@ import polars as pl
 from distill.eval.ladder import Ladder
 from distill.eval.query_evaluation import QueryMeasurement
 from distill.eval.query_report import PartMerged, PartOutcomes, QueryFacts, plain, write_query_report
+from distill.eval.rounds import RoundsFacts
 from distill.eval.run_facts import teacher_facts
 from distill.run_files import file_links
 from distill.session import Ended, Session
@@ -30,7 +31,8 @@ def write_query_run_report(session: Session, manifest: dict[str, Any]) -> Ended:
     report = QueryFacts(
         name=recipe.name,
         parts=QueryMeasurement.model_validate_json(folder.evaluations.read_text(encoding="utf-8")).parts,
-        ladder=Ladder.model_validate_json(folder.ladder.read_text(encoding="utf-8")),
+        ladder=Ladder.model_validate_json(folder.ladder.read_text(encoding="utf-8")).last_round,
+        rounds=_rounds(session),
         teachers=[] if votes is None else teacher_facts(votes),
         outcomes=[] if votes is None else _outcomes(votes),
         merged=[PartMerged(**{name: one.get(name) for name in PartMerged.model_fields}) for one in merged],
@@ -42,6 +44,12 @@ def write_query_run_report(session: Session, manifest: dict[str, Any]) -> Ended:
     )
     written = write_query_report(folder.report, report)
     return Ended(", ".join(path.name for path in written))
+
+
+def _rounds(session: Session) -> RoundsFacts | None:
+    if session.recipe.rounds is None:
+        return None
+    return RoundsFacts.model_validate_json(session.folder.rounds.read_text(encoding="utf-8"))
 
 
 def _outcomes(votes: pl.DataFrame) -> list[PartOutcomes]:

@@ -11,6 +11,7 @@ from distill.yaml_source import Location
 if TYPE_CHECKING:
     from distill.labeling.task import Task, TaskConfig
     from distill.recipe import Recipe
+    from distill.rounds_config import RoundsConfig
     from distill.teachers.config import TeacherConfig
 
 Problem = tuple[Location, str]
@@ -34,8 +35,6 @@ def kind_problems(recipe: Recipe) -> Iterator[Problem]:
         yield ("aggregate", "type"), text
     if recipe.labeling.cascade is not None:
         yield ("labeling", "cascade"), "a cascade needs a task of type relevance or choice with one label; take it out"
-    if recipe.rounds is not None:
-        yield ("rounds",), "rounds need a task of type relevance or choice with one label; take it out"
     if recipe.monitor is not None:
         yield ("monitor",), "drift is told of students with one label a row; take it out"
     for key in ("gold", "student"):
@@ -43,9 +42,22 @@ def kind_problems(recipe: Recipe) -> Iterator[Problem]:
             yield ("aggregate", key), "needs a task of type relevance or choice with one label; take it out"
     if task.closed:
         return
+    if recipe.rounds is not None:
+        yield from _rounds_problems(recipe.rounds)
     yield from _labeling_problems(recipe, task)
     for name, config in recipe.teachers.items():
         yield from _teacher_problems(name, config, task)
+
+
+def _rounds_problems(rounds: RoundsConfig) -> Iterator[Problem]:
+    """What reads one distribution a row, where answers are no single label."""
+    for rule in ("uncertainty", "disagreement"):
+        if rounds.choose.get(rule):
+            text = "reads a distribution over the labels of a closed set; use random, diversity or frequency"
+            yield ("rounds", "choose", rule), text
+    if rounds.recheck is not None:
+        text = "doubts single labels by what others' labels say of them; take it out for tasks of other answers"
+        yield ("rounds", "recheck"), text
 
 
 def _labeling_problems(recipe: Recipe, task: TaskConfig) -> Iterator[Problem]:

@@ -17,6 +17,9 @@ from typing import Literal
 import polars as pl
 
 from distill import stages
+from distill.eval.query_evaluation import part_title
+from distill.eval.query_rounds import PartsWatch
+from distill.eval.query_rounds_words import no_part_gained_said
 from distill.eval.rounds import GainWatch, RoundFacts, RoundsFacts, no_gain_said, rounds_ladder
 from distill.eval.row_choice import ChoiceRule
 from distill.eval.wording import dollars, plural
@@ -29,6 +32,7 @@ from distill.recipe_rounds import CHOOSABLE, deciding_student
 from distill.rounds_asking import ASKED, RECHECKED, Purse, ask, cost_of, join_labeling, join_votes, write_asked_rows
 from distill.rounds_config import RoundsConfig
 from distill.rounds_ladder import (
+    WHOLE,
     Measuring,
     all_votes,
     asked_again,
@@ -123,7 +127,8 @@ class _Loop:
         self.rounds: RoundsConfig = self.top.recipe.rounds
         self.student = deciding_student(self.recipe)
         self.purse = Purse(self.recipe)
-        self.watch = GainWatch(self.rounds.patience)
+        patience = self.rounds.patience
+        self.watch = GainWatch(patience) if self.top.task.closed else PartsWatch(patience)
         again = self.rounds.recheck.teacher if self.rounds.recheck else None
         self.labelers = [name for name in self.recipe.teachers if name != again]
         self.last = 0
@@ -134,7 +139,7 @@ class _Loop:
         assert first is not None
         self.facts.append(first)
         while not self._ended():
-            since = self.watch.since
+            since = self._since()
             self.last += 1
             self.facts.append(self._next(self.last, since))
         self.top.folder.note("rounds_ended", rounds=len(self.facts), reason=self.stop)
@@ -165,7 +170,13 @@ class _Loop:
         if until != "train":
             self._bring_up_measures(last)
 
-    def _next(self, number: int, since: int) -> RoundFacts:
+    def _since(self) -> dict[str, int]:
+        """The rounds that the next one's gains are taken over, by part."""
+        if isinstance(self.watch, GainWatch):
+            return {WHOLE: self.watch.since}
+        return {title: self.watch.since.get(title, 0) for title in map(part_title, self.top.task.singles)}
+
+    def _next(self, number: int, since: dict[str, int]) -> RoundFacts:
         before = self._folder(number - 1)
         session = self._session(self._folder(number), f"round {number}", earlier=before)
         session.start()
@@ -183,7 +194,7 @@ class _Loop:
         measuring = Measuring(
             number,
             before=before,
-            since=(since, self._folder(since)),
+            since={part: (earlier, self._folder(earlier)) for part, earlier in since.items()},
             control=control,
             controls=control.votes if control else None,
         )
@@ -270,13 +281,8 @@ class _Loop:
 
     def _reason(self) -> str:
         number, facts = self.last, self.facts[-1]
-        if number and self.rounds.until_no_gain:
-            since = self.watch.since
-            if self.watch.over(number, facts.gain_since):
-                if not facts.students:
-                    return "there is nothing to measure a gain against: no test row has a gold or a merged label"
-                metric = facts.student(self.student).metric
-                return no_gain_said(self.student, facts.gain_since, metric=metric, since=since)
+        if number and self.rounds.until_no_gain and (without := self._without_gain(number, facts)):
+            return without
         if number + 1 >= self.rounds.count:
             return f"the count of {plural(self.rounds.count, 'round')} is reached (rounds.count)"
         folder = self._folder(number)
@@ -295,6 +301,22 @@ class _Loop:
                     f"and what is left bears {math.floor(bears):,} of {wanted:,} rows of another round"
                 )
         return ""
+
+    def _without_gain(self, number: int, facts: RoundFacts) -> str:
+        """Takes in what a round gained; why it is over, where it is."""
+        if isinstance(self.watch, PartsWatch):
+            gains = {one.part: one.gain_since for one in facts.parts if one.student == self.student}
+            over = self.watch.over(number, gains)
+        else:
+            since = self.watch.since
+            over = self.watch.over(number, facts.gain_since)
+        if not over:
+            return ""
+        if not facts.students:
+            return "there is nothing to measure a gain against: no test row has a gold or a merged label"
+        if isinstance(self.watch, PartsWatch):
+            return no_part_gained_said(facts, self.student)
+        return no_gain_said(self.student, facts.gain_since, metric=facts.student(self.student).metric, since=since)
 
     def _affordable(self, session: Session) -> int:
         """Rows of a round that has begun: as many as wanted, fewer where the budget ends."""

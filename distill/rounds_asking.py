@@ -12,6 +12,7 @@ import polars as pl
 from distill import stages
 from distill.labeling.errors import BudgetError
 from distill.labeling.label_rows import LabelingFacts
+from distill.labeling.vote import part_place
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder, path_digest
 from distill.session import Ended, Session
@@ -130,7 +131,8 @@ def join_votes(
         names = list(session.recipe.teachers)
         place = pl.col("teacher").replace_strict(names, range(len(names)), default=len(names))
         votes = votes.join(row_ids, on="row_id").with_columns(_teacher=place)
-        votes = votes.sort("_row", "_teacher", "teacher", "sample").drop("_row", "_teacher")
+        parts = [part_place(session.task)] if "part" in votes.columns else []
+        votes = votes.sort("_row", "_teacher", "teacher", "sample", *parts).drop("_row", "_teacher")
         write_table(votes, folder.votes)
         added = sum(len(part) for part in new)
         return Ended(f"{added:,} votes of this round, {len(votes):,} in all")

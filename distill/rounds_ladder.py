@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,9 @@ from distill.rounds_rows import HELD_OUT, chosen_path, rules_of
 from distill.run_folder import RunFolder, path_digest, write_json
 from distill.session import Ended, Session
 
+WHOLE = ""
+"""Stands for a part where a task has one label a row."""
+
 
 @dataclass(frozen=True)
 class Measuring:
@@ -28,14 +31,15 @@ class Measuring:
     Attributes:
         number: Of the round.
         before: Folder of the round before; None in the first.
-        since: Number and folder of the round that the deciding student's gain is taken over; None in the first.
+        since: Number and folder of the round that the deciding student's gain is taken over, by part, ``WHOLE`` where
+            answers are one label; empty in the first.
         control: Folder of the control's part of this round; None without.
         controls: Votes of the control.
     """
 
     number: int
     before: RunFolder | None = None
-    since: tuple[int, RunFolder] | None = None
+    since: Mapping[str, tuple[int, RunFolder]] = field(default_factory=dict)
     control: RunFolder | None = None
     controls: Path | None = None
 
@@ -78,18 +82,18 @@ def read_round(folder: RunFolder) -> RoundFacts:
 def measure_round(session: Session, measuring: Measuring) -> RoundFacts:
     """Writes ``round.json`` of the session's folder, a round's, and returns it."""
     folder = session.folder
-    others = [measuring.before, measuring.since[1] if measuring.since else None, measuring.control]
+    others = [measuring.before, *(other for _, other in measuring.since.values()), measuring.control]
 
     def work() -> Ended:
         facts = _facts(session, measuring)
         write_json(round_path(folder), facts.model_dump(mode="json"))
-        return Ended(facts.students[-1].changed if facts.students else changed_said(facts))
+        return Ended(changed_said(facts))
 
     session.stage(
         "round",
         reads=[
             measuring.number,
-            measuring.since and measuring.since[0],
+            {part: number for part, (number, _) in measuring.since.items()},
             {key: mark for key, mark in session.marks.items() if key.startswith(("predict:", "eval"))},
             path_digest(folder.votes),
             path_digest(chosen_path(folder)),
@@ -122,7 +126,9 @@ def asked_again(votes: pl.DataFrame, recipe: Recipe) -> pl.Series:
 def all_votes(paths: Sequence[Path | None]) -> pl.DataFrame:
     """Votes of several tables, each answer once."""
     tables = [pl.read_parquet(path) for path in paths if path is not None]
-    return pl.concat(tables, how="diagonal_relaxed").unique(["row_id", "teacher", "sample"], keep="first")
+    votes = pl.concat(tables, how="diagonal_relaxed")
+    named = [name for name in ("row_id", "teacher", "sample", "part") if name in votes.columns]
+    return votes.unique([*named], keep="first")
 
 
 def _measured(folder: RunFolder, recipe: Recipe) -> list[str]:
@@ -147,6 +153,11 @@ def _facts(session: Session, measuring: Measuring) -> RoundFacts:
         rows_in_all=int(total.is_in(choosable.implode()).sum()),
         students=[],
     )
+    if not session.task.closed:
+        from distill.query_rounds import query_round_lines
+
+        lines = query_round_lines(session, measuring, facts)
+        return facts.model_copy(update={"students": lines.rows, "parts": lines.parts})
     truth = _Truth(session)
     if not truth.known:
         return facts
@@ -154,8 +165,8 @@ def _facts(session: Session, measuring: Measuring) -> RoundFacts:
         "students": _lines(session, measuring, truth, facts),
         "control": _control(session, measuring, truth, choosable),
     }
-    if measuring.since is not None:
-        name, (since, other) = deciding_student(recipe), measuring.since
+    if measuring.since:
+        name, (since, other) = deciding_student(recipe), measuring.since[WHOLE]
         gain = truth.gain(folder.predictions(name), other.predictions(name))
         update |= {"gain_since": gain, "since": since}
     return facts.model_copy(update=update)

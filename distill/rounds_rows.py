@@ -20,6 +20,7 @@ from distill.stages import write_table
 
 CHOSEN_SCHEMA: dict[str, pl.DataType] = {"row_id": pl.String(), "rule": pl.String(), "score": pl.Float64()}
 """Columns of ``chosen.parquet``: what a round asks every teacher about, and the rule that chose it."""
+_BY_STUDENTS: frozenset[ChoiceRule] = frozenset({"uncertainty", "disagreement"})
 HELD_OUT = "held out"
 """The rule of rows that rounds are measured on."""
 
@@ -113,7 +114,7 @@ def choose_more(session: Session, choosing: Choosing) -> None:
             candidates,
             count=choosing.count,
             rules=choosing.rules,
-            predictions=_predictions(choosing, candidates) if set(choosing.rules) != {"random"} else None,
+            predictions=_predictions(choosing, candidates) if _BY_STUDENTS & set(choosing.rules) else None,
             asked=rows.filter(pl.col("row_id").is_in(choosing.asked.implode()) & pl.col("split").is_in(CHOOSABLE)),
             inputs=session.task.inputs,
             seed=recipe.seed,

@@ -1,8 +1,8 @@
 """``distill serve``: students behind HTTP, in the shape of a decision endpoint.
 
 Routes: ``POST /v1/decisions`` and ``POST /v1/systemone`` (a question in, a probability per option out),
-``POST /v1/predict`` (rows of named fields), ``GET /v1/models``, ``/healthz``, ``/readyz`` and ``/metrics``. Nothing
-that a client sends is ever logged.
+``POST /v1/predict`` (rows of named fields; the one for students of query tasks), ``GET /v1/models``, ``/healthz``,
+``/readyz`` and ``/metrics``. Nothing that a client sends is ever logged.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distill.labeling.errors import StudentError, UsageError
+from distill.labeling.errors import UsageError
 from distill.server_batching import Batcher, BatchLimits
 from distill.server_errors import ServeError, bad
 from distill.server_metrics import Metrics
-from distill.server_wire import Limits, read_decision, read_rows, write_decision, write_rows
+from distill.server_wire import Limits, parts_told, read_decision, read_rows, write_decision, write_parts, write_rows
 from distill.students.student import Student, load_student
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ class _Served(NamedTuple):
     batcher: Batcher
     since: int
 
+    @property
+    def by_part(self) -> bool:
+        """Whether its answers are no single label, so that it gives a line a row and part."""
+        return self.student.info.parts is not None
+
 
 def load_students(named: Sequence[str]) -> dict[str, Student]:
     """Loads students by the names that clients call them.
@@ -84,11 +89,6 @@ def load_students(named: Sequence[str]) -> dict[str, Student]:
         if name in students:
             raise UsageError(f"serve: two students are called {name!r}; give one another name: NAME={path}")
         students[name] = load_student(path)
-        if students[name].info.parts is not None:
-            raise StudentError(
-                f"{path}: serve: answers of this student are no single label, which the server does not speak yet; use "
-                "distill predict, or load_student in a process of your own"
-            )
     return students
 
 
@@ -178,6 +178,7 @@ class Server:
             executor,
             limits=self._config.batches,
             on_batch=partial(self.metrics.predicted, name),
+            lines=1 if student.info.parts is None else len(student.task.singles),
         )
         self.metrics.watch_queue(name, lambda: batcher.waiting)
         self._served[name] = _Served(student, batcher, int(time.time()))
@@ -212,6 +213,7 @@ class Server:
                 "type": served.student.info.type,
                 "inputs": list(served.student.task.inputs),
                 "labels": list(served.student.task.labels),
+                **({"parts": parts_told(served.student.task)} if served.by_part else {}),
             }
             for name, served in self._served.items()
         ]
@@ -222,12 +224,19 @@ class Server:
         name, served = self._asked(body)
         task = served.student.task
         rows = read_rows(body, task=task, limits=self.limits)
-        return _json(write_rows(name, task, body["rows"], await served.batcher.predict(rows)))
+        write = write_parts if served.by_part else write_rows
+        return _json(write(name, task, body["rows"], await served.batcher.predict(rows)))
 
     async def _decide(self, request: web.Request) -> web.Response:
         body = await _body(request)
         name, served = self._asked(body)
         task = served.student.task
+        if served.by_part:
+            raise bad(
+                "model: its answers are no single label, and a decision is one; send rows to /v1/predict",
+                param="model",
+                code="unsupported",
+            )
         dialect, questions = read_decision(body, task=task, path=request.match_info["path"], limits=self.limits)
         lines = await served.batcher.predict([question.row for question in questions])
         found = [dict(zip(task.labels, line["probs"], strict=True)) for line in lines]

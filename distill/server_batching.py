@@ -47,10 +47,11 @@ class Batcher:
     While a batch is predicted the next one gathers, so that batches grow with the load; alone, a row waits ``wait_s``.
 
     Args:
-        predict: Takes a table with ``row_id`` and the inputs, gives a line a row in their order.
+        predict: Takes a table with ``row_id`` and the inputs, gives ``lines`` lines a row in their order.
         executor: One thread, which students may share: each uses all cores by itself.
         limits: How rows are gathered.
         on_batch: Told of rows and seconds of every batch.
+        lines: Lines that ``predict`` gives a row: one, or one for each part of a task of several.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Batcher:
         *,
         limits: BatchLimits,
         on_batch: Callable[[int, float], None] = lambda rows, seconds: None,
+        lines: int = 1,
     ) -> None:
         self._predict = predict
+        self._lines_per_row = lines
         self._executor = executor
         self._limits = limits
         self._on_batch = on_batch
@@ -89,7 +92,7 @@ class Batcher:
         """Predicts rows together with those of others.
 
         Returns:
-            The student's predictions, a line a row.
+            The student's predictions, as many lines a row as it gives.
 
         Raises:
             ServeError: Too many rows wait (503 with ``Retry-After``), or the student failed on these (500).
@@ -157,8 +160,8 @@ class Batcher:
         start = 0
         for job in jobs:
             if not job.result.done():
-                job.result.set_result(lines[start : start + len(job.rows)])
-            start += len(job.rows)
+                job.result.set_result(lines[start : start + len(job.rows) * self._lines_per_row])
+            start += len(job.rows) * self._lines_per_row
 
     async def _in_thread(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._lines, rows)

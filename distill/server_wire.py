@@ -12,8 +12,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from distill.eval.query_evaluation import part_title
 from distill.labeling.prompt_fields import read_fields
 from distill.labeling.task import Task
+from distill.predicted_parts import part_line
 from distill.server_errors import bad
 
 Dialect = Literal["openai", "sglang", "systemone"]
@@ -135,6 +137,44 @@ def write_rows(model: str, task: Task, given: Sequence[Any], predicted: Sequence
         confidence = round(line["confidence"], 6)
         data.append({"index": place, **own, "label": line["label"], "confidence": confidence, "probs": probs, **said})
     return {"object": "list", "model": model, "data": data}
+
+
+def write_parts(model: str, task: Task, given: Sequence[Any], predicted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Writes predictions whose answers are no single label, as ``predict`` does to JSON: what is null is left out.
+
+    A row of a task of several parts has them under ``parts``, each by its name; of a task without parts the answer
+    stands in the row itself.
+
+    Args:
+        model: Who answers.
+        task: Of the parts, in whose order the lines of a row stand.
+        given: The rows as they were sent; a ``row_id`` is given back.
+        predicted: Lines of the student's predictions, one a row and part.
+    """
+    parts = len(task.singles)
+    data = []
+    for place, row in enumerate(given):
+        own = {"row_id": row["row_id"]} if "row_id" in row else {}
+        lines = [part_line(line, task) for line in predicted[place * parts : (place + 1) * parts]]
+        said = [{name: value for name, value in line.items() if name not in ("row_id", "part")} for line in lines]
+        answers = (
+            {"parts": {line["part"]: one for line, one in zip(lines, said, strict=True)}} if task.parts else said[0]
+        )
+        data.append({"index": place, **own, **answers})
+    return {"object": "list", "model": model, "data": data}
+
+
+def parts_told(task: Task) -> list[dict[str, Any]]:
+    """What a model answers, by part: its name, type, the field of its answer, and its labels where it has some."""
+    return [
+        {
+            "part": part_title(single),
+            "type": str(single.type or single.kind),
+            "answer": single.answer_column,
+            **({"labels": list(single.labels)} if single.labels else {}),
+        }
+        for single in task.singles
+    ]
 
 
 def _question(name: str, question: Any, dialect: Dialect, task: Task, limits: Limits) -> Question:

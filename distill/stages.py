@@ -187,11 +187,13 @@ def _merge_kinds(session: Session, votes: pl.DataFrame) -> Ended:
     task = session.task
     votes, checked, dropped = _checked(session, votes)
     found = merge_answers(votes, task=task, method=session.recipe.aggregate)
-    write_table(found.labels, session.folder.labels)
+    held = session.held_labels
+    labels = found.labels if held is None else _with_held(found.labels, pl.read_parquet(held))
+    write_table(labels, session.folder.labels)
     parts: list[str] = []
     facts: list[dict[str, Any]] = []
     for single in task.singles:
-        own = found.labels if single.part is None else found.labels.filter(pl.col("part") == single.part)
+        own = labels if single.part is None else labels.filter(pl.col("part") == single.part)
         merged = own.filter(pl.col(single.answer_column).is_not_null())
         name = f"{single.part}: " if single.part else ""
         parts.append(f"{name}{len(merged):,} of {len(own):,} rows labeled, {_mean(merged['n_eff']):.2f} votes a row")
@@ -505,9 +507,10 @@ def votes_digest(path: Path) -> str:
 
 def _with_held(labels: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
     """The labels, with those of held rows as they were."""
-    new = labels.join(held, on="row_id", how="anti")
-    both = pl.concat([new, held.join(labels, on="row_id", how="semi")])
-    return labels.select("row_id").join(both, on="row_id", how="left", maintain_order="left")
+    line = [name for name in ("row_id", "part") if name in labels.columns]
+    new = labels.join(held, on=line, how="anti", nulls_equal=True)
+    both = pl.concat([new, held.join(labels, on=line, how="semi", nulls_equal=True)])
+    return labels.select(line).join(both, on=line, how="left", maintain_order="left", nulls_equal=True)
 
 
 def _mean(column: pl.Series) -> float:

@@ -85,7 +85,11 @@ class LabelFreeEstimate(BaseModel):
         None, description="the same with the label that families it did not learn from gave most; None without such"
     )
     expected: Estimate | None = Field(None, description="how often it expects to be right, see ConfidenceEstimate")
-    gap: Estimate | None = Field(None, description="confidence less share right on gold of split audit")
+    gap: Estimate | None = Field(
+        None,
+        description="confidence less share right on gold of split audit; of a part of several, on the rows themselves, "
+        "against those whose answers it was set right on",
+    )
     shift: float | None = Field(None, description="Kolmogorov-Smirnov distance of its confidences, audit to test")
     believable: bool | None = Field(
         None, description="whether `expected` may be believed as far as the audit gold tells; None where none tells"

@@ -79,6 +79,17 @@ def same_answer(single: Task, one: Any, other: Any) -> float:
     return len(left & right) / len(left | right) if left | right else 1.0
 
 
+def answered_right(single: Task, said: Any, truth: Any) -> float:
+    """How far an answer is right as a student's confidence means it, from 0 to 1.
+
+    Of a ranked list that is the share of its texts that the truth has; of the others as :func:`same_answer`.
+    """
+    if single.answer_column != "texts":
+        return same_answer(single, said, truth)
+    given, known = set(map(folded, said)), set(map(folded, truth))
+    return len(given & known) / len(given) if given else float(not known)
+
+
 def answer_text(answer: Any) -> str:
     """An answer for a reader: ``Nike → Nike Inc.``, ``A > B | C``; ``none`` for an empty list."""
     if answer is None:

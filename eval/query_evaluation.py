@@ -12,7 +12,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from distill.eval.config import EvalConfig
-from distill.eval.intervals import Estimate, Resamples, Size, estimate
+from distill.eval.intervals import FEW_GROUPS, Estimate, Resamples, Size, estimate, undefined
 from distill.eval.ladder import Kind
 from distill.eval.query_answers import PartAnswers, answer_text, same_answer
 from distill.eval.query_metrics import PairedClaim, Tally, estimates, paired_claim, ratio
@@ -90,6 +90,10 @@ class PartMeasurement(_Frozen):
     groups: int
     evaluations: list[PartEvaluation]
     claims: list[TeacherClaim] = Field(default_factory=list)
+    check_claims: list[TeacherClaim] = Field(
+        default_factory=list,
+        description="the same by each check that needs no label, whose name is the metric: how often answers pass it",
+    )
     shown: str | None = Field(None, description="whose mistakes are listed: the best student, else the merged labels")
     mistakes: list[Mistake] = Field(default_factory=list)
     wrong: int = Field(0, description="rows that the one shown got wrong, of which the most telling are listed")
@@ -109,13 +113,14 @@ class Predictor:
         name: As the recipe names it.
         kind: What it is.
         answers: To this part.
-        checks: What was found of it without labels.
+        passes: Of each check that needs no label, how far each answer passes it, from 0 to 1, by row id; rows that the
+            check says nothing of are not in it.
     """
 
     name: str
     kind: Kind
     answers: PartAnswers
-    checks: Sequence[Check] = ()
+    passes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def is_student(self) -> bool:
@@ -145,6 +150,7 @@ def measure_part(
     merged: PartAnswers | None,
     settings: Settings,
     mistakes: int = 12,
+    teachers: Sequence[Predictor] = (),
 ) -> PartMeasurement:
     """Measures everybody on one part.
 
@@ -155,6 +161,7 @@ def measure_part(
         merged: Merged answers, for agreement; None where there are none.
         settings: Of the intervals.
         mistakes: How many rows to list, at most.
+        teachers: Those whom students are held against by checks that need no label; they may be among the predictors.
     """
     row_ids = measured.row_ids
     single = measured.single
@@ -165,7 +172,7 @@ def measure_part(
     shown = _shown(predictors, found, measured.metric)
     wrong = [] if shown is None else _mistakes(shown, predictors, measured)
     return PartMeasurement(
-        part=single.part or str(single.type or single.kind),
+        part=part_title(single),
         type=str(single.type or single.kind),
         metric=measured.metric,
         truth_source=truth_source,
@@ -174,6 +181,7 @@ def measure_part(
         groups=len(set(settings.of(row_ids))),
         evaluations=found,
         claims=_claims(predictors, measured, settings),
+        check_claims=_check_claims([one for one in predictors if one.is_student], teachers, settings),
         shown=shown.name if shown else None,
         mistakes=wrong[:mistakes],
         wrong=len(wrong),
@@ -183,13 +191,22 @@ def measure_part(
 def paired_gain(one: Predictor, other: Predictor, measured: Measured, settings: Settings) -> Estimate:
     """How much better one is than another by the part's metric, on the rows that both answered, with its interval."""
     left, right, row_ids = _both(one, other, measured)
-    score = left.scores[measured.metric]
+    if not row_ids:
+        return undefined("no row that both answered", level=settings.config.level)
+    return _paired_difference(left, right, measured.metric, row_ids, settings)
+
+
+def mean_of(values: Mapping[str, float], settings: Settings) -> Estimate:
+    """The mean of values by row id that may be below 0, such as differences, with its interval by group."""
+    if not values:
+        return undefined("no rows", level=settings.config.level)
     drawn = Resamples.of(
-        np.array(settings.of(row_ids), dtype=object), count=settings.config.bootstrap, seed=settings.seed
+        np.array(settings.of(list(values)), dtype=object), count=settings.config.bootstrap, seed=settings.seed
     )
-    value = float(score(left.terms.sum(axis=0)) - score(right.terms.sum(axis=0)))
-    draws = score(drawn.sums(left.terms)) - score(drawn.sums(right.terms))
-    return estimate(value, draws, Size(len(row_ids), drawn.groups), level=settings.config.level)
+    terms = np.array([[value, 1.0] for value in values.values()])
+    score = ratio(0, 1)
+    size = Size(len(values), drawn.groups)
+    return estimate(float(score(terms.sum(axis=0))), score(drawn.sums(terms)), size, level=settings.config.level)
 
 
 def share_of(passed: Mapping[str, float], settings: Settings) -> Estimate:
@@ -216,7 +233,7 @@ def _evaluate(one: Predictor, measured: Measured, *, merged: PartAnswers | None,
         unanswered=len(asked) - len(answered),
         metrics=metrics,
         agreement=agreement,
-        checks=list(one.checks),
+        checks=[Check(name=name, passed=share_of(passed, settings)) for name, passed in one.passes.items() if passed],
         slices=_slices(one, measured, answered, settings),
     )
 
@@ -260,6 +277,72 @@ def _claims(predictors: Sequence[Predictor], measured: Measured, settings: Setti
             )
             found.append(TeacherClaim(student=student.name, teacher=teacher.name, claim=claim))
     return found
+
+
+def _paired_difference(left: Tally, right: Tally, metric: str, row_ids: Sequence[str], settings: Settings) -> Estimate:
+    score = left.scores[metric]
+    drawn = Resamples.of(
+        np.array(settings.of(row_ids), dtype=object), count=settings.config.bootstrap, seed=settings.seed
+    )
+    value = float(score(left.terms.sum(axis=0)) - score(right.terms.sum(axis=0)))
+    draws = score(drawn.sums(left.terms)) - score(drawn.sums(right.terms))
+    return estimate(value, draws, Size(len(row_ids), drawn.groups), level=settings.config.level)
+
+
+def _check_claims(
+    students: Sequence[Predictor], teachers: Sequence[Predictor], settings: Settings
+) -> list[TeacherClaim]:
+    """Each student against each teacher by how often their answers pass each check, on rows that both answered.
+
+    Not where a check speaks of few queries of either: where all of three pass, resampling knows no doubt.
+    """
+    found = []
+    for student, teacher in ((one, other) for one in students for other in teachers):
+        for name in student.passes:
+            if (both := _passing(student, teacher, name)) is None:
+                continue
+            left, right, row_ids = both
+            groups = np.array(settings.of(row_ids), dtype=object)
+            if any(len(set(groups[side.terms[:, 1] > 0])) < FEW_GROUPS for side in (left, right)):
+                continue
+            claim = paired_claim(
+                left,
+                right,
+                settings.of(row_ids),
+                metric=name,
+                level=settings.config.level,
+                resamples=settings.config.bootstrap,
+            )
+            found.append(TeacherClaim(student=student.name, teacher=teacher.name, claim=claim))
+    return found
+
+
+def check_gains(one: Predictor, other: Predictor, settings: Settings) -> dict[str, Estimate]:
+    """By check, how much more often the answers of one pass it than those of another, paired by row."""
+    found = {}
+    for name in one.passes:
+        if (both := _passing(one, other, name)) is not None:
+            left, right, row_ids = both
+            found[name] = _paired_difference(left, right, name, row_ids, settings)
+    return found
+
+
+def _passing(one: Predictor, other: Predictor, name: str) -> tuple[Tally, Tally, list[str]] | None:
+    """How often the answers of two pass a check, on rows that both answered; None where it says nothing of one.
+
+    It may speak of other rows for each of them (the queries that each changed): what is compared is the share of each.
+    """
+    sides = (one.passes.get(name, {}), other.passes.get(name, {}))
+    both = [row for row in one.answers.values if row in other.answers.values]
+    row_ids = [row for row in both if any(row in side for side in sides)]
+    left, right = (
+        Tally(
+            np.array([[side.get(row, 0.0), float(row in side)] for row in row_ids]).reshape(-1, 2),
+            {name: ratio(0, 1)},
+        )
+        for side in sides
+    )
+    return (left, right, row_ids) if left.terms[:, 1].any() and right.terms[:, 1].any() else None
 
 
 def _both(one: Predictor, other: Predictor, measured: Measured) -> tuple[Tally, Tally, list[str]]:
@@ -322,6 +405,11 @@ def _lost(measured: Measured, row_id: str, expansions: Any) -> tuple[float, str]
     sums = terms.terms.sum(axis=0)
     change, after = (float(terms.scores[name](sums)) for name in ("ndcg_change", "ndcg"))
     return -change, f"nDCG {after - change:.2f} to {after:.2f}"
+
+
+def part_title(single: Task) -> str:
+    """What a part is called; the task's type where it has no parts."""
+    return single.part or str(single.type or single.kind)
 
 
 def queries_of(rows: pl.DataFrame, single: Task, *, split: str = "test") -> dict[str, str]:

@@ -23,6 +23,9 @@ from distill.eval.query_report_words import (
     put_in_words,
     slices_table,
 )
+from distill.eval.query_rounds_words import RoundsWords
+from distill.eval.rounds import RoundsFacts
+from distill.eval.rounds_plots import part_plot
 from distill.eval.run_facts import FileLink, TeacherFacts
 from distill.eval.wording import interval
 
@@ -73,6 +76,17 @@ class QueryFacts(BaseModel):
     manifest: dict[str, Any]
     files: list[FileLink] = Field(default_factory=list)
     level: float
+    rounds: RoundsFacts | None = Field(
+        None, description="what each round asked, cost and gained; parts are of the last"
+    )
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """The rounds as the template shows them: words, and a plot a part."""
+
+    said: RoundsWords
+    plots: list[Pair | None]
 
 
 @dataclass(frozen=True)
@@ -96,7 +110,9 @@ def write_query_report(path: Path, facts: QueryFacts) -> list[Path]:
     """
     words = put_in_words(facts)
     sections = [_Section(part, said, _plot(part)) for part, said in zip(facts.parts, words.parts, strict=True)]
-    page = render_page("query_report.html.j2", facts=facts, said=words, sections=sections, stem=path.stem)
+    page = render_page(
+        "query_report.html.j2", facts=facts, said=words, sections=sections, rounds=_rounds(facts), stem=path.stem
+    )
     return [
         write_whole(path, page),
         write_whole(path.with_suffix(".md"), query_markdown(facts, words)),
@@ -113,10 +129,16 @@ def query_markdown(facts: QueryFacts, words: QueryWords) -> str:
         parts += ["\n".join(f"- {markdown_cell(claim, longest=400)}" for claim in said.claims)] if said.claims else []
         if checks := checks_table(part):
             parts += [said.checks, markdown_table(*checks)]
+            parts += ["\n".join(f"- {markdown_cell(claim, longest=400)}" for claim in said.check_claims)]
         if slices := slices_table(part):
             parts.append(markdown_table(*slices))
         if part.mistakes:
             parts += [markdown_cell(said.mistakes, longest=400), markdown_table(*mistakes_table(part))]
+    if words.rounds is not None:
+        parts += ["## Round by round", *words.rounds.lines, markdown_table(*words.rounds.rounds)]
+        for one in words.rounds.parts:
+            parts += [f"### {one.title}", markdown_table(*one.figures)]
+            parts += [markdown_table(*one.claims)] if one.claims else []
     if words.students is not None:
         parts += ["## What the students took", markdown_table(*words.students)]
     if words.answers is not None:
@@ -148,6 +170,17 @@ def _plot(part: PartMeasurement) -> Pair | None:
     title = f"{part.part}: {part.metric.replace('_', ' ')}"
     wide, narrow = (dot_whisker(rows, title=title, width=px) for px in (_WIDE_PX, _NARROW_PX))
     return wide, narrow
+
+
+def _rounds(facts: QueryFacts) -> _Rounds | None:
+    said = put_in_words(facts).rounds
+    if facts.rounds is None or said is None:
+        return None
+    plots: list[Pair | None] = []
+    for part in said.parts:
+        wide, narrow = (part_plot(facts.rounds, part.story, width=px) for px in (_WIDE_PX, _NARROW_PX))
+        plots.append((wide, narrow) if wide is not None and narrow is not None else None)
+    return _Rounds(said, plots)
 
 
 def plain(value: Any) -> Any:

@@ -21,7 +21,9 @@ from distill.eval.wording import (
 )
 
 if TYPE_CHECKING:
+    from distill.eval.query_metrics import PairedClaim
     from distill.eval.query_report import QueryFacts
+    from distill.eval.query_rounds_words import RoundsWords
 
 _FIRST = {
     "spelling": (
@@ -53,6 +55,7 @@ class PartWords(NamedTuple):
     meanings: list[tuple[str, str]]
     claims: list[str]
     checks: str
+    check_claims: list[str]
     mistakes: str
 
 
@@ -78,10 +81,13 @@ class QueryWords(NamedTuple):
     merged: Table | None
     data: list[tuple[str, str]]
     manifest: list[tuple[str, str]]
+    rounds: RoundsWords | None
 
 
 def put_in_words(facts: QueryFacts) -> QueryWords:
     """Says what the facts mean."""
+    from distill.eval.query_rounds_words import rounds_in_words
+
     return QueryWords(
         headline=_headline(facts),
         lede=_lede(facts),
@@ -94,6 +100,7 @@ def put_in_words(facts: QueryFacts) -> QueryWords:
         merged=_merged(facts),
         data=_data(facts),
         manifest=flatten(facts.manifest),
+        rounds=rounds_in_words(facts.rounds, _TITLES) if facts.rounds and facts.rounds.by_part else None,
     )
 
 
@@ -183,8 +190,9 @@ def _part(part: PartMeasurement, *, level: float) -> PartWords:
         lede=lede,
         metrics=metrics,
         meanings=[(metric_title(name), metric_meaning(name)) for name in every],
-        claims=[_claim(one) for one in part.claims],
+        claims=[claim_said(one) for one in part.claims],
         checks="Without any label, of its test answers that the check speaks of:",
+        check_claims=[check_claim_said(one) for one in part.check_claims],
         mistakes=f"{wrong}; {order}." if part.wrong else "",
     )
 
@@ -199,18 +207,34 @@ def _best_said(part: PartMeasurement) -> str:
     return f"The highest {metric_title(part.metric)} is that of {best.name}: {value}."
 
 
-def _claim(one: TeacherClaim) -> str:
+def claim_said(one: TeacherClaim) -> str:
+    """Whether a student is shown to be at least as good as a teacher, with the bound that says so."""
     claim = one.claim
     if claim.lower is None or claim.p_value is None:
         return f"{one.student} against {one.teacher}: no verdict, too few groups."
     verdict = "is shown to be better than" if claim.holds else "is not shown to be at least as good as"
     metric = claim.metric
     values = f"{number(claim.student, metric)} and {number(claim.teacher, metric)} {metric_title(metric)}"
+    return f"{one.student} {verdict} {one.teacher}: {values}; {_bound_said(claim)}"
+
+
+def check_claim_said(one: TeacherClaim) -> str:
+    """The same of how often answers pass a check that needs no label."""
+    claim = one.claim
+    if claim.lower is None or claim.p_value is None:
+        return f"{one.student} against {one.teacher}: no verdict, too few groups."
+    verdict = "is shown to pass more often than" if claim.holds else "is not shown to pass as often as"
+    values = f"{claim.metric}, {number(claim.student, 'accuracy')} and {number(claim.teacher, 'accuracy')}"
+    return f"{one.student} {verdict} {one.teacher}: {values}; {_bound_said(claim)}"
+
+
+def _bound_said(claim: PairedClaim) -> str:
+    assert claim.lower is not None and claim.p_value is not None
     chance = f"{claim.p_value:.3f}" if claim.p_value >= 0.001 else "<0.001"
     bound = f"{claim.lower:+.3f}".replace("-", "−")
     return (
-        f"{one.student} {verdict} {one.teacher}: {values}; the difference is at least {bound} "
-        f"({100 * claim.level:g}% one-sided, paired over {claim.groups:,} groups; p {chance})."
+        f"the difference is at least {bound} ({100 * claim.level:g}% one-sided, paired over {claim.groups:,} groups; "
+        f"p {chance})."
     )
 
 

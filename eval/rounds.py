@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from distill.eval.intervals import Estimate
 from distill.eval.ladder import Ladder, LadderRow
 from distill.eval.ladder_words import cost_per_point_cell
+from distill.eval.query_rounds import PartRound, is_shown
 from distill.eval.scored import TruthSource
 from distill.eval.wording import TRUTH_WORDS, count, dollars, interval, is_percent, metric_title, number, plural
 
@@ -56,6 +57,10 @@ class RoundFacts(_Frozen):
     gain_since: Estimate | None = Field(None, description="the deciding student over that of the round named in since")
     since: int | None = Field(None, description="the last round that had a shown gain; 0 where none had")
     control: ControlFacts | None = None
+    parts: list[PartRound] = Field(
+        default_factory=list,
+        description="where answers are no single label: what stands beside each line of students, of the same part",
+    )
 
     def student(self, name: str) -> LadderRow:
         """One student's line."""
@@ -75,12 +80,22 @@ class RoundsFacts(_Frozen):
         return [row for one in self.rounds for row in one.students if row.name == self.student]
 
     @property
+    def by_part(self) -> bool:
+        """Whether answers are no single label, so that each part is told of by itself."""
+        return any(one.parts for one in self.rounds)
+
+    @property
     def truth_source(self) -> TruthSource | None:
-        """What quality is measured against; None where nothing was measured."""
-        return self.deciding[0].truth_source if self.deciding else None
+        """What quality is measured against; None where nothing was measured, or parts against different things."""
+        sources = {row.truth_source for row in self.deciding}
+        return sources.pop() if len(sources) == 1 else None
 
     def lines(self) -> list[str]:
         """What came of it, a sentence or two each."""
+        if self.by_part:
+            from distill.eval.query_rounds_words import query_rounds_said
+
+            return query_rounds_said(self)
         return rounds_said(self)
 
     def to_rich(self) -> Table:
@@ -88,6 +103,10 @@ class RoundsFacts(_Frozen):
         from rich.markup import escape
         from rich.table import Table
 
+        if self.by_part:
+            from distill.eval.query_rounds_words import query_rounds_table
+
+            return query_rounds_table(self)
         columns, lines = rounds_cells(self)
         table = Table(title="Rounds", pad_edge=False)
         for name in columns:
@@ -121,7 +140,7 @@ class GainWatch:
         Returns:
             Whether it is over. A gain that cannot be told is none that is shown.
         """
-        if gain is not None and gain.low is not None and gain.low > 0:
+        if is_shown(gain):
             self.since, self.without = number, 0
         else:
             self.without += 1
@@ -141,7 +160,7 @@ def no_gain_said(student: str, gain: Estimate | None, *, metric: str, since: int
 
 def points_gained(gain: Estimate | None) -> float | None:
     """Hundredths gained; None where the interval does not lie above zero, so that no gain is shown."""
-    if gain is None or gain.value is None or gain.low is None or gain.low <= 0:
+    if gain is None or gain.value is None or not is_shown(gain):
         return None
     return 100.0 * gain.value
 

@@ -109,3 +109,25 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
         return Called(code, out, err)
 
     return call
+
+
+@pytest.fixture
+def letters_base(tmp_path: Path) -> Path:
+    """A BERT of one narrow layer that knows letters, for students of query tasks."""
+    return write_letters_base(tmp_path / "letters_base")
+
+
+def write_letters_base(folder: Path) -> Path:
+    """The same, in a folder of one's own."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    tokenizer = BertTokenizer(vocab={word: place for place, word in enumerate(words)}, strip_accents=False)
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=64, **sizes)).save_pretrained(folder)
+    return folder

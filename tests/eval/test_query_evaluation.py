@@ -9,7 +9,7 @@ from distill.eval.config import EvalConfig
 from distill.eval.ladder import Ladder, LadderRow
 from distill.eval.query_answers import PartAnswers, answer_text, gold_answers, part_answers, same_answer
 from distill.eval.query_evaluation import Predictor, Settings, measure_part, paired_gain
-from distill.eval.query_label_free import spelling_checks
+from distill.eval.query_label_free import spelling_passes
 from distill.eval.query_report import QueryFacts, query_markdown, write_query_report
 from distill.eval.query_report_words import put_in_words
 from distill.eval.query_tallies import Measured, Retrieval
@@ -173,9 +173,17 @@ def test_a_correction_that_loses_its_own_brand_fails_a_check():
     brands = PartAnswers({"r0": [SpanAnswer(0, 5, "grean", "brand")], "r1": [SpanAnswer(0, 5, "grean", "brand")]})
     queries = {"r0": "grean pasta", "r1": "grean psata"}
     corrected = PartAnswers({"r0": "green pasta", "r1": "grean pasta"})
-    checks = spelling_checks(
-        queries, corrected, brands=brands, catalogue=None, settings=settings({"r0": "a", "r1": "b"})
+    passes = spelling_passes(queries, corrected, brands=brands, catalogue=None)
+    assert passes == {"changed queries that keep their brands": {"r0": 0.0, "r1": 1.0}}
+    measured = Measured(SPELLING, queries, PartAnswers(queries))
+    part = measure_part(
+        measured,
+        [Predictor("student", "encoder", corrected, passes)],
+        truth_source="teacher",
+        merged=None,
+        settings=settings({"r0": "a", "r1": "b"}),
     )
+    checks = part.evaluations[0].checks
     assert [(one.name, one.passed.value, one.passed.rows) for one in checks] == [
         ("changed queries that keep their brands", 0.5, 2)
     ]

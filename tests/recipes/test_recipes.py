@@ -17,7 +17,7 @@ NEED_A_SERVER = ["vllm"]
 NEED_DATA = ["crowdflower", "esci_us"]
 NEED_A_SERVICE = ["gemini"]
 IN_ROUNDS = ["rounds"]
-QUERIES = ["query_understanding_gemini", "query_understanding_quickstart", "query_understanding_vllm"]
+QUERIES = ["query_rounds", "query_understanding_gemini", "query_understanding_quickstart", "query_understanding_vllm"]
 PARTS = ("spelling", "brand", "category", "expansion")
 
 
@@ -208,6 +208,23 @@ def test_the_query_recipe_that_needs_nothing():
     assert run.rows.filter(pl.col("split") == "pool")["gold"].null_count() == len(
         run.rows.filter(pl.col("split") == "pool")
     )
+
+
+def test_the_query_recipe_in_rounds():
+    pytest.importorskip("bm25s")
+    few = ["rounds.rows=4", "rounds.count=2", "students.encoder.synthetic.typos=0"]
+    recipe = quickly(load_recipe("query_rounds", few))
+    run = distill.run(recipe, limit=32)
+    rounds = run.rounds
+    assert [one.rows_in_all for one in rounds.rounds] == [4, 8]
+    held = len(run.rows.filter(pl.col("split").is_in(["audit", "test"])))
+    assert run.votes["row_id"].n_unique() == held + 8
+    assert [(own.part, own.student) for own in rounds.rounds[1].parts] == [(part, "encoder") for part in PARTS]
+    assert [row.full_name for row in run.ladder.rows if row.is_student and row.part == "brand"] == [
+        f"brand · encoder, round {number}" for number in range(2)
+    ]
+    assert all(own.same_as_before is not None for own in rounds.rounds[1].parts)
+    assert {claim.teacher for own in rounds.rounds[1].parts for claim in own.claims} == {"model", "merged labels"}
 
 
 def test_the_query_recipe_for_gemini_against_an_imitation_of_the_service(gemini_server, monkeypatch):
