@@ -446,6 +446,24 @@ def _over_seeds(seeds: Sequence[Scores], statistic: _Statistic) -> Estimate:
     return estimate(float(np.mean(values)), np.mean(draws, axis=0), size, level=0.95, proportion=True)
 
 
+def _gain(seeds: Sequence[Scores], alone: Sequence[Scores]) -> str:
+    """Mean over seeds of what AUC gains over the network alone, paired: both on the same drawn queries."""
+    drawn = Resamples.of(np.concatenate([scores.group for scores in seeds]), count=_RESAMPLES, seed=0)
+    values, draws, start = [], [], 0
+    for wide, deep in zip(seeds, alone, strict=True):
+        rows = np.arange(start, start + len(wide.gold))
+        start += len(wide.gold)
+
+        def difference(weights: Floats, wide: Scores = wide, deep: Scores = deep) -> Floats:
+            return _auc(wide, weights * wide.weight) - _auc(deep, weights * deep.weight)
+
+        values.append(float(difference(np.ones((1, len(wide.gold))))[0]))
+        with np.errstate(invalid="ignore"):
+            draws.append(drawn.map_weights(difference, rows=rows))
+    found = estimate(float(np.mean(values)), np.mean(draws, axis=0), Size(start, drawn.groups), level=0.95)
+    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+
+
 def _pooled(seeds: Sequence[Scores]) -> Scores:
     """The test rows of all seeds as if they were one test: a query that two seeds test is one group."""
     return Scores(
@@ -457,7 +475,9 @@ def _pooled(seeds: Sequence[Scores]) -> Scores:
     )
 
 
-def _line(name: str, what: str, seeds: Sequence[Scores], seconds: float | None) -> str:
+def _line(
+    name: str, what: str, seeds: Sequence[Scores], seconds: float | None, alone: Sequence[Scores] | None = None
+) -> str:
     found = [_over_seeds(seeds, statistic) for statistic in (_auc, _match, _accuracy)]
     before = _over_seeds(seeds, lambda scores, weights: _calibration_error(scores.before, scores, weights))
     after = _over_seeds(seeds, lambda scores, weights: _calibration_error(scores.probs, scores, weights))
@@ -465,7 +485,8 @@ def _line(name: str, what: str, seeds: Sequence[Scores], seconds: float | None) 
     pooled = _calibration_error(whole.probs, whole, whole.weight[None, :])[0]
     methods = ", ".join(scores.calibration.method for scores in seeds) if seconds is not None else "–"
     per_seed = " ".join(f"{float(_auc(scores, scores.weight[None, :])[0]):.3f}" for scores in seeds)
-    cells = [name, what, per_seed, *(_said(one) for one in found[:2]), f"{found[2].value:.3f}"]
+    cells = [name, what, per_seed, _said(found[0]), "–" if alone is None else _gain(seeds, alone), _said(found[1])]
+    cells.append(f"{found[2].value:.3f}")
     cells += [f"{before.value:.3f}", f"{after.value:.3f}", f"{pooled:.3f}", methods]
     return "| " + " | ".join([*cells, "–" if seconds is None else f"{seconds:.0f}"]) + " |"
 
@@ -477,17 +498,27 @@ def _said(found: Estimate) -> str:
 def _table(name: str, worlds: Sequence[World]) -> str:
     first = worlds[0]
     assert first.recipe.data is not None
-    head = ("rung", "learns from", "AUC of each seed", "AUC", "match or not", "all labels", "ECE before")
+    head = (
+        "rung",
+        "learns from",
+        "AUC of each seed",
+        "AUC",
+        "gain over the network alone",
+        "match or not",
+        "all labels",
+        "ECE before",
+    )
     head += ("ECE after", "ECE pooled", "calibrated by", "s")
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for rung in _RUNGS[name]:
         done = [world for world in worlds if _cell(rung, world).exists()]
         if done:
             seconds = float(np.mean([pl.read_parquet(_cell(rung, world))["seconds"][0] for world in done]))
-            lines.append(_line(rung.name, rung.what, [_read(_cell(rung, w), w.task) for w in done], seconds))
+            alone = [_read(_cell(rung, w), w.task) for w in done]
+            lines.append(_line(rung.name, rung.what, alone, seconds))
             for similarity, kind in _WIDE.items() if rung.wide else ():
                 beside = [_read(_cell(rung, w), w.task, _widen(rung, w, similarity)) for w in done]
-                lines.append(_line(f"{rung.name}, {kind}", "the same", beside, seconds))
+                lines.append(_line(f"{rung.name}, {kind}", "the same", beside, seconds, alone))
     for teacher in first.recipe.teachers:
         lines.append(_line(f"`{teacher}` itself", "–", [_teacher(world, teacher) for world in worlds], None))
     sizes = [world.rows.filter(pl.col("split") == "test") for world in worlds]
