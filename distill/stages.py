@@ -140,7 +140,7 @@ def merge_votes(session: Session) -> None:
     held = session.held_labels
 
     def work() -> Ended:
-        votes = pl.read_parquet(folder.votes)
+        votes = decisive_votes(folder.votes).collect()
         votes = votes if cascade is None else standing_votes(votes, cascade.order)
         votes = votes if overruling is None else overruled_left_out(votes, by=overruling)
         if not task.closed or task.tree is not None:
@@ -496,11 +496,16 @@ def catalogue_digests(recipe: Recipe, *, judgments: bool = False) -> list[str]:
     return [path_digest(file) for file in catalogue_files(config)]
 
 
-def votes_digest(path: Path) -> str:
-    """Digest of what votes say, whatever they cost and however long they took."""
+def decisive_votes(path: Path) -> pl.LazyFrame:
+    """What votes say, whatever they cost and however long they took: all that labels may follow from."""
     votes = pl.scan_parquet(path)
     kept = set(votes.collect_schema().names())  # a folder of an older version has fewer
-    return table_digest(votes.select(name for name in _DECISIVE if name in kept))
+    return votes.select(name for name in _DECISIVE if name in kept)
+
+
+def votes_digest(path: Path) -> str:
+    """Digest of what votes say."""
+    return table_digest(decisive_votes(path))
 
 
 def _with_held(labels: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:

@@ -9,6 +9,7 @@ that stand next to each other stay two.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import polars as pl
@@ -72,10 +73,25 @@ def vote_spans(votes: Sequence[tuple[float, Sequence[Span]]]) -> tuple[list[Span
 
 
 class MarkShares(NamedTuple):
-    """Weight behind each mark of each character (None: nothing), and behind a span that begins there."""
+    """What voters mark, by stretches of characters within which no span begins or ends: all of one is marked alike.
 
+    Attributes:
+        bounds: Where stretches begin, ascending, and where the last one ends.
+        marks: Weight behind each mark of each stretch (None: nothing).
+        begins: Weight behind a span that begins with the stretch.
+    """
+
+    bounds: list[int]
     marks: list[dict[str | None, float]]
     begins: list[float]
+
+    def support(self, span: Span) -> float:
+        """Mean weight behind the label of a span, over its characters."""
+        shares: list[float] = []
+        for (start, end), marks in zip(pairwise(self.bounds), self.marks, strict=True):
+            if span.start <= start and end <= span.end:
+                shares += [marks.get(span.label, 0.0)] * (end - start)
+        return sum(shares) / (span.end - span.start)
 
 
 class MergedSpans(NamedTuple):
@@ -88,30 +104,33 @@ class MergedSpans(NamedTuple):
 
 def mark_shares(votes: Sequence[tuple[float, Sequence[Span]]]) -> MarkShares:
     """Adds up what voters mark, up to the last character that any of them marks; see :func:`vote_spans`."""
-    end = max((span.end for _, spans in votes for span in spans), default=0)
-    marks: list[dict[str | None, float]] = [{None: 0.0} for _ in range(end)]
-    begins = [0.0] * end
+    ends = {place for _, spans in votes for span in spans for place in (span.start, span.end)}
+    bounds = sorted(ends | {0})
+    place = {bound: number for number, bound in enumerate(bounds)}
+    marks: list[dict[str | None, float]] = [{None: 0.0} for _ in bounds[1:]]
+    begins = [0.0] * len(marks)
     for weight, spans in votes:
-        given: list[str | None] = [None] * end
+        given: list[str | None] = [None] * len(marks)
         for span in spans:
-            given[span.start : span.end] = [span.label] * (span.end - span.start)
-            begins[span.start] += weight
-        for place, mark in enumerate(given):
-            marks[place][mark] = marks[place].get(mark, 0.0) + weight
-    return MarkShares(marks, begins)
+            first, last = place[span.start], place[span.end]
+            given[first:last] = [span.label] * (last - first)
+            begins[first] += weight
+        for shares, mark in zip(marks, given, strict=True):
+            shares[mark] = shares.get(mark, 0.0) + weight
+    return MarkShares(bounds, marks, begins)
 
 
 def spans_of_marks(shares: MarkShares) -> MergedSpans:
     """Makes spans of the marks that most weight is behind."""
-    marks, begins = shares
-    winners = [max(shares, key=lambda mark: (round(shares[mark], 9), mark is None, mark or "")) for shares in marks]
-    spans = _runs(winners, marks, begins)
-    marked = [shares[winner] for shares, winner in zip(marks, winners, strict=True) if shares[None] < 1 - _EPSILON]
-    tie = any(
-        sum(share >= shares_at[winner] - _EPSILON for share in shares_at.values()) > 1
-        for shares_at, winner in zip(marks, winners, strict=True)
-    )
-    return MergedSpans(spans, sum(marked) / len(marked) if marked else 1.0, tie)
+    winners = [max(marks, key=lambda mark: (round(marks[mark], 9), mark is None, mark or "")) for marks in shares.marks]
+    lengths = [end - start for start, end in pairwise(shares.bounds)]
+    marked: list[float] = []
+    tie = False
+    for length, marks, winner in zip(lengths, shares.marks, winners, strict=True):
+        if marks[None] < 1 - _EPSILON:
+            marked += [marks[winner]] * length
+        tie = tie or sum(share >= marks[winner] - _EPSILON for share in marks.values()) > 1
+    return MergedSpans(_runs(winners, shares), sum(marked) / len(marked) if marked else 1.0, tie)
 
 
 def locate_spans(text: str, found: Mapping[str, Sequence[str]]) -> list[Span]:
@@ -127,18 +146,17 @@ def locate_spans(text: str, found: Mapping[str, Sequence[str]]) -> list[Span]:
     return sorted(taken)
 
 
-def _runs(
-    winners: Sequence[str | None], marks: Sequence[Mapping[str | None, float]], begins: Sequence[float]
-) -> list[Span]:
+def _runs(winners: Sequence[str | None], shares: MarkShares) -> list[Span]:
     spans: list[Span] = []
     for place, label in enumerate(winners):
         if label is None:
             continue
-        goes_on = spans and spans[-1].end == place and spans[-1].label == label
-        if goes_on and begins[place] <= marks[place][label] / 2 + _EPSILON:
-            spans[-1] = spans[-1]._replace(end=place + 1)
+        start, end = shares.bounds[place], shares.bounds[place + 1]
+        goes_on = spans and spans[-1].end == start and spans[-1].label == label
+        if goes_on and shares.begins[place] <= shares.marks[place][label] / 2 + _EPSILON:
+            spans[-1] = spans[-1]._replace(end=end)
         else:
-            spans.append(Span(place, place + 1, label))
+            spans.append(Span(start, end, label))
     return spans
 
 

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations_with_replacement
 from typing import Literal, NamedTuple
 
 import polars as pl
 
 from distill.labeling.errors import DataError
+from distill.labeling.list_votes import most_frequent
 
 Unit = Literal["tokens", "characters"]
 
@@ -62,8 +64,11 @@ def vote_texts(votes: Sequence[tuple[str, str]], *, unit: Unit = "tokens") -> tu
     if not votes:
         return None, 0.0, 0.0
     members = Counter(family for family, _ in votes)
-    found = vote_weighted_texts([(1 / (len(members) * members[family]), text) for family, text in votes], unit=unit)
-    return found.text, 1 - found.distance, found.share
+    weighed = [(1 / (len(members) * members[family]), text) for family, text in votes]
+    found = vote_weighted_texts(weighed, unit=unit)
+    merged = _units(normalised_text(found.text), unit)
+    distance = sum(weight * _distance(merged, _units(normalised_text(text), unit)) for weight, text in weighed)
+    return found.text, 1 - distance, found.share
 
 
 class MergedText(NamedTuple):
@@ -71,14 +76,12 @@ class MergedText(NamedTuple):
 
     Attributes:
         text: One that somebody gave.
-        distance: Mean distance of all answers to it, by weight.
         share: Weight of those who gave it.
         tie: Whether another text has as much weight.
         candidates: Every text given, with its weight, the greatest first.
     """
 
     text: str
-    distance: float
     share: float
     tie: bool
     candidates: list[tuple[str, float]]
@@ -87,25 +90,32 @@ class MergedText(NamedTuple):
 def vote_weighted_texts(votes: Sequence[tuple[float, str]], *, unit: Unit = "tokens") -> MergedText:
     """The merged text of one row, from weights and texts; weights sum to one, or less where voters are unsure."""
     weight: dict[str, float] = {}
-    spelled: dict[str, Counter[str]] = {}
+    spelled: dict[str, list[str]] = {}
     for loud, text in votes:
         key = normalised_text(text)
         weight[key] = weight.get(key, 0.0) + loud
-        spelled.setdefault(key, Counter())[text.strip()] += 1
-    parts = {key: key.split() if unit == "tokens" else list(key) for key in weight}
-    cost = {key: sum(share * _distance(parts[key], parts[other]) for other, share in weight.items()) for key in weight}
-    top = max(weight, key=lambda key: (round(weight[key], 9), -cost[key], key))
+        spelled.setdefault(key, []).append(text.strip())
+    top = max(weight, key=weight.__getitem__)
     if weight[top] <= 0.5 * sum(weight.values()) + 1e-9:
-        top = min(weight, key=lambda key: (round(cost[key], 9), -weight[key], key))
+        top = _medoid(weight, unit)
     ranked = sorted(weight, key=lambda key: (-round(weight[key], 9), key != top, key))
     tie = any(key != top and weight[key] >= weight[top] - 1e-9 for key in weight)
-    candidates = [(_spelling(spelled[key]), weight[key]) for key in ranked]
-    return MergedText(_spelling(spelled[top]), cost[top], weight[top], tie, candidates)
+    candidates = [(most_frequent(spelled[key]), weight[key]) for key in ranked]
+    return MergedText(most_frequent(spelled[top]), weight[top], tie, candidates)
 
 
-def _spelling(spelled: Counter[str]) -> str:
-    """The most frequent spelling; of equals the first by alphabet."""
-    return min(spelled, key=lambda text: (-spelled[text], text))
+def _medoid(weight: Mapping[str, float], unit: Unit) -> str:
+    """The text nearest to all; of equals that with more weight, then the first by alphabet."""
+    parts = {key: _units(key, unit) for key in weight}
+    apart = {}
+    for one, other in combinations_with_replacement(weight, 2):
+        apart[one, other] = apart[other, one] = _distance(parts[one], parts[other])
+    cost = {key: sum(share * apart[key, other] for other, share in weight.items()) for key in weight}
+    return min(weight, key=lambda key: (round(cost[key], 9), -weight[key], key))
+
+
+def _units(text: str, unit: Unit) -> list[str]:
+    return text.split() if unit == "tokens" else list(text)
 
 
 def normalised_text(text: str) -> str:
@@ -115,12 +125,18 @@ def normalised_text(text: str) -> str:
 
 def _distance(one: Sequence[str], other: Sequence[str]) -> float:
     """Levenshtein distance over the length of the longer one; 0 for two that are empty."""
-    if not one and not other:
-        return 0.0
+    longer = max(len(one), len(other))
+    # What both begin and end with is no part of the distance, and is most of two texts that mean the same.
+    same = next((at for at, (left, right) in enumerate(zip(one, other, strict=False)) if left != right), None)
+    if same is None:
+        return abs(len(one) - len(other)) / longer if longer else 0.0
+    one, other = one[same:], other[same:]
+    while one and other and one[-1] == other[-1]:
+        one, other = one[:-1], other[:-1]
     before = list(range(len(other) + 1))
     for row, left in enumerate(one, start=1):
         now = [row]
         for column, right in enumerate(other, start=1):
             now.append(min(now[-1] + 1, before[column] + 1, before[column - 1] + (left != right)))
         before = now
-    return before[-1] / max(len(one), len(other))
+    return before[-1] / longer
