@@ -58,6 +58,13 @@ class RowVotes(NamedTuple):
         return [weight * sure for weight, sure in zip(self.panel.weights, self.sure, strict=True)]
 
 
+class Step(NamedTuple):
+    """Some rows, one after the other, and those of them that have an answer."""
+
+    rows: range
+    voted: list[RowVotes]
+
+
 @dataclass(frozen=True)
 class AnswerVotes:
     """The votes with an answer, sorted by row.
@@ -117,32 +124,30 @@ class AnswerVotes:
         mean = used["sure"].rechunk().mean()  # a sum over pieces would depend on how the file was cut
         voters = used.select("family", "teacher").unique(maintain_order=True)
         order = row_ids.collect()
-        table = (
-            used.join(order.with_row_index("row"), on="row_id", how="left", maintain_order="left", nulls_equal=True)
-            .join(
-                voters.with_row_index("voter"),
-                on=["family", "teacher"],
-                how="left",
-                maintain_order="left",
-                nulls_equal=True,
-            )
-            .select("row", "voter", pl.col("sure").fill_null(1.0 if mean is None else mean), "answer", "line")
+        table = pl.DataFrame(
+            [
+                _places(used.select("row_id"), order).alias("row"),
+                _places(used.select("family", "teacher"), voters).alias("voter"),
+                used["sure"].fill_null(1.0 if mean is None else mean),
+                used["answer"],
+                used["line"],
+            ]
         )
         table = table if table["row"].is_sorted() else table.sort("row", maintain_order=True)
         return cls(column, order["row_id"], table, tuple(voters.iter_rows()))
 
-    def by_row(self, *, by_family: bool) -> Iterator[list[RowVotes]]:
-        """The rows that have an answer, some at a time.
+    def by_row(self, *, by_family: bool) -> Iterator[Step]:
+        """All rows, some at a time.
 
         Args:
             by_family: Whether a family has one share, even among its teachers; else a teacher has one. Samples of a
                 teacher share its own.
         """
-        row = self.table["row"].to_numpy()
-        steps = np.searchsorted(row, np.arange(0, len(self.row_ids) + _ROWS_AT_ONCE, _ROWS_AT_ONCE))
-        for first, end in pairwise(steps.tolist()):
-            if first < end:
-                yield self._rows(self.table.slice(first, end - first), by_family=by_family)
+        row, count = self.table["row"].to_numpy(), len(self.row_ids)
+        for first in range(0, count, _ROWS_AT_ONCE):
+            rows = range(first, min(first + _ROWS_AT_ONCE, count))
+            start, stop = np.searchsorted(row, (rows.start, rows.stop)).tolist()
+            yield Step(rows, self._rows(self.table.slice(start, stop - start), by_family=by_family))
 
     def _rows(self, table: pl.DataFrame, *, by_family: bool) -> list[RowVotes]:
         row, voter, sure, answers = (table[name].to_list() for name in ("row", "voter", "sure", "answer"))
@@ -153,10 +158,16 @@ class AnswerVotes:
             ]
         starts = np.flatnonzero(np.diff(table["row"].to_numpy(), prepend=-1)).tolist()
         found = []
-        for first, end in pairwise([*starts, len(row)]):
+        for first, end in pairwise([*starts, len(row)] if row else []):
             panel = _panel_weights(tuple([self.voters[at] for at in voter[first:end]]), by_family)
             found.append(RowVotes(row[first], panel, sure[first:end], answers[first:end]))
         return found
+
+
+def _places(lines: pl.DataFrame, among: pl.DataFrame) -> pl.Series:
+    """Where each line stands in a table of distinct ones."""
+    numbered = among.with_row_index("place")
+    return lines.join(numbered, on=among.columns, how="left", maintain_order="left", nulls_equal=True)["place"]
 
 
 @lru_cache(maxsize=_PANELS)

@@ -16,7 +16,7 @@ with :math:`n_{eff}` and :math:`k` as there; how far errors hang together is ass
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ import polars as pl
 from distill.labeling.aggregate import LABEL_SCHEMA, MethodLike, merge
 from distill.labeling.aggregate_config import merge_settings
 from distill.labeling.answer_rules import AnswerRule, MergedAnswer, rule_of
-from distill.labeling.answer_votes import AnswerVotes, RowVotes
+from distill.labeling.answer_votes import AnswerVotes, RowVotes, Step
 from distill.labeling.dependence import USUAL_KAPPA
 from distill.labeling.errors import DataError
 from distill.labeling.kept_traces import AgreeingVotes
@@ -60,6 +60,7 @@ A table has the columns of its task alone.
 
 _SUPPORTED = ("labels", "texts", "spans")
 _WITH_CANDIDATES = ("labels", "text", "texts")
+_LINES_AT_ONCE = 20_000
 _UNANSWERED = {"confidence": 0.0, "n_eff": 0.0, "votes": 0, "tie": False}
 """What a row has that nobody answered; all else is null."""
 
@@ -105,15 +106,33 @@ def merge_answers(votes: pl.DataFrame, *, task: Task, method: MethodLike = "fami
             table = _merge_open(votes, task=single, method=method)
             methods[single.part] = _method(method)
         tables.append(table.with_columns(part=pl.lit(single.part, pl.String)))
-    columns = _columns(task)
     whole = pl.concat(tables, how="diagonal")
-    whole = whole.with_columns(
-        pl.lit(None, dtype).alias(name) for name, dtype in columns.items() if name not in whole.columns
-    )
-    order = votes.select(pl.col("row_id").cast(pl.String)).unique(maintain_order=True).with_row_index("_row")
-    whole = whole.join(order, on="row_id", how="left", maintain_order="left").sort("_row", maintain_order=True)
-    whole = whole.select(pl.col(name).cast(dtype) for name, dtype in columns.items())
-    return AnswerMerging(whole, methods, "; ".join(warnings) or None)
+    tables.clear()
+    return AnswerMerging(_in_order(whole, votes, _columns(task)), methods, "; ".join(warnings) or None)
+
+
+def _in_order(whole: pl.DataFrame, votes: pl.DataFrame, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """The columns of a table, its rows as they first stand among the votes and the parts of one together.
+
+    Columns are taken out of the table one by one: none of them is there twice for longer than it takes to sort it.
+    """
+    order = votes.select(pl.col("row_id").cast(pl.String)).unique(maintain_order=True).with_row_index("row")
+    row = whole.select("row_id").join(order, on="row_id", how="left", maintain_order="left", nulls_equal=True)["row"]
+    at = None if row.is_sorted() else np.argsort(row.to_numpy(), kind="stable")
+    height, found = whole.height, []
+    for name, dtype in columns.items():
+        if name not in whole.columns:
+            found.append(pl.Series(name, [None], dtype).new_from_index(0, height))
+            continue
+        column = whole.drop_in_place(name).cast(dtype)
+        found.append(column if at is None else _taken(column.rechunk(), at))
+    return pl.DataFrame(found)
+
+
+def _taken(column: pl.Series, at: np.ndarray) -> pl.Series:
+    """Lines of a column. To take all at once, a column of lists needs for a moment several times what it holds."""
+    steps = range(0, len(at), _LINES_AT_ONCE)
+    return pl.concat([column.gather(at[start : start + _LINES_AT_ONCE]) for start in steps])
 
 
 def _columns(task: Task) -> dict[str, pl.DataType]:
@@ -136,24 +155,23 @@ def _method(method: MethodLike) -> str:
 
 
 def _merge_open(votes: pl.DataFrame, *, task: Task, method: MethodLike) -> pl.DataFrame:
-    by_family = _method(method) == "family_vote"
-    voted = AnswerVotes.of(votes, task.answer_column, part=task.part)
-    rule, prior = rule_of(task, voted), _Agreement()
-    pieces: list[pl.DataFrame] = []
-    agrees: list[np.ndarray] = [np.zeros(0, dtype=bool)]
-    for rows in voted.by_row(by_family=by_family):
-        forms = [[rule.form(answer) for answer in row.answers] for row in rows]
-        merged = [rule.merge(row) for row in rows]
-        prior.add(rows, forms, rule)
+    by_family, column = _method(method) == "family_vote", task.answer_column
+    heard = AnswerVotes.of(votes, column, part=task.part)
+    rule, prior = rule_of(task, heard), _Agreement()
+    pieces = [_laid_out(Step(range(0), []), [], column)]
+    agrees = [np.zeros(0, dtype=bool)]
+    for step in heard.by_row(by_family=by_family):
+        forms = [[rule.form(answer) for answer in row.answers] for row in step.voted]
+        merged = [rule.merge(row) for row in step.voted]
+        prior.add(step.voted, forms, rule)
         wanted = [rule.form(found.answer) for found in merged]
-        agrees.append(np.array([form == its for own, its in zip(forms, wanted, strict=True) for form in own]))
-        pieces.append(_laid_out(rows, merged, task.answer_column))
-    table = voted.row_ids.to_frame("row_id").with_row_index("row")
-    if pieces:
-        table = table.join(pl.concat(pieces), on="row", how="left", maintain_order="left")
-        table = table.with_columns(_confidence(table, prior.mean()))
-        table = table.with_columns(_kept_traces(votes, voted, np.concatenate(agrees)))
-    return table.select(_column(table, name, dtype) for name, dtype in ANSWER_LABEL_SCHEMA.items() if name != "part")
+        same = [form == its for own, its in zip(forms, wanted, strict=True) for form in own]
+        agrees.append(np.array(same, dtype=bool))
+        pieces.append(_laid_out(step, merged, column))
+    table = pl.concat(pieces)
+    more = [heard.row_ids, _confidence(table, prior.mean()), *_kept_traces(votes, heard, np.concatenate(agrees))]
+    counts = [pl.col(name).fill_null(nothing) for name, nothing in _UNANSWERED.items()]
+    return table.with_columns(*more).with_columns(counts)
 
 
 class _Agreement:
@@ -173,39 +191,37 @@ class _Agreement:
         return self.total / self.pairs if self.pairs else USUAL_KAPPA
 
 
-def _laid_out(rows: Sequence[RowVotes], merged: Sequence[MergedAnswer], column: str) -> pl.DataFrame:
+def _laid_out(step: Step, merged: Sequence[MergedAnswer], column: str) -> pl.DataFrame:
+    """A line for each row of the step; null where nobody answered."""
     dtype = ANSWER_LABEL_SCHEMA[column]
     answers = [found.answer for found in merged]
-    return pl.DataFrame(
+    found = pl.DataFrame(
         [
-            pl.Series("row", [row.row for row in rows], dtype=pl.UInt32),
+            pl.Series("row", [row.row for row in step.voted], dtype=pl.UInt32),
             list_column(column, answers, dtype) if isinstance(dtype, pl.List) else pl.Series(column, answers, dtype),
             pl.Series("agreement", [found.agreement for found in merged], dtype=pl.Float64),
-            pl.Series("n_eff", [row.panel.n_eff for row in rows], dtype=pl.Float64),
-            pl.Series("votes", [len(row.answers) for row in rows], dtype=pl.Int32),
+            pl.Series("n_eff", [row.panel.n_eff for row in step.voted], dtype=pl.Float64),
+            pl.Series("votes", [len(row.answers) for row in step.voted], dtype=pl.Int32),
             pl.Series("tie", [found.tie for found in merged], dtype=pl.Boolean),
-            list_column("support", [found.support for found in merged], pl.List(pl.Float64)),
+            list_column("support", [found.support for found in merged], pl.List(pl.Float64())),
             list_column("candidates", [found.candidates or None for found in merged], _CANDIDATES_DTYPE),
         ]
     )
+    rows = pl.DataFrame({"row": pl.Series(step.rows, dtype=pl.UInt32)})
+    return rows.join(found, on="row", how="left", maintain_order="left").drop("row")
 
 
 def _confidence(table: pl.DataFrame, prior: float) -> pl.Series:
     agreement, n_eff = (table[name].to_numpy() for name in ("agreement", "n_eff"))
     strength = (1 - USUAL_KAPPA) / (2 * USUAL_KAPPA)
-    return pl.Series("confidence", (n_eff * agreement + strength * prior) / (n_eff + strength)).fill_nan(None)
+    confidence = pl.Series("confidence", (n_eff * agreement + strength * prior) / (n_eff + strength))
+    return confidence.set(table["n_eff"].is_null(), None)
 
 
-def _column(table: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Expr:
-    found = pl.col(name) if name in table.columns else pl.lit(None)
-    found = found.cast(dtype).alias(name)
-    return found.fill_null(_UNANSWERED[name]) if name in _UNANSWERED else found
-
-
-def _kept_traces(votes: pl.DataFrame, voted: AnswerVotes, agrees: np.ndarray) -> list[pl.Series]:
+def _kept_traces(votes: pl.DataFrame, heard: AnswerVotes, agrees: np.ndarray) -> list[pl.Series]:
     """Trace, its teacher and clauses of the surest vote that gives the merged answer."""
-    line, row, sure = (voted.table[name].to_numpy()[agrees] for name in ("line", "row", "sure"))
-    agreeing = AgreeingVotes(votes, line, row, sure, len(voted.row_ids))
+    line, row, sure = (heard.table[name].to_numpy()[agrees] for name in ("line", "row", "sure"))
+    agreeing = AgreeingVotes(votes, line, row, sure, len(heard.row_ids))
     flaws = agreeing.flaws()
     trace = agreeing.surest_with("trace", among=~flaws.unfit, after=flaws.flawed)
     clauses = np.where(trace >= 0, trace, agreeing.surest_with("clauses", after=flaws.flawed))
