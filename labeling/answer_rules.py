@@ -18,7 +18,7 @@ from distill.labeling.several_votes import LabelVote
 from distill.labeling.span_votes import Span, mark_shares, spans_of_marks
 from distill.labeling.spans import SpanAnswer
 from distill.labeling.task import Task
-from distill.labeling.text_votes import Unit, vote_weighted_texts
+from distill.labeling.text_votes import Unit, vote_texts
 
 _EPSILON = 1e-9
 _TIED = 1e-12
@@ -97,7 +97,7 @@ class _TextRule(_Equal):
         return folded(answer)
 
     def merge(self, votes: RowVotes) -> MergedAnswer:
-        found = vote_weighted_texts(list(zip(votes.loud, votes.answers, strict=True)), unit=self.unit)
+        found = vote_texts(list(zip(votes.loud, votes.answers, strict=True)), unit=self.unit)
         return MergedAnswer(found.text, found.share, found.tie, candidates=found.candidates)
 
 

@@ -11,64 +11,14 @@ text returned is always one that somebody gave, in its most frequent spelling.
 
 from __future__ import annotations
 
-import unicodedata
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
 from typing import Literal, NamedTuple
 
-import polars as pl
-
-from distill.labeling.errors import DataError
 from distill.labeling.list_votes import most_frequent
+from distill.labeling.locating import folded
 
 Unit = Literal["tokens", "characters"]
-
-
-def merge_texts(votes: pl.DataFrame, *, unit: Unit = "tokens") -> pl.DataFrame:
-    """Merges votes whose answer is a text.
-
-    Args:
-        votes: ``row_id``, ``teacher``, ``text`` (null for no vote), and ``family`` where known.
-        unit: What distances count.
-
-    Returns:
-        ``row_id``, ``text``, ``confidence`` (1 minus the mean distance of the other answers to it; 0 without a vote),
-        ``share`` (weight of the same answer), ``votes``; a line a row, in order of appearance.
-
-    Raises:
-        DataError: A column is missing.
-    """
-    missing = [name for name in ("row_id", "teacher", "text") if name not in votes.columns]
-    if missing:
-        raise DataError(f"votes: missing column(s) {missing}, got {votes.columns}; give row_id, teacher and text")
-    family = pl.coalesce([*(["family"] if "family" in votes.columns else []), "teacher"]).cast(pl.String)
-    tidy = votes.select(pl.col("row_id", "text").cast(pl.String), family.alias("family"))
-    lines = []
-    for (row_id,), part in tidy.group_by("row_id", maintain_order=True):
-        heard = part.drop_nulls("text")
-        text, confidence, share = vote_texts(list(heard.select("family", "text").iter_rows()), unit=unit)
-        lines.append((row_id, text, confidence, share, len(heard)))
-    schema = {
-        "row_id": pl.String(),
-        "text": pl.String(),
-        "confidence": pl.Float64(),
-        "share": pl.Float64(),
-        "votes": pl.Int32(),
-    }
-    return pl.DataFrame(lines, schema=schema, orient="row")
-
-
-def vote_texts(votes: Sequence[tuple[str, str]], *, unit: Unit = "tokens") -> tuple[str | None, float, float]:
-    """The merged text of one row from (family, text) pairs, its confidence, and the share of those who gave it."""
-    if not votes:
-        return None, 0.0, 0.0
-    members = Counter(family for family, _ in votes)
-    weighed = [(1 / (len(members) * members[family]), text) for family, text in votes]
-    found = vote_weighted_texts(weighed, unit=unit)
-    merged = _units(normalised_text(found.text), unit)
-    distance = sum(weight * _distance(merged, _units(normalised_text(text), unit)) for weight, text in weighed)
-    return found.text, 1 - distance, found.share
 
 
 class MergedText(NamedTuple):
@@ -87,12 +37,17 @@ class MergedText(NamedTuple):
     candidates: list[tuple[str, float]]
 
 
-def vote_weighted_texts(votes: Sequence[tuple[float, str]], *, unit: Unit = "tokens") -> MergedText:
-    """The merged text of one row, from weights and texts; weights sum to one, or less where voters are unsure."""
+def vote_texts(votes: Sequence[tuple[float, str]], *, unit: Unit = "tokens") -> MergedText:
+    """The merged text of one row, from weights and texts; weights sum to one, or less where voters are unsure.
+
+    Args:
+        votes: Of each voter; at least one.
+        unit: What distances count.
+    """
     weight: dict[str, float] = {}
     spelled: dict[str, list[str]] = {}
     for loud, text in votes:
-        key = normalised_text(text)
+        key = folded(text)
         weight[key] = weight.get(key, 0.0) + loud
         spelled.setdefault(key, []).append(text.strip())
     top = max(weight, key=weight.__getitem__)
@@ -116,11 +71,6 @@ def _medoid(weight: Mapping[str, float], unit: Unit) -> str:
 
 def _units(text: str, unit: Unit) -> list[str]:
     return text.split() if unit == "tokens" else list(text)
-
-
-def normalised_text(text: str) -> str:
-    """A text without what does not change it: compatibility forms (NFKC), case, white space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _distance(one: Sequence[str], other: Sequence[str]) -> float:
