@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from distill.eval.annotation_files import AnnotationFormat, write_annotation_file
-from distill.eval.label_next import HalfWidths, by_group, drawn_sample, expected_half_widths, rows_to_label
+from distill.eval.drawn_rows import drawn_sample
+from distill.eval.label_next import HalfWidths, by_group, expected_half_widths, rows_to_label
 from distill.labeling.data_config import SPLITS
 from distill.labeling.errors import DataError, UsageError
 from distill.labeling.task import Task

@@ -14,7 +14,7 @@ from distill.stages import write_table
 
 CHANCE = "chance"
 """Column of the rows table: with which probability a row of its split was drawn to get its label, see
-:func:`distill.eval.label_next.drawn_sample`. Null for rows without a label and for those that had one anyway."""
+:func:`distill.eval.drawn_rows.drawn_sample`. Null for rows without a label and for those that had one anyway."""
 
 
 class TakenLabels(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from distill import stages
+from distill.label_stage import label
 from distill.labeling.errors import BudgetError
 from distill.labeling.label_rows import LabelingFacts
 from distill.labeling.vote import part_place
@@ -86,7 +86,7 @@ def ask(session: Session, purse: Purse, *, most_usd: float | None = None) -> Non
     session.recipe = session.recipe.model_copy(update=purse.sections(list(session.recipe.teachers), most_usd=left))
     bound_by_rounds = left is not None and session.recipe.labeling.budget_usd == max(0.0, left)
     try:
-        stages.label(session)
+        label(session)
     except BudgetError as error:
         if not bound_by_rounds:
             raise

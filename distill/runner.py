@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from distill import stages
+from distill.label_stage import label
 from distill.labeling.errors import UsageError
 from distill.monitor_stage import watch
 from distill.progress import Progress, SilentProgress
@@ -22,7 +23,7 @@ STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 
 _WORK: Mapping[StageName, Callable[[Session], None]] = {
     "data": stages.read_rows,
-    "label": stages.label,
+    "label": label,
     "aggregate": stages.merge_votes,
     "train": train,
     "eval": stages.measure,

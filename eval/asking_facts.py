@@ -7,17 +7,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.config import EvalConfig
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, ratio_estimates
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ObeyedFacts(_Frozen):
+class ObeyedFacts(Frozen):
     """How one teacher took the canaries of the run: rows with an order planted in them, next to the rows without."""
 
     name: str
@@ -30,7 +27,7 @@ class ObeyedFacts(_Frozen):
     by_plant: dict[str, tuple[int, int]] = Field(description="breached and tried, by language and phrasing")
 
 
-class CheckedShare(_Frozen):
+class CheckedShare(Frozen):
     """A share that was counted while teachers were asked, with its interval; None where nothing was counted."""
 
     successes: int
@@ -48,7 +45,7 @@ class WatchedFacts(CheckedShare):
     paused: bool
 
 
-class PlaceFacts(_Frozen):
+class PlaceFacts(Frozen):
     """The test whether labels hang on the place of a row among those asked about together."""
 
     statistic: float
@@ -57,7 +54,7 @@ class PlaceFacts(_Frozen):
     packs: int = Field(description="requests behind it")
 
 
-class PerRowFacts(_Frozen):
+class PerRowFacts(Frozen):
     """What the answer to a row took, in the mean; None where it is not known."""
 
     input_tokens: float | None
@@ -65,7 +62,7 @@ class PerRowFacts(_Frozen):
     cost_usd: float | None
 
 
-class PackingFacts(_Frozen):
+class PackingFacts(Frozen):
     """What asking one teacher about several rows at once did: to the answers, and to the bill."""
 
     rows: int = Field(description="rows times samples answered together with others")
@@ -82,7 +79,7 @@ class PackingFacts(_Frozen):
     saving: dict[str, float | None] = Field(description="how many times as much tokens and money a row takes alone")
 
 
-class AskingFacts(_Frozen):
+class AskingFacts(Frozen):
     """What the labeling stage found besides votes."""
 
     quality: dict[str, WatchedFacts] = Field(default_factory=dict)

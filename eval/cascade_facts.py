@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.config import EvalConfig
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, estimate, ratio_estimates, undefined
 from distill.eval.intervals import Size as Evidence
 from distill.eval.metrics import Floats
@@ -18,11 +19,7 @@ from distill.labeling.cascade_votes import answers_of
 from distill.labeling.task import Task
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CascadePoint(_Frozen):
+class CascadePoint(Frozen):
     """What one threshold would do, as the calibration rows tell it."""
 
     threshold: float
@@ -34,14 +31,14 @@ class CascadePoint(_Frozen):
     passed: bool = Field(description="whether it was shown to do")
 
 
-class Spent(_Frozen):
+class Spent(Frozen):
     """What asking took, and what asking the strong teacher about every row would have taken."""
 
     cascade: float | None = Field(description="None where it is not known")
     all_strong: float | None = Field(description="likewise; from its answers to the calibration rows")
 
 
-class CascadeFacts(_Frozen):
+class CascadeFacts(Frozen):
     """Who answered what, and what it is worth."""
 
     cheap: str

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.config import EvalConfig
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, Size, estimate, ratio_estimates
 from distill.eval.metrics import Floats
 from distill.labeling.guideline import Clause
@@ -32,11 +33,7 @@ _MOST_CAUSES = 8
 _PRIOR_UNITS = 20
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ClauseAccount(_Frozen):
+class ClauseAccount(Frozen):
     """What one clause has to do with disagreement."""
 
     id: str
@@ -54,7 +51,7 @@ class ClauseAccount(_Frozen):
     excess: Estimate = Field(description="share of all conflicts beyond what the other units' rate would give")
 
 
-class Collision(_Frozen):
+class Collision(Frozen):
     """Two clauses set against each other on the same row."""
 
     first: str
@@ -65,7 +62,7 @@ class Collision(_Frozen):
     share: Estimate
 
 
-class Cause(_Frozen):
+class Cause(Frozen):
     """A clause, or two that collide, with the disagreement put to its account. Causes share nothing: they add up."""
 
     clauses: tuple[str, ...] = Field(description="one clause, or two one-sided ones whose border is unclear")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.drift_config import ColumnKind
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate
 from distill.eval.scored import TruthSource
 
@@ -17,11 +18,7 @@ DistanceName = Literal[
 ]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SetFacts(_Frozen):
+class SetFacts(Frozen):
     """One of the two sets."""
 
     name: str
@@ -32,7 +29,7 @@ class SetFacts(_Frozen):
     note: str | None = Field(None, description="what was left out, in words")
 
 
-class Distance(_Frozen):
+class Distance(Frozen):
     """How far the sets are apart in one respect, and how far chance alone takes them apart."""
 
     value: float
@@ -40,7 +37,7 @@ class Distance(_Frozen):
     p_value: float = Field(description="share of the exchanges that come as far, for this distance alone")
 
 
-class Comparison(_Frozen):
+class Comparison(Frozen):
     """One thing that was compared."""
 
     part: Part
@@ -59,7 +56,7 @@ class Comparison(_Frozen):
     verdict: Verdict
 
 
-class ValueShift(_Frozen):
+class ValueShift(Frozen):
     """A value of a column, then and now."""
 
     column: str
@@ -70,7 +67,7 @@ class ValueShift(_Frozen):
     state: Literal["both", "new", "vanished"]
 
 
-class WordShift(_Frozen):
+class WordShift(Frozen):
     """A word of a text column, then and now."""
 
     column: str
@@ -80,7 +77,7 @@ class WordShift(_Frozen):
     sure: bool = Field(description="whether no word moves as far in 19 of 20 exchanges, at alpha 0.05")
 
 
-class TellingRow(_Frozen):
+class TellingRow(Frozen):
     """A current row that looks least like the reference."""
 
     row_id: str
@@ -88,7 +85,7 @@ class TellingRow(_Frozen):
     inputs: dict[str, str]
 
 
-class SliceShare(_Frozen):
+class SliceShare(Frozen):
     """Where the drift sits."""
 
     column: str
@@ -100,7 +97,7 @@ class SliceShare(_Frozen):
     )
 
 
-class TwoSample(_Frozen):
+class TwoSample(Frozen):
     """The classifier two-sample test on whole rows."""
 
     auc: Estimate = Field(
@@ -113,7 +110,7 @@ class TwoSample(_Frozen):
     slices: tuple[SliceShare, ...] = Field(description="most contributing first; empty where nothing was told apart")
 
 
-class Quality(_Frozen):
+class Quality(Frozen):
     """What can be said of the student's quality on the current rows. Only what people labeled gives an accuracy."""
 
     student: str
@@ -133,7 +130,7 @@ class Quality(_Frozen):
     notes: tuple[str, ...] = ()
 
 
-class PartVerdict(_Frozen):
+class PartVerdict(Frozen):
     """The verdict on one part, in words, and what to do."""
 
     part: Part
@@ -142,7 +139,7 @@ class PartVerdict(_Frozen):
     next: tuple[str, ...] = ()
 
 
-class DriftReport(_Frozen):
+class DriftReport(Frozen):
     """Two sets of rows compared."""
 
     reference: SetFacts

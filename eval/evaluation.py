@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval import metrics
 from distill.eval.config import EvalConfig, MetricName
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, Size, estimate, ratio_estimates, undefined
 from distill.eval.metrics import Floats, Ints
 from distill.eval.ranking import RANK_METRICS, Judged, rank_estimates
@@ -39,11 +40,7 @@ METRICS = (
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error", "grade_error", "ranked_probability"})
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SliceScore(_Frozen):
+class SliceScore(Frozen):
     """The metrics on the rows that share a value of a column."""
 
     column: str
@@ -52,7 +49,7 @@ class SliceScore(_Frozen):
     metrics: dict[str, Estimate]
 
 
-class ReliabilityBin(_Frozen):
+class ReliabilityBin(Frozen):
     """Rows whose confidence fell between two bounds: how sure the predictor was, and how often it was right."""
 
     low: float
@@ -61,7 +58,7 @@ class ReliabilityBin(_Frozen):
     correct: Estimate
 
 
-class RiskPoint(_Frozen):
+class RiskPoint(Frozen):
     """What is left when only the surest predictions are kept."""
 
     coverage: float = Field(description="share of rows kept, surest first")
@@ -69,7 +66,7 @@ class RiskPoint(_Frozen):
     threshold: float = Field(description="the confidence of the least sure one kept")
 
 
-class Evaluation(_Frozen):
+class Evaluation(Frozen):
     """How good one predictor is, against whose labels, and how sure that is.
 
     ``metrics`` holds those named in :data:`METRICS` that the task has; the ones that rows lack the data for are there
@@ -87,9 +84,9 @@ class Evaluation(_Frozen):
     metrics: dict[str, Estimate]
     commonest: dict[str, float] = Field(description="what answering the commonest label always would score")
     confusion: list[list[float]] = Field(description="weight by true label (line) and predicted label (column)")
-    slices: list[SliceScore] = []
-    reliability: list[ReliabilityBin] = []
-    risk_coverage: list[RiskPoint] = []
+    slices: list[SliceScore] = Field(default_factory=list)
+    reliability: list[ReliabilityBin] = Field(default_factory=list)
+    risk_coverage: list[RiskPoint] = Field(default_factory=list)
 
 
 class _Draws(NamedTuple):

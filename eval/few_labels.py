@@ -5,8 +5,8 @@ of what the rest would be (:mod:`distill.eval.prediction_powered`). The second i
 narrower; how many labels alone would be as narrow is said beside it.
 
 Both hold where the rows with labels are a random sample of the test rows, or were drawn with chances that are known
-(column ``chance`` of the rows; a row with gold and without a chance was labeled for certain). Rows that somebody picked
-by eye are neither.
+(column ``chance`` of the rows; a row with gold and without a chance was labeled for certain, see
+:mod:`distill.eval.drawn_rows`). Rows that somebody picked by eye are neither.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from distill.eval.config import EvalConfig
+from distill.eval.drawn_rows import chances, drawn_sample
 from distill.eval.evaluation import primary_metric
 from distill.eval.metrics import Floats, Ints
-from distill.eval.prediction_powered import PredictionPowered, Sample, prediction_powered_mean
+from distill.eval.prediction_powered import PredictionPowered, prediction_powered_mean
 from distill.eval.scored import TruthSource, label_indices
-from distill.labeling.errors import DataError
 from distill.labeling.task import Task
 
 ShareMetric = Literal["accuracy", "positive_accuracy"]
@@ -114,7 +114,7 @@ def measure_few_labels(
         rows=len(test.frame),
         labeled=int(labeled.sum()),
         groups=len(np.unique(test.group[labeled])),
-        drawn=test.chance is not None,
+        drawn=test.chance is not None and bool((test.chance[labeled] < 1.0).any()),
         positive=task.positive,
         metric=_compared_by(task, config),
         quality=found,
@@ -166,7 +166,7 @@ class _Tested:
             gold=gold,
             group=test["group"].to_numpy(),
             weight=weight,
-            chance=_chances(test, known),
+            chance=chances(test, "few labels"),
             merged=_distributions(test, labels, len(task.labels)),
             task=task,
             level=config.level,
@@ -194,7 +194,7 @@ class _Tested:
         weight = self.weight[at] if weight is None else weight
         chance = None if self.chance is None else self.chance[at]
         truth, guess = _weighed(truth, guess, weight, chance)
-        sample = Sample(truth=truth, guess=guess, group=self.group[at], stratum=_usable(strata, labeled), chance=chance)
+        sample = drawn_sample(truth, guess, self.group[at], chance, stratum=strata)
         return prediction_powered_mean(sample, level=self.level, bounds=bounds)
 
 
@@ -313,24 +313,6 @@ def _weighed(truth: Floats, guess: Floats, weight: Floats, chance: Floats | None
     ratio = float(np.average(truth[labeled], weights=counted))
     scaled = weight / weight.mean()
     return ratio + scaled * (truth - ratio), ratio + scaled * (guess - ratio)
-
-
-def _usable(strata: np.ndarray | None, labeled: np.ndarray) -> np.ndarray | None:
-    """Strata with enough labels in each to estimate from; None for none."""
-    if strata is None:
-        return None
-    names, codes = np.unique(strata, return_inverse=True)
-    counts = np.bincount(codes[labeled], minlength=len(names))
-    return strata if len(names) > 1 and counts.min() >= _FEWEST_LABELED else None
-
-
-def _chances(test: pl.DataFrame, known: np.ndarray) -> Floats | None:
-    if "chance" not in test.columns or test["chance"].is_null().all():
-        return None
-    chance = test["chance"].fill_null(1.0).to_numpy().astype(float)
-    if not ((chance[known] > 0) & (chance[known] <= 1)).all():
-        raise DataError("few labels: a row's chance to be labeled must lie above 0 and be at most 1; correct `chance`")
-    return chance
 
 
 def _distributions(rows: pl.DataFrame, table: pl.DataFrame | None, labels: int) -> Floats:

@@ -7,16 +7,13 @@ from itertools import pairwise
 from typing import Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from distill.eval.frozen import Frozen
 from distill.labeling.guideline import Guideline
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ClauseChange(_Frozen):
+class ClauseChange(Frozen):
     """What became of one clause."""
 
     id: str
@@ -25,7 +22,7 @@ class ClauseChange(_Frozen):
     after: str = Field(description="title and text; empty where it was removed")
 
 
-class VersionStep(_Frozen):
+class VersionStep(Frozen):
     """From one version to the next."""
 
     old: str
@@ -35,7 +32,7 @@ class VersionStep(_Frozen):
     growth: float = Field(description="share by which the text got longer; below zero, shorter")
 
 
-class GuidelineHistory(_Frozen):
+class GuidelineHistory(Frozen):
     """Versions up to the one in force, and the votes that rest on earlier ones."""
 
     steps: list[VersionStep] = Field(description="oldest first; the last leads to the guideline in force")

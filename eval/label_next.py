@@ -15,12 +15,12 @@ never be drawn and, once drawn, count enormously, so that a share of the draw ig
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from distill.eval.drawn_rows import drawn_sample
 from distill.eval.intervals import FEW_GROUPS
 from distill.eval.metrics import Floats
 from distill.eval.prediction_powered import FEWEST_LABELED, Sample, prediction_powered_mean
@@ -90,28 +90,6 @@ def by_group(drawn: pl.DataFrame, *, seed: int = 0) -> pl.DataFrame:
     """
     place = pl.Series([_place(str(group), seed + 1) for group in drawn["group"]], dtype=pl.UInt64)
     return drawn.with_columns(_place=place).sort("_place", "row_id").drop("_place")
-
-
-def drawn_sample(truth: Floats, guess: Floats, group: NDArray[Any], chance: Floats) -> Sample:
-    """The rows of a split of which some had a label anyway and others were drawn to get one.
-
-    Those that had one anyway are a stratum of their own: nobody drew them, so that they stand for themselves alone;
-    the rows drawn stand for all others. Where no row was drawn, the labels are taken for a plain random sample.
-
-    Args:
-        truth: ``[N]``, NaN where nobody said.
-        guess: ``[N]``.
-        group: ``[N]``.
-        chance: ``[N]``, with which probability a labeled row was drawn; NaN for a row that had its label anyway.
-    """
-    labeled = np.isfinite(truth)
-    drawn = labeled & np.isfinite(chance)
-    if not drawn.any():
-        return Sample(truth, guess, group)
-    known = labeled & ~drawn
-    apart = min(known.sum(), drawn.sum()) >= FEWEST_LABELED
-    stratum = np.where(known, "known", "drawn") if apart else None
-    return Sample(truth, guess, group, stratum, np.where(drawn, chance, 1.0))
 
 
 def expected_half_widths(now: Sample, drawn: Floats, *, level: float = 0.95, seed: int = 0) -> HalfWidths:

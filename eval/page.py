@@ -22,6 +22,7 @@ from distill.eval.wording import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from pydantic import BaseModel
 
 
 def render_page(template: str, *, script: str = "tables.js", **values: Any) -> str:
@@ -39,6 +40,15 @@ def render_page(template: str, *, script: str = "tables.js", **values: Any) -> s
     )
     page = _environment().get_template(template)
     return page.render(style=style, script=code, policy=policy, **values)
+
+
+def write_forms(path: Path, page: str, *, markdown: str, facts: BaseModel) -> list[Path]:
+    """Writes a report as a page, and beside it as Markdown and as what it says in JSON; returns the three files."""
+    return [
+        write_whole(path, page),
+        write_whole(path.with_suffix(".md"), markdown),
+        write_whole(path.with_suffix(".json"), facts.model_dump_json(indent=1) + "\n"),
+    ]
 
 
 def write_whole(path: Path, text: str) -> Path:

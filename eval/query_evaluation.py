@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.config import EvalConfig
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import FEW_GROUPS, Estimate, Resamples, Size, estimate, undefined
 from distill.eval.ladder import Kind
 from distill.eval.query_answers import PartAnswers, answer_text, same_answer
@@ -24,18 +25,14 @@ JUDGED = "judged products"
 """Truth of expansions that are measured by what they retrieve."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Check(_Frozen):
+class Check(Frozen):
     """How often a predictor's answers pass a check that needs no label."""
 
     name: str = Field(description="what has to hold")
     passed: Estimate = Field(description="share of the answers that the check speaks of")
 
 
-class SliceFigure(_Frozen):
+class SliceFigure(Frozen):
     """The part's metric on the rows of one value of a column."""
 
     column: str
@@ -43,7 +40,7 @@ class SliceFigure(_Frozen):
     found: Estimate
 
 
-class PartEvaluation(_Frozen):
+class PartEvaluation(Frozen):
     """One predictor on one part."""
 
     name: str
@@ -58,7 +55,7 @@ class PartEvaluation(_Frozen):
     slices: list[SliceFigure] = Field(default_factory=list, description="the part's metric by eval.slices")
 
 
-class TeacherClaim(_Frozen):
+class TeacherClaim(Frozen):
     """Is a student at least as good as a teacher? One-sided, on the rows that both answered."""
 
     student: str
@@ -66,7 +63,7 @@ class TeacherClaim(_Frozen):
     claim: PairedClaim
 
 
-class Mistake(_Frozen):
+class Mistake(Frozen):
     """A row that the predictor shown got wrong, beside what the others say."""
 
     row_id: str
@@ -78,7 +75,7 @@ class Mistake(_Frozen):
     note: str = ""
 
 
-class PartMeasurement(_Frozen):
+class PartMeasurement(Frozen):
     """Everybody on one part."""
 
     part: str = Field(description="name of the part; the task's type where it has none")
@@ -99,7 +96,7 @@ class PartMeasurement(_Frozen):
     wrong: int = Field(0, description="rows that the one shown got wrong, of which the most telling are listed")
 
 
-class QueryMeasurement(_Frozen):
+class QueryMeasurement(Frozen):
     """What ``evaluations.json`` holds of a task whose answers are no single label."""
 
     parts: list[PartMeasurement]

@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from distill.eval.query_metrics import Score, Tally, f_beta, ratio
+from distill.labeling.locating import folded
 from distill.labeling.queries.query_words import words
 from distill.labeling.span_votes import Span
-from distill.labeling.text_votes import normalised_text
 
 (_HITS, _PREDICTED, _GOLD, _WORD_HITS, _WORDS_PREDICTED, _WORDS_GOLD, _LINK_HITS, _LINKS_PREDICTED, _LINKS_GOLD) = (
     range(9)
@@ -52,7 +52,7 @@ def brand_tally(
     counted = {"span_precision": terms[:, _PREDICTED], "span_recall": terms[:, _GOLD], "false_brand": terms[:, _BARE]}
     if linked is not None:
         for line, true_names, said_names in zip(terms, *linked, strict=True):
-            line[6:9] = _overlap(set(map(normalised_text, true_names)), set(map(normalised_text, said_names)))
+            line[6:9] = _overlap(set(map(folded, true_names)), set(map(folded, said_names)))
         scores["linked_f1"] = f_beta(_LINK_HITS, _LINKS_PREDICTED, _LINKS_GOLD)
     return Tally(terms, scores, counted)
 

@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 import numpy as np
 
 from distill.eval.query_metrics import Score, Tally, f_beta, ratio
-from distill.labeling.text_votes import normalised_text
+from distill.labeling.locating import folded
 
 (_ALL, _WRONG, _WRONG_RIGHT, _GOOD, _GOOD_CHANGED, _CHANGED, _CHANGED_RIGHT, _RIGHT) = range(8)
 (_EDIT_HITS, _EDITS_PREDICTED, _EDITS_GOLD, _BRANDED, _BRAND_CHANGED) = range(8, 13)
@@ -41,7 +41,7 @@ def spelling_tally(
         predicted: As predicted.
         brands: Real brands in each query, as written there; empty where it has none.
     """
-    typed, meant, said = ([normalised_text(text) for text in texts] for texts in (queries, gold, predicted))
+    typed, meant, said = ([folded(text) for text in texts] for texts in (queries, gold, predicted))
     terms = np.zeros((len(typed), 13))
     for line, t, g, p in zip(terms, typed, meant, said, strict=True):
         wrong, changed, right = g != t, p != t, p == g
@@ -85,4 +85,4 @@ def word_edits(before: str, after: str) -> set[tuple[int, int, str]]:
 
 
 def _squeezed(text: str) -> str:
-    return "".join(normalised_text(text).split())
+    return "".join(folded(text).split())

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
 from distill.eval.ladder import Ladder
-from distill.eval.page import markdown_cell, markdown_table, render_page, write_whole
+from distill.eval.page import markdown_cell, markdown_table, render_page, write_forms
 from distill.eval.plots import Whisker, dot_whisker
 from distill.eval.query_evaluation import PartMeasurement
 from distill.eval.query_report_words import (
@@ -113,11 +113,7 @@ def write_query_report(path: Path, facts: QueryFacts) -> list[Path]:
     page = render_page(
         "query_report.html.j2", facts=facts, said=words, sections=sections, rounds=_rounds(facts), stem=path.stem
     )
-    return [
-        write_whole(path, page),
-        write_whole(path.with_suffix(".md"), query_markdown(facts, words)),
-        write_whole(path.with_suffix(".json"), facts.model_dump_json(indent=1) + "\n"),
-    ]
+    return write_forms(path, page, markdown=query_markdown(facts, words), facts=facts)
 
 
 def query_markdown(facts: QueryFacts, words: QueryWords) -> str:

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.advice import Advice, advise
 from distill.eval.agreement import PairAgreement, judge_agreement
@@ -27,6 +27,7 @@ from distill.eval.clauses import (
 from distill.eval.clusters import Theme, find_themes
 from distill.eval.config import EvalConfig
 from distill.eval.diagnosis import cause_counts, diagnose
+from distill.eval.frozen import Frozen
 from distill.eval.guideline_history import GuidelineHistory
 from distill.eval.intervals import Estimate, ratio_estimates, undefined
 from distill.eval.scored import label_indices, said_in_full
@@ -39,11 +40,7 @@ MOST_ROWS = 2000
 """Rows with disagreement that a review holds, most telling first; counts are of all of them."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Judge(_Frozen):
+class Judge(Frozen):
     """One judge: a teacher, a person, a student."""
 
     name: str
@@ -55,7 +52,7 @@ class Judge(_Frozen):
     agreement: Estimate = Field(description="share of its comparisons with other judges that agree")
 
 
-class Lean(_Frozen):
+class Lean(Frozen):
     """On the border of two labels, which of two judges gives which."""
 
     first: str
@@ -64,7 +61,7 @@ class Lean(_Frozen):
     second_takes_left: int
 
 
-class Boundary(_Frozen):
+class Boundary(Frozen):
     """Two labels that judges take for each other."""
 
     left: str
@@ -74,7 +71,7 @@ class Boundary(_Frozen):
     leans: list[Lean]
 
 
-class Said(_Frozen):
+class Said(Frozen):
     """What one judge said of a row."""
 
     judge: str
@@ -85,7 +82,7 @@ class Said(_Frozen):
     trace: str | None
 
 
-class TellingRow(_Frozen):
+class TellingRow(Frozen):
     """A row on which judges disagree, with both sides."""
 
     row_id: str
@@ -100,7 +97,7 @@ class TellingRow(_Frozen):
     evidence: str = Field("", description="why that is thought")
 
 
-class Review(_Frozen):
+class Review(Frozen):
     """Everything that the review report shows. JSON by ``model_dump_json``, back by ``model_validate_json``."""
 
     guideline_version: str | None

@@ -16,7 +16,7 @@ from distill.eval.config import ReportConfig
 from distill.eval.edit_trial import Tried
 from distill.eval.guideline_history import GuidelineHistory
 from distill.eval.intervals import Estimate
-from distill.eval.page import markdown_cell, markdown_table, render_page, write_whole
+from distill.eval.page import markdown_cell, markdown_table, render_page, write_forms
 from distill.eval.plots import Whisker, dot_whisker
 from distill.eval.review import Boundary, Review, TellingRow
 from distill.eval.run_words import Tile
@@ -114,11 +114,7 @@ def write_review_report(
         text_length=config.text_length,
         stem=path.stem,
     )
-    return [
-        write_whole(path, page),
-        write_whole(path.with_suffix(".md"), review_markdown(review, name=name)),
-        write_whole(path.with_suffix(".json"), review.model_dump_json(indent=1) + "\n"),
-    ]
+    return write_forms(path, page, markdown=review_markdown(review, name=name), facts=review)
 
 
 def review_markdown(review: Review, *, name: str) -> str:

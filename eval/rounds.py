@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate
 from distill.eval.ladder import Ladder, LadderRow
 from distill.eval.ladder_words import cost_per_point_cell
@@ -18,11 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RecheckFacts(_Frozen):
+class RecheckFacts(Frozen):
     """What a stronger teacher said of labels that a student contradicted."""
 
     teacher: str
@@ -34,7 +31,7 @@ class RecheckFacts(_Frozen):
     right_after: int = Field(0, description="of those, right by gold now")
 
 
-class ControlFacts(_Frozen):
+class ControlFacts(Frozen):
     """A student of as many random rows, beside that of the chosen ones."""
 
     student: LadderRow
@@ -43,7 +40,7 @@ class ControlFacts(_Frozen):
     cost_usd: float | None = Field(description="of the answers that only it needed, in this round")
 
 
-class RoundFacts(_Frozen):
+class RoundFacts(Frozen):
     """One round, from 0."""
 
     number: int
@@ -67,7 +64,7 @@ class RoundFacts(_Frozen):
         return next(row for row in self.students if row.name == name)
 
 
-class RoundsFacts(_Frozen):
+class RoundsFacts(Frozen):
     """All rounds of a run, as ``rounds.json`` holds them."""
 
     student: str = Field(description="whose predictions choose rows and whose gain decides")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.agreement import PairAgreement, judge_agreement
 from distill.eval.asking_facts import AskingFacts, ObeyedFacts, obeyed_facts
@@ -18,6 +18,7 @@ from distill.eval.drift_facts import DriftReport
 from distill.eval.evaluation import Evaluation
 from distill.eval.examples import Example, hardest_rows
 from distill.eval.few_labels import FewLabels
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, ratio_estimates
 from distill.eval.judge_confusion import JudgeConfusion, judge_confusions
 from distill.eval.label_free import LabelFreeFacts
@@ -34,11 +35,7 @@ from distill.labeling.task import Task
 from distill.labeling.vote import OUTCOMES
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileLink(_Frozen):
+class FileLink(Frozen):
     """A file that the report links to."""
 
     href: str = Field(description="address relative to the report")
@@ -116,7 +113,7 @@ class RunReport:
         return self.rows.with_columns(gold=pl.lit(None, dtype=pl.String)) if self.against_teachers else self.rows
 
 
-class Reason(_Frozen):
+class Reason(Frozen):
     """Why lines ended without a label, and how many."""
 
     outcome: str
@@ -124,7 +121,7 @@ class Reason(_Frozen):
     count: int
 
 
-class TeacherFacts(_Frozen):
+class TeacherFacts(Frozen):
     """What one teacher was asked, how it ended, and what it took."""
 
     name: str
@@ -150,7 +147,7 @@ class TeacherFacts(_Frozen):
     probs_sources: dict[str, int]
 
 
-class LabelFacts(_Frozen):
+class LabelFacts(Frozen):
     """The merged labels."""
 
     rows: int
@@ -165,7 +162,7 @@ class LabelFacts(_Frozen):
     student: StudentVoted | None = Field(None, description="a student that voted too")
 
 
-class CanaryFacts(_Frozen):
+class CanaryFacts(Frozen):
     """How often planted instructions in a listing got what they asked for."""
 
     name: str
@@ -177,7 +174,7 @@ class CanaryFacts(_Frozen):
     unknown_positive: int = Field(description="planted rows of unknown truth that were given the positive label")
 
 
-class RunFacts(_Frozen):
+class RunFacts(Frozen):
     """Everything that a run report shows. This is what ``report.json`` holds."""
 
     name: str

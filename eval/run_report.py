@@ -12,7 +12,7 @@ from distill.eval.drift_report import drift_markdown, drift_words
 from distill.eval.estimate_words import UnlabeledWords
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import ladder_cells
-from distill.eval.page import markdown_cell, markdown_table, render_page, write_whole
+from distill.eval.page import markdown_cell, markdown_table, render_page, write_forms
 from distill.eval.people_words import people_markdown
 from distill.eval.plots import (
     Point,
@@ -81,11 +81,7 @@ def write_run_report(path: Path, report: RunReport) -> list[Path]:
         text_length=report.config.text_length,
         rows_at_once=_ROWS_AT_ONCE,
     )
-    return [
-        write_whole(path, page),
-        write_whole(path.with_suffix(".md"), run_markdown(facts, words)),
-        write_whole(path.with_suffix(".json"), facts.model_dump_json(indent=1) + "\n"),
-    ]
+    return write_forms(path, page, markdown=run_markdown(facts, words), facts=facts)
 
 
 def run_markdown(facts: RunFacts, words: Words) -> str:

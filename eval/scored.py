@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from distill.eval.drawn_rows import chances
 from distill.eval.metrics import Floats, Ints
 from distill.labeling.errors import DataError
 from distill.labeling.task import Task
@@ -89,9 +90,8 @@ def score_rows(
     joined = joined.sort("row_id")
     weight = joined["weight"].to_numpy().astype(float) if weighted and "weight" in joined.columns else None
     weight = np.ones(len(joined)) if weight is None else weight
-    drawn = "chance" in joined.columns and joined["chance"].is_not_null().any()
-    if drawn:
-        weight = weight / _chances(joined)
+    chance = chances(joined, "evaluate")
+    weight = weight if chance is None else weight / chance
     return Scored(
         frame=joined,
         gold=label_indices(joined["gold"], task, "rows"),
@@ -99,7 +99,7 @@ def score_rows(
         probs=_distributions(joined, len(task.labels)),
         weight=weight,
         unanswered=len(known) - len(joined),
-        drawn=drawn,
+        drawn=chance is not None,
     )
 
 
@@ -187,14 +187,6 @@ def label_indices(column: pl.Series, task: Task, where: str) -> Ints:
         odd = column.filter(codes.is_null())[0]
         raise DataError(f"evaluate: {where} hold the label {odd!r}, which is none of {list(task.labels)}; correct it")
     return codes.to_numpy()
-
-
-def _chances(rows: pl.DataFrame) -> Floats:
-    chance = rows["chance"].fill_null(1.0).to_numpy().astype(float)
-    if not ((chance > 0) & (chance <= 1)).all():
-        odd = rows["row_id"][int(np.argmin((chance > 0) & (chance <= 1)))]
-        raise DataError(f"evaluate: the chance of row {odd!r} to be labeled must lie above 0 and be at most 1")
-    return chance
 
 
 def _distributions(joined: pl.DataFrame, labels: int) -> Floats | None:

@@ -7,19 +7,16 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.config import EvalConfig
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, ratio_estimates
 from distill.eval.scored import score_rows
 from distill.labeling.task import Task
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CalibrationFacts(_Frozen):
+class CalibrationFacts(Frozen):
     """The map that was put over a student's probabilities, and what it changed on held-out groups."""
 
     method: str = Field(description="'none', 'temperature', 'vector' or 'isotonic'")
@@ -41,7 +38,7 @@ class CalibrationFacts(_Frozen):
         return self.tried.get(self.method)
 
 
-class AbstentionFacts(_Frozen):
+class AbstentionFacts(Frozen):
     """The promise of a student that leaves rows unanswered."""
 
     risk: float = Field(description="greatest share of wrong labels wanted among the rows answered")
@@ -54,7 +51,7 @@ class AbstentionFacts(_Frozen):
     )
 
 
-class TraceLearning(_Frozen):
+class TraceLearning(Frozen):
     """What became of the teachers' reasons in a student's training rows."""
 
     learned: int = Field(description="reasons that it learned from")
@@ -64,7 +61,7 @@ class TraceLearning(_Frozen):
     f1: float | None = Field(None, description="of the clauses named, on the validation rows of its threshold")
 
 
-class StudentFacts(_Frozen):
+class StudentFacts(Frozen):
     """How one student was made."""
 
     learned: dict[str, int] = Field(description="training rows by what gave their label")
@@ -81,7 +78,7 @@ class StudentFacts(_Frozen):
     card_href: str | None = Field(None, description="address of its model card, relative to the report")
 
 
-class AnsweredFacts(_Frozen):
+class AnsweredFacts(Frozen):
     """How many test rows a student that abstains answers, and how many of those wrongly."""
 
     share: Estimate

@@ -24,6 +24,7 @@ from distill.labeling.dependence import PanelDependence, estimate_dependence
 from distill.labeling.errors import DataError
 from distill.labeling.family_weights import weighted_family_vote
 from distill.labeling.glad import glad
+from distill.labeling.kept_traces import AgreeingVotes
 from distill.labeling.label_model import label_model
 from distill.labeling.mace import mace
 from distill.labeling.merge_calibration import calibrated
@@ -31,7 +32,6 @@ from distill.labeling.merge_choice import PanelDependenceWarning, choose_method,
 from distill.labeling.merged import Merged
 from distill.labeling.panel import Panel
 from distill.labeling.student_vote import student_probs, with_student
-from distill.labeling.traces import UNFIT
 from distill.labeling.tree_votes import label_from_top, spread_branches
 from distill.labeling.vote_shares import family_vote, majority
 
@@ -244,58 +244,14 @@ def _stated(
 
 
 def _kept_traces(votes: pl.DataFrame, panel: Panel, label: np.ndarray) -> list[pl.Series]:
-    """Trace, its teacher and clauses of each row; where there is a trace, the clauses are those of its vote."""
-    agrees = np.flatnonzero(panel.label == label[panel.row])
-    unfit, flawed = _trace_flaws(votes, panel)
-    trace = _surest_with("trace", votes, panel, agrees[~unfit[agrees]], after=flawed)
-    clauses = np.where(trace >= 0, trace, _surest_with("clauses", votes, panel, agrees))
-    return [
-        _gathered(votes, "trace", panel, trace, pl.String()),
-        _gathered(votes, "teacher", panel, trace, pl.String()).alias("trace_teacher"),
-        _gathered(votes, "clauses", panel, clauses, pl.List(pl.String())),
-    ]
+    """Trace, its teacher and clauses of each row; where there is a trace, the clauses are those of its vote.
 
-
-def _trace_flaws(votes: pl.DataFrame, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each vote's trace must not be kept, and whether another one is better."""
-    none = np.zeros(len(panel.position), dtype=bool)
-    if "trace_problems" not in votes.columns or not len(none):
-        return none, none
-    problems = votes["trace_problems"].gather(panel.position).cast(pl.List(pl.String))
-    unfit = problems.list.set_intersection(sorted(UNFIT)).list.len() > 0
-    return unfit.fill_null(False).to_numpy(), (problems.list.len() > 0).fill_null(False).to_numpy()
-
-
-def _surest_with(
-    name: str, votes: pl.DataFrame, panel: Panel, agrees: np.ndarray, *, after: np.ndarray | None = None
-) -> np.ndarray:
-    """For each row, of the agreeing votes that have a value the one that finds its label most probable; -1 for none.
-
-    A bare label states no certainty, so it comes after those that do. Those in ``after`` come after all others.
+    A bare label states no certainty, so it comes after those that do.
     """
-    best = np.full(len(panel.row_ids), -1)
-    some = agrees[_has_text(votes, name, panel.position)[agrees]]
-    if len(some):
-        probability = np.where(panel.stated[some], panel.probs[some, panel.label[some]], -1.0)
-        late = np.zeros(len(some)) if after is None else after[some]
-        order = some[np.lexsort((-probability, late, panel.row[some]))]
-        rows = panel.row[order]
-        first = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
-        best[rows[first]] = order[first]
-    return best
-
-
-def _has_text(votes: pl.DataFrame, name: str, position: np.ndarray) -> np.ndarray:
-    if name not in votes.columns:
-        return np.zeros(len(position), dtype=bool)
-    column = votes[name].gather(position)
-    filled = column.list.len() > 0 if isinstance(column.dtype, pl.List) else column.cast(pl.String).str.len_bytes() > 0
-    return filled.fill_null(False).to_numpy()
-
-
-def _gathered(votes: pl.DataFrame, name: str, panel: Panel, at: np.ndarray, dtype: pl.DataType) -> pl.Series:
-    """Values of some votes, null where ``at`` is -1."""
-    if name not in votes.columns or not len(panel.position):
-        return pl.Series(name, [None] * len(at), dtype=dtype)
-    positions = pl.Series(np.where(at >= 0, panel.position[at], 0))
-    return votes[name].gather(positions.set(pl.Series(at < 0), None)).cast(dtype).alias(name)
+    agrees = np.flatnonzero(panel.label == label[panel.row])
+    probability = np.where(panel.stated[agrees], panel.probs[agrees, panel.label[agrees]], -1.0)
+    agreeing = AgreeingVotes(votes, panel.position[agrees], panel.row[agrees], probability, len(panel.row_ids))
+    flaws = agreeing.flaws()
+    trace = agreeing.surest_with("trace", among=~flaws.unfit, after=flaws.flawed)
+    clauses = np.where(trace >= 0, trace, agreeing.surest_with("clauses"))
+    return agreeing.kept(trace, clauses)

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import repeat
-from typing import Any
 
 import polars as pl
 
@@ -15,26 +14,26 @@ from distill.labeling.batch_lane import batch_lane
 from distill.labeling.budget import Use
 from distill.labeling.errors import DataError, LedgerError, RateLimitError, TeacherError, TeacherTimeoutError
 from distill.labeling.gate import Gate
+from distill.labeling.job_maker import JobMaker
 from distill.labeling.jobs import Errand, Floor, Job, Pack
 from distill.labeling.judge import MAX_REASON_CHARS, Judge
 from distill.labeling.labeling_events import LimitWatch
 from distill.labeling.ledger import Source
 from distill.labeling.limits import backoff_s
-from distill.labeling.option_tree import start_walk, tree_of
-from distill.labeling.pack_answers import PackReader, share_of
+from distill.labeling.option_tree import tree_of
+from distill.labeling.pack_answers import PackReader
 from distill.labeling.packs import Packing
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
-from distill.labeling.prompt import NotAskedError, Prompted
+from distill.labeling.prompt import Prompted
+from distill.labeling.reply_counts import ReplyCounts
 from distill.labeling.row_order import ALONE_COLUMN, together
-from distill.labeling.teacher import Completion, Part, Prompt, Reply, Request, Teacher
+from distill.labeling.teacher import Completion, Part, Reply, Request, Teacher
 from distill.labeling.vote import Outcome, Vote, parts_of
 from distill.labeling.waiting import Waiting
 
 _ROWS_PER_STEP = 256
 _AT_RISK_PER_SLOT = 2
 _LONGEST_PAUSE_S = 900.0
-# Where a server does not count tokens, over the tokenizers in use.
-_CHARS_PER_TOKEN = 3.5
 # A server that refuses the first packs that it is sent refuses all of them: the format, or their length.
 _PACKS_REFUSED = 3
 _NO_ANSWER = {
@@ -82,7 +81,8 @@ class Lane:
         self._parked: deque[asyncio.Future[None]] = deque()
         self._unkept: deque[tuple[Errand, asyncio.Future[Reply]]] = deque()
         self._bought = asyncio.Event()
-        self._tree = tree_of(teacher, floor.task)
+        self._maker = JobMaker(self, packing=self._packing, tree=tree_of(teacher, floor.task))
+        self._counts = ReplyCounts(teacher, tally=self.tally, purse=self._purse)
         self._backing_off: dict[Errand, asyncio.Task[None]] = {}
         self._open = 0
         self._ended = asyncio.Event()
@@ -143,47 +143,12 @@ class Lane:
 
     def _compile(self, prompted: Sequence[Prompted], alone: Iterator[bool]) -> list[Job]:
         jobs = []
-        for row_id, prompt in prompted:
-            check = next(alone)
-            for sample in range(1 if check else self.floor.config.samples):
-                self._open += 1
-                if isinstance(prompt, NotAskedError):
-                    vote = Vote(row_id, self.teacher.name, self.teacher.family, "unsent", sample, str(prompt))
-                    vote.cause = "no_known_label"
-                    self._emit(vote)
-                    continue
-                try:
-                    if isinstance(prompt, Exception):
-                        raise prompt
-                    if prompt.cut and not sample:
-                        self.tally.cut_rows += 1
-                        self.tally.cut_fields.update(prompt.cut)
-                    walk = start_walk(self._tree, prompt) if self._tree else None
-                    asked = walk.prompt if walk else prompt
-                    request = self.teacher.compile(asked, sample=sample)
-                except Exception as error:
-                    self._emit(
-                        Vote(
-                            row_id=row_id,
-                            teacher=self.teacher.name,
-                            family=self.teacher.family,
-                            outcome="failed",
-                            sample=sample,
-                            reason=repr(error),
-                            cause="error",
-                        )
-                    )
-                    continue
-                if request is None:
-                    reason = f"no recorded reply for row {row_id}"
-                    vote = Vote(row_id, self.teacher.name, self.teacher.family, "unsent", sample, reason)
-                    vote.cause = "no_reply"
-                    self._emit(vote)
-                else:
-                    job = Job(self, asked, request, walk=walk)
-                    if self._packing is not None and not check and walk is None and self._packing.takes(prompt):
-                        job.row_key = self._packing.row_key(request)
-                    jobs.append(job)
+        for made in self._maker(prompted, alone):
+            self._open += 1
+            if isinstance(made, Vote):
+                self._emit(made)
+            else:
+                jobs.append(made)
         return jobs
 
     def queue_up(self, job: Job) -> None:
@@ -309,7 +274,7 @@ class Lane:
             reply = await self.teacher.ask(request)
             now_s = timing.clock()
             self._keep(errand, request, reply)
-            used = self._pay(errand, reply)
+            used = self._counts.pay(errand, reply)
             settled = True
             self.limiter.answered(now_s - began_s, now_s)
             if 0 < reply.quiet_s <= _LONGEST_PAUSE_S:
@@ -425,25 +390,6 @@ class Lane:
         for job in errand.members:
             self.floor.give_up(job, outcome, reason, cause=cause)
 
-    def _pay(self, errand: Errand, reply: Reply) -> Use:
-        rows, tokens = len(errand.members), 0.0
-        if self._purse.limited:
-            tokens = self._tokens(errand.members[0].prompt, reply.completion or self.teacher.read(reply), rows=rows)
-        self._purse.learn(tokens=tokens, usd=reply.cost_usd or 0.0, rows=rows)
-        if reply.cost_usd is None:
-            self.tally.unpriced += 1
-        else:
-            self.tally.cost_usd += reply.cost_usd
-        return Use(1.0, tokens, reply.cost_usd or 0.0)
-
-    def _tokens(self, prompt: Prompt, completion: Completion, *, rows: int) -> float:
-        """Tokens that an answer to so many rows like this one took, by its length where the server counts none."""
-        read, written = completion.input_tokens, completion.output_tokens
-        asked_chars = len(prompt.system) + rows * len(prompt.user)
-        return (asked_chars / _CHARS_PER_TOKEN if read is None else read) + (
-            len(completion.text) / _CHARS_PER_TOKEN if written is None else written
-        )
-
     # Stopping
 
     def stop(self, reason: str, cause: str = "paused") -> None:
@@ -495,7 +441,7 @@ class Lane:
             self._place(job, reply, bought=bought)
         try:
             whole, answer = self._read(job, reply, bought=bought)
-            self._count(job, reply, whole, bought=bought)
+            self._counts.count(job, reply, whole, bought=bought)
             if answer is None:
                 self._judge.again_alone(job, _NO_ANSWER[whole.finish])
                 return True
@@ -528,23 +474,6 @@ class Lane:
             source = Source(request.endpoint, request.model, self.teacher.name)
             kept = self.floor.ledger.put_soon(request.key, reply, source=source, pointers=job.pointers)
             kept.add_done_callback(lambda future: future.cancelled() or future.exception())
-
-    def _count(self, job: Job, reply: Reply, completion: Completion, *, bought: bool) -> None:
-        """Counts what a reply took: of one about several rows, the row's share."""
-        place, of = (0, 1) if job.part is None else job.part[:2]
-        read, written = (share_of(total, place, of) for total in (completion.input_tokens, completion.output_tokens))
-        job.latency_s = reply.latency_s
-        job.cost_usd = _plus(job.cost_usd, None if reply.cost_usd is None else reply.cost_usd / of)
-        job.input_tokens = _plus(job.input_tokens, read)
-        job.output_tokens = _plus(job.output_tokens, written)
-        if bought:
-            job.bought = True
-            self.tally.input_tokens += read or 0
-            self.tally.output_tokens += written or 0
-        else:
-            self.tally.ledger_hits += 1
-            if reply.cost_usd is not None and self._purse.limited and place == 0:
-                self._purse.learn(tokens=self._tokens(job.prompt, completion, rows=of), usd=reply.cost_usd, rows=of)
 
     def end(self, job: Job, outcome: Outcome, reason: str, *, cause: str) -> None:
         """Ends a job without a label."""
@@ -587,7 +516,3 @@ class Lane:
             paused_s=max(0.0, self.limiter.paused_until_s - now_s),
             batch=None if self.batch is None else self.batch.progress(),
         )
-
-
-def _plus(total: float | None, more: float | None) -> Any:
-    return more if total is None else total if more is None else total + more

@@ -12,13 +12,12 @@ their forms are (:func:`~distill.labeling.locating.folded`), and the most freque
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from distill.labeling.locating import folded, plain_text
 
 RANK_CONSTANT = 60
-_TIED = 1e-12
 
 
 class RankedText(NamedTuple):
@@ -43,18 +42,19 @@ def fuse_lists(votes: Sequence[tuple[float, Sequence[str]]]) -> list[RankedText]
     """
     score: dict[str, float] = {}
     support: dict[str, float] = {}
-    spelled: dict[str, Counter[str]] = {}
+    spelled: dict[str, list[str]] = {}
     for weight, texts in votes:
-        ranked = dict.fromkeys(map(folded, texts))
-        for rank, form in enumerate(ranked, start=1):
+        forms = [folded(text) for text in texts]
+        for rank, form in enumerate(dict.fromkeys(forms), start=1):
             score[form] = score.get(form, 0.0) + weight / (RANK_CONSTANT + rank)
             support[form] = support.get(form, 0.0) + weight
-        for text in texts:
-            spelled.setdefault(folded(text), Counter())[plain_text(text)] += 1
+        for form, text in zip(forms, texts, strict=True):
+            spelled.setdefault(form, []).append(text)
     order = sorted(score, key=lambda form: (-round(score[form], 12), -round(support[form], 9), form))
-    return [RankedText(most_frequent(spelled[form]), support[form], score[form]) for form in order]
+    return [RankedText(most_frequent(map(plain_text, spelled[form])), support[form], score[form]) for form in order]
 
 
-def most_frequent(spelled: Counter[str]) -> str:
+def most_frequent(spelled: Iterable[str]) -> str:
     """The spelling that occurs most; of equals the first by alphabet."""
-    return min(spelled, key=lambda text: (-spelled[text], text))
+    times = Counter(spelled)
+    return min(times, key=lambda text: (-times[text], text))

@@ -39,57 +39,93 @@ class SeveralMerged(NamedTuple):
     tie: bool
 
 
-def vote_several(
-    votes: Sequence[tuple[float, float, Sequence[str]]],
-    *,
-    labels: Sequence[str],
-    tree: CategoryTree | None = None,
-    frequency: Mapping[str, float] | None = None,
-    threshold: float = THRESHOLD,
-) -> SeveralMerged:
-    """Merges the votes of one row.
+class LabelVote:
+    """Merges the votes of a row, and of the next one.
 
     Args:
-        votes: Weight, confidence and labels of each voter; weights sum to one.
         labels: The set, in order.
         tree: Of the set, where it is one.
         frequency: How frequent labels are over all rows, by which equals are told apart.
         threshold: A label is in the answer with more than this.
     """
-    order = {label: place for place, label in enumerate(labels)}
-    mass: dict[str, float] = {}
-    nodes: dict[str, float] = {}
-    nothing = 0.0
-    for weight, sure, named in votes:
-        nothing += 0.0 if named else weight * sure
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        *,
+        tree: CategoryTree | None = None,
+        frequency: Mapping[str, float] | None = None,
+        threshold: float = THRESHOLD,
+    ) -> None:
+        self._order = {label: place for place, label in enumerate(labels)}
+        self._labels = labels
+        self._tree = tree
+        self._frequency = frequency or {}
+        self._threshold = threshold
+        self._paths: dict[str, list[str]] = {}
+
+    def merge(self, votes: Sequence[tuple[float, float, Sequence[str]]]) -> SeveralMerged:
+        """Merges the votes of one row.
+
+        Args:
+            votes: Weight, confidence and labels of each voter; weights sum to one.
+        """
+        mass: dict[str, float] = {}
+        nodes: dict[str, float] = {}
+        nothing = 0.0
+        for weight, sure, named in votes:
+            nothing += 0.0 if named else weight * sure
+            for name, share in self._given(named).items():
+                mass[name] = mass.get(name, 0.0) + weight * sure * share
+            for node in {node for label in named for node in self._path(label)}:
+                nodes[node] = nodes.get(node, 0.0) + weight * sure
+        ranked = sorted(
+            mass, key=lambda name: (-round(mass[name], 9), -self._frequency.get(name, 0.0), self._order[name])
+        )
+        found = [name for name in ranked if mass[name] > self._threshold + _TIED]
+        tie = any(abs(value - self._threshold) <= _TIED for value in mass.values())
+        if torn := self._torn(nodes, ranked, found):
+            found, tie = found + torn, True
+        if not found and ranked and mass[ranked[0]] > nothing + _TIED:
+            found, tie = [ranked[0]], tie or (len(ranked) > 1 and mass[ranked[1]] >= mass[ranked[0]] - _TIED)
+        elif not found and ranked:
+            tie = tie or abs(mass[ranked[0]] - nothing) <= _TIED
+        agreement = nothing
+        if found:
+            agreement = sum(value if name in found else 1 - value for name, value in mass.items()) / len(mass)
+        marginals = {name: mass[name] for name in ranked}
+        return SeveralMerged(sorted(found, key=self._order.__getitem__), marginals, agreement, tie)
+
+    def _given(self, named: Sequence[str]) -> dict[str, float]:
+        """What one voter gives each label; of a label and its branch, or two branches, the greater share."""
         given: dict[str, float] = {}
         for label in named:
-            for name, share in _shares(label, labels, tree).items():
+            for name, share in self._shares(label).items():
                 given[name] = max(given.get(name, 0.0), share)
-        for name, share in given.items():
-            mass[name] = mass.get(name, 0.0) + weight * sure * share
-        for node in {node for label in named for node in path_of(label)[: None if tree else 0]}:
-            nodes[node] = nodes.get(node, 0.0) + weight * sure
-    ranked = sorted(mass, key=lambda name: (-round(mass[name], 9), -(frequency or {}).get(name, 0.0), order[name]))
-    marginals = {name: mass[name] for name in ranked}
-    found = [name for name in ranked if mass[name] > threshold + _TIED]
-    tie = any(abs(value - threshold) <= _TIED for value in mass.values())
-    for node in sorted(nodes, key=lambda name: (-name.count(">"), name)):  # the innermost branch that is agreed on
-        below = [name for name in ranked if node in path_of(name)]
-        if nodes[node] > threshold + _TIED and below and not set(below) & set(found):
-            found.append(below[0])
-            tie = True
-    if not found and ranked and mass[ranked[0]] > nothing + _TIED:
-        found, tie = [ranked[0]], tie or (len(ranked) > 1 and mass[ranked[1]] >= mass[ranked[0]] - _TIED)
-    elif not found and ranked:
-        tie = tie or abs(mass[ranked[0]] - nothing) <= _TIED
-    agreement = nothing
-    if found:
-        agreement = sum(value if name in found else 1 - value for name, value in mass.items()) / len(mass)
-    return SeveralMerged(sorted(found, key=order.__getitem__), marginals, agreement, tie)
+        return given
 
+    def _torn(self, nodes: Mapping[str, float], ranked: Sequence[str], found: Sequence[str]) -> list[str]:
+        """The most probable label of each branch that voters agree on without agreeing on a label of it.
 
-def _shares(label: str, labels: Sequence[str], tree: CategoryTree | None) -> dict[str, float]:
-    if tree is None or label not in tree.below:
-        return {label: 1.0}
-    return {labels[place]: share for place, share in tree.shares(label).items()}
+        The innermost branch first: a label taken for it is one of the branches around it too.
+        """
+        taken: list[str] = []
+        agreed = [node for node, weight in nodes.items() if weight > self._threshold + _TIED]
+        for node in sorted(agreed, key=lambda name: (-name.count(">"), name)):
+            below = [name for name in ranked if node in self._path(name)]
+            if below and not set(below) & {*found, *taken}:
+                taken.append(below[0])
+        return taken
+
+    def _path(self, label: str) -> list[str]:
+        """The branches that a label is in, itself the last; none where the set is no tree."""
+        if self._tree is None:
+            return []
+        if label not in self._paths:
+            self._paths[label] = path_of(label)
+        return self._paths[label]
+
+    def _shares(self, label: str) -> dict[str, float]:
+        if self._tree is None or label not in self._tree.below:
+            return {label: 1.0}
+        return {self._labels[place]: share for place, share in self._tree.shares(label).items()}

@@ -11,59 +11,14 @@ text returned is always one that somebody gave, in its most frequent spelling.
 
 from __future__ import annotations
 
-import unicodedata
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations_with_replacement
 from typing import Literal, NamedTuple
 
-import polars as pl
-
-from distill.labeling.errors import DataError
+from distill.labeling.list_votes import most_frequent
+from distill.labeling.locating import folded
 
 Unit = Literal["tokens", "characters"]
-
-
-def merge_texts(votes: pl.DataFrame, *, unit: Unit = "tokens") -> pl.DataFrame:
-    """Merges votes whose answer is a text.
-
-    Args:
-        votes: ``row_id``, ``teacher``, ``text`` (null for no vote), and ``family`` where known.
-        unit: What distances count.
-
-    Returns:
-        ``row_id``, ``text``, ``confidence`` (1 minus the mean distance of the other answers to it; 0 without a vote),
-        ``share`` (weight of the same answer), ``votes``; a line a row, in order of appearance.
-
-    Raises:
-        DataError: A column is missing.
-    """
-    missing = [name for name in ("row_id", "teacher", "text") if name not in votes.columns]
-    if missing:
-        raise DataError(f"votes: missing column(s) {missing}, got {votes.columns}; give row_id, teacher and text")
-    family = pl.coalesce([*(["family"] if "family" in votes.columns else []), "teacher"]).cast(pl.String)
-    tidy = votes.select(pl.col("row_id", "text").cast(pl.String), family.alias("family"))
-    lines = []
-    for (row_id,), part in tidy.group_by("row_id", maintain_order=True):
-        heard = part.drop_nulls("text")
-        text, confidence, share = vote_texts(list(heard.select("family", "text").iter_rows()), unit=unit)
-        lines.append((row_id, text, confidence, share, len(heard)))
-    schema = {
-        "row_id": pl.String(),
-        "text": pl.String(),
-        "confidence": pl.Float64(),
-        "share": pl.Float64(),
-        "votes": pl.Int32(),
-    }
-    return pl.DataFrame(lines, schema=schema, orient="row")
-
-
-def vote_texts(votes: Sequence[tuple[str, str]], *, unit: Unit = "tokens") -> tuple[str | None, float, float]:
-    """The merged text of one row from (family, text) pairs, its confidence, and the share of those who gave it."""
-    if not votes:
-        return None, 0.0, 0.0
-    members = Counter(family for family, _ in votes)
-    found = vote_weighted_texts([(1 / (len(members) * members[family]), text) for family, text in votes], unit=unit)
-    return found.text, 1 - found.distance, found.share
 
 
 class MergedText(NamedTuple):
@@ -71,56 +26,67 @@ class MergedText(NamedTuple):
 
     Attributes:
         text: One that somebody gave.
-        distance: Mean distance of all answers to it, by weight.
         share: Weight of those who gave it.
         tie: Whether another text has as much weight.
         candidates: Every text given, with its weight, the greatest first.
     """
 
     text: str
-    distance: float
     share: float
     tie: bool
     candidates: list[tuple[str, float]]
 
 
-def vote_weighted_texts(votes: Sequence[tuple[float, str]], *, unit: Unit = "tokens") -> MergedText:
-    """The merged text of one row, from weights and texts; weights sum to one, or less where voters are unsure."""
+def vote_texts(votes: Sequence[tuple[float, str]], *, unit: Unit = "tokens") -> MergedText:
+    """The merged text of one row, from weights and texts; weights sum to one, or less where voters are unsure.
+
+    Args:
+        votes: Of each voter; at least one.
+        unit: What distances count.
+    """
     weight: dict[str, float] = {}
-    spelled: dict[str, Counter[str]] = {}
+    spelled: dict[str, list[str]] = {}
     for loud, text in votes:
-        key = normalised_text(text)
+        key = folded(text)
         weight[key] = weight.get(key, 0.0) + loud
-        spelled.setdefault(key, Counter())[text.strip()] += 1
-    parts = {key: key.split() if unit == "tokens" else list(key) for key in weight}
-    cost = {key: sum(share * _distance(parts[key], parts[other]) for other, share in weight.items()) for key in weight}
-    top = max(weight, key=lambda key: (round(weight[key], 9), -cost[key], key))
+        spelled.setdefault(key, []).append(text.strip())
+    top = max(weight, key=weight.__getitem__)
     if weight[top] <= 0.5 * sum(weight.values()) + 1e-9:
-        top = min(weight, key=lambda key: (round(cost[key], 9), -weight[key], key))
+        top = _medoid(weight, unit)
     ranked = sorted(weight, key=lambda key: (-round(weight[key], 9), key != top, key))
     tie = any(key != top and weight[key] >= weight[top] - 1e-9 for key in weight)
-    candidates = [(_spelling(spelled[key]), weight[key]) for key in ranked]
-    return MergedText(_spelling(spelled[top]), cost[top], weight[top], tie, candidates)
+    candidates = [(most_frequent(spelled[key]), weight[key]) for key in ranked]
+    return MergedText(most_frequent(spelled[top]), weight[top], tie, candidates)
 
 
-def _spelling(spelled: Counter[str]) -> str:
-    """The most frequent spelling; of equals the first by alphabet."""
-    return min(spelled, key=lambda text: (-spelled[text], text))
+def _medoid(weight: Mapping[str, float], unit: Unit) -> str:
+    """The text nearest to all; of equals that with more weight, then the first by alphabet."""
+    parts = {key: _units(key, unit) for key in weight}
+    apart = {}
+    for one, other in combinations_with_replacement(weight, 2):
+        apart[one, other] = apart[other, one] = _distance(parts[one], parts[other])
+    cost = {key: sum(share * apart[key, other] for other, share in weight.items()) for key in weight}
+    return min(weight, key=lambda key: (round(cost[key], 9), -weight[key], key))
 
 
-def normalised_text(text: str) -> str:
-    """A text without what does not change it: compatibility forms (NFKC), case, white space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+def _units(text: str, unit: Unit) -> list[str]:
+    return text.split() if unit == "tokens" else list(text)
 
 
 def _distance(one: Sequence[str], other: Sequence[str]) -> float:
     """Levenshtein distance over the length of the longer one; 0 for two that are empty."""
-    if not one and not other:
-        return 0.0
+    longer = max(len(one), len(other))
+    # What both begin and end with is no part of the distance, and is most of two texts that mean the same.
+    same = next((at for at, (left, right) in enumerate(zip(one, other, strict=False)) if left != right), None)
+    if same is None:
+        return abs(len(one) - len(other)) / longer if longer else 0.0
+    one, other = one[same:], other[same:]
+    while one and other and one[-1] == other[-1]:
+        one, other = one[:-1], other[:-1]
     before = list(range(len(other) + 1))
     for row, left in enumerate(one, start=1):
         now = [row]
         for column, right in enumerate(other, start=1):
             now.append(min(now[-1] + 1, before[column] + 1, before[column - 1] + (left != right)))
         before = now
-    return before[-1] / max(len(one), len(other))
+    return before[-1] / longer

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from distill.teachers.label_map import LabelMap
 from distill.teachers.model_config import SECTION
 
 
@@ -22,7 +23,7 @@ class ClassifierTeacherConfig(BaseModel):
     )
     revision: str | None = Field(None, description="commit or tag of a hub model; a branch may change under the ledger")
     family: str = Field(min_length=1, description="models that share ancestry share a family: they err together")
-    label_map: dict[str, str] = Field(
+    label_map: LabelMap = Field(
         default_factory=dict,
         description="its labels (id2label of its config) in the task's words; several may become one, and those left "
         "out stay as they are. A model of one logit has the labels positive and negative",
@@ -43,14 +44,6 @@ class ClassifierTeacherConfig(BaseModel):
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; as many as torch takes by default")
 
-    @field_validator("label_map", mode="before")
-    @classmethod
-    def _keys_are_text(cls, value: object) -> object:
-        """YAML reads the labels 1, 2, 3 as numbers."""
-        if not isinstance(value, dict):
-            return value
-        return {_as_text(key): _as_text(label) for key, label in value.items()}
-
     @field_validator("first", "second", mode="after")
     @classmethod
     def _is_a_template(cls, value: str | None) -> str | None:
@@ -67,7 +60,3 @@ class ClassifierTeacherConfig(BaseModel):
         """Inputs that the templates name."""
         parts = [part for text in (self.first, self.second) if text for part in string.Formatter().parse(text)]
         return tuple(dict.fromkeys(name for _, name, _, _ in parts if name))
-
-
-def _as_text(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -42,10 +42,10 @@ from distill.teachers.gemini_errors import as_error, blames_cache, one_line
 from distill.teachers.gemini_read import (
     UnreadableReplyError,
     completion_of,
-    parsed,
     usage_of,
     with_options,
 )
+from distill.teachers.json_body import parsed_json
 from distill.teachers.prices import Tier, cost_usd
 
 _MAX_HEADS = 128
@@ -245,7 +245,7 @@ class GeminiTeacher:
         Raises:
             BadReplyError: It cannot be read, or answers less than was asked.
         """
-        response = parsed(raw)
+        response = parsed_json(raw)
         if not isinstance(response, dict):
             raise BadReplyError(self.say(f"expected a JSON object, got {one_line(raw) or 'an empty body'}"))
         body = with_options(raw, options)

@@ -12,7 +12,7 @@ from distill.labeling.errors import BadReplyError, RequestRejectedError, Teacher
 from distill.labeling.teacher import Reply, Request
 from distill.teachers.gemini_client import sdk
 from distill.teachers.gemini_errors import Refusal, as_error
-from distill.teachers.gemini_read import parsed
+from distill.teachers.json_body import parsed_json
 
 if TYPE_CHECKING:
     from distill.teachers.gemini import GeminiTeacher
@@ -166,7 +166,7 @@ class GeminiBatches:
             content: bytes = await self._teacher.client.aio.files.download(file=file_name)
         except Exception as error:
             raise self._failure(error) from None
-        lines = [parsed(line) for line in content.decode("utf-8", "replace").split("\n") if line.strip()]
+        lines = [parsed_json(line) for line in content.decode("utf-8", "replace").split("\n") if line.strip()]
         return [line for line in lines if isinstance(line, dict)]
 
     def _result(self, key: Any, raw: str | None, error: Mapping[str, Any] | None) -> BatchResult:

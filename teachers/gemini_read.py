@@ -7,10 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json
-
 from distill.labeling.teacher import Completion, Finish
 from distill.teachers.gemini_body import SINGLE_QUESTION
+from distill.teachers.json_body import parsed_json
 from distill.teachers.prices import Usage
 
 _FINISHES: dict[str, Finish] = {
@@ -37,18 +36,6 @@ class UnreadableReplyError(ValueError):
     """A body that is not what the protocol says; the message says what it is instead."""
 
 
-def parsed(body: str) -> Any:
-    """A body as JSON, None where it is none."""
-    try:
-        return from_json(body)
-    except ValueError:
-        pass
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
 def with_options(raw: str, options: Sequence[str]) -> str:
     """The body kept for a response: as it is, or with the options asked about, else missing ones could not be told."""
     return f'{{"options":{json.dumps(list(options), ensure_ascii=False)},"response":{raw}}}' if options else raw
@@ -64,7 +51,7 @@ def completion_of(body: str) -> Completion:
     Raises:
         UnreadableReplyError: It is something else.
     """
-    reply = parsed(body)
+    reply = parsed_json(body)
     if not isinstance(reply, dict):
         raise UnreadableReplyError("no JSON object")
     options: list[str] = reply["options"] if isinstance(reply.get("options"), list) else []

@@ -12,9 +12,10 @@ from distill.labeling.errors import BadReplyError, LaneMissingError, TeacherErro
 from distill.labeling.teacher import Capabilities, Completion, Prompt, Reply, Request
 from distill.teachers.batch_config import batch_settings
 from distill.teachers.config import OpenAITeacherConfig
+from distill.teachers.json_body import parsed_json
 from distill.teachers.openai_batches import OpenAIBatches
 from distill.teachers.openai_body import token_usage
-from distill.teachers.openai_connection import Exchange, OpenAIConnection, endpoint_of, parsed_json
+from distill.teachers.openai_connection import Exchange, OpenAIConnection, endpoint_of
 from distill.teachers.openai_errors import Refusal, quiet_s
 from distill.teachers.openai_lanes import OpenAILane, build_lane, chosen_lane
 from distill.teachers.openai_probe import find_lanes, still_bears, unprobed

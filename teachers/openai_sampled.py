@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from distill.labeling.errors import BadReplyError, DataError
 from distill.labeling.teacher import AnswerFormat, Completion, Prompt, Request, RequestHead
 from distill.teachers.config import OpenAITeacherConfig
+from distill.teachers.json_body import parsed_json
 from distill.teachers.openai_body import encoded, sampling, turns_of, usage_of, user_content, with_extra
 from distill.teachers.openai_chat import read_chat
-from distill.teachers.openai_connection import CHAT, Exchange, Send, parsed_json
+from distill.teachers.openai_connection import CHAT, Exchange, Send
 from distill.teachers.openai_errors import is_filtered, told
 from distill.teachers.row_seed import row_seed
 

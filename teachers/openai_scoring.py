@@ -36,8 +36,9 @@ from typing import Any, NamedTuple
 from distill.labeling.errors import BadReplyError, DataError
 from distill.labeling.teacher import AnswerFormat, Completion, Prompt, Request, RequestHead
 from distill.teachers.config import OpenAITeacherConfig
+from distill.teachers.json_body import parsed_json
 from distill.teachers.openai_body import encoded, tokens_read, tokens_written, usage_of, user_content
-from distill.teachers.openai_connection import Exchange, Send, parsed_json
+from distill.teachers.openai_connection import Exchange, Send
 from distill.teachers.openai_errors import is_filtered, told
 
 _TOKENIZE = "/../tokenize"

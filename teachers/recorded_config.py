@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from distill.labeling.teacher import AnswerFormat
+from distill.teachers.label_map import LabelMap
 from distill.teachers.model_config import SECTION
 
 
@@ -37,7 +38,7 @@ class RecordedTeacherConfig(BaseModel):
     id: tuple[str, ...] = Field(("row_id",), min_length=1, description="column of the row's id, or several")
     reply: str = Field("reply", description="column of what the model wrote; not read where columns is given")
     columns: RecordedColumns | None = Field(None, description="columns of a table that is already parsed")
-    label_map: dict[str, str] = Field(
+    label_map: LabelMap = Field(
         default_factory=dict, description="the table's labels in the task's words, such as {E: exact}; needs columns"
     )
 
@@ -51,20 +52,8 @@ class RecordedTeacherConfig(BaseModel):
     def _one_or_several(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("label_map", mode="before")
-    @classmethod
-    def _keys_are_text(cls, value: object) -> object:
-        """YAML reads the labels 1, 2, 3 as numbers."""
-        if not isinstance(value, dict):
-            return value
-        return {_as_text(key): _as_text(label) for key, label in value.items()}
-
     @model_validator(mode="after")
     def _map_needs_columns(self) -> RecordedTeacherConfig:
         if self.label_map and self.columns is None:
             raise ValueError("label_map is for parsed tables; name the label's column under columns: {label: …}")
         return self
-
-
-def _as_text(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value

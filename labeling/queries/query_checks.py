@@ -12,10 +12,10 @@ from typing import NamedTuple
 import polars as pl
 
 from distill.labeling.errors import DataError
+from distill.labeling.locating import folded
 from distill.labeling.queries.catalogue import Catalogue, Hit
 from distill.labeling.queries.category_vote import category_overlap
 from distill.labeling.span_votes import Span
-from distill.labeling.text_votes import normalised_text
 
 LEAST_EXACT_KEPT = 0.5
 LEAST_OVERLAP = 0.1
@@ -69,15 +69,15 @@ def check_expansions(
     """
     own, *others = catalogue.search([query, *expansions], k=k)
     exact_found = {hit.product for hit in own if catalogue.product_ids[hit.product] in set(exact)}
-    seen = {normalised_text(query)}
+    seen = {folded(query)}
     checks = []
     for text, hits in zip(expansions, others, strict=True):
         products = {hit.product for hit in hits}
         exact_kept = len(exact_found & products) / len(exact_found) if exact_found else None
         overlap = len(products & {hit.product for hit in own}) / len(own) if own else 0.0
         shared = category_overlap(_categories(catalogue, own), _categories(catalogue, hits))
-        reason = _reason(normalised_text(text) in seen, bool(hits), exact_kept, overlap, shared) if own else ""
-        seen.add(normalised_text(text))
+        reason = _reason(folded(text) in seen, bool(hits), exact_kept, overlap, shared) if own else ""
+        seen.add(folded(text))
         checks.append(ExpansionCheck(text, not reason, exact_kept, overlap, shared, reason))
     return checks
 
@@ -121,10 +121,10 @@ def check_corrections(
         raise DataError(f"corrections: missing column(s) {missing}, got {answers.columns}; give query and correction")
     lines = []
     for query, correction in answers.select("query", "correction").iter_rows():
-        changed = normalised_text(query) != normalised_text(correction)
+        changed = folded(query) != folded(correction)
         stands = same = stay = None
         if changed and correct is not None:
-            stands = normalised_text(correct(correction)) == normalised_text(correction)
+            stands = folded(correct(correction)) == folded(correction)
         if changed and categories is not None:
             before, after = set(categories(query)), set(categories(correction))
             same = bool(before & after) if before and after else None
@@ -160,4 +160,4 @@ def _categories(catalogue: Catalogue, hits: Sequence[Hit]) -> list[str]:
 
 
 def _squeezed(text: str) -> str:
-    return "".join(normalised_text(text).split())
+    return "".join(folded(text).split())

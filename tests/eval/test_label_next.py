@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from distill.eval.drawn_rows import drawn_sample
 from distill.eval.label_next import (
     by_group,
-    drawn_sample,
     expected_half_widths,
     inclusion_chances,
     rows_to_label,
@@ -72,22 +72,6 @@ def test_estimates_from_such_a_draw_are_unbiased_and_surer():
 def test_what_cannot_be_drawn_is_said(arguments, said):
     with pytest.raises(DataError, match=said):
         rows_to_label(_rows(10), **{"guess": np.full(10, 0.5), **arguments})
-
-
-def test_rows_that_had_a_label_stand_for_themselves_and_drawn_ones_for_the_rest():
-    """Four rows had a label, all right; of the other 96, half right, the certain ones were drawn far more often.
-
-    By hand: 0.04 * 1 + 0.96 * (weighted mean of the drawn). The drawn are 2 rows with chance 1/2, both right, and 2
-    with chance 1/4, both wrong: (2 * 2 + 0) / (2 * 2 + 2 * 4) = 1/3. In all 0.04 + 0.96 / 3 = 0.36.
-    """
-    truth, chance = np.full(100, np.nan), np.full(100, np.nan)
-    truth[:4] = 1.0
-    truth[4:8], chance[4:8] = [1.0, 1.0, 0.0, 0.0], [0.5, 0.5, 0.25, 0.25]
-    group = np.arange(100)
-    found = prediction_powered_mean(drawn_sample(truth, np.full(100, 0.5), group, chance), tuning=0.0)
-    assert found.estimate.value == pytest.approx(0.36)
-    plain = drawn_sample(truth, np.full(100, 0.5), group, np.full(100, np.nan))
-    assert plain.chance is None and plain.stratum is None
 
 
 def test_the_interval_expected_is_about_the_one_that_comes():

@@ -17,6 +17,7 @@ from distill.labeling.engine import ask_teachers
 from distill.labeling.guideline import Guideline
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.ledger import Ledger
+from distill.labeling.ledger_file import connect
 from distill.labeling.progress import LabelingResult, Progress
 from distill.labeling.task import Task
 from distill.labeling.vote import OUTCOMES, VOTE_SCHEMA, Vote, votes_frame
@@ -455,14 +456,12 @@ def test_interrupt_in_a_callback_counts_too(teacher: Any, make_rows: Rows, task:
 def test_full_ledger_stops_the_run(
     teacher: Any, make_rows: Rows, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect = Ledger._connect
-
-    def small(self: Ledger) -> Any:
-        connection = connect(self)
+    def small(path: Path) -> Any:
+        connection = connect(path)
         connection.execute("PRAGMA max_page_count = 20")
         return connection
 
-    monkeypatch.setattr(Ledger, "_connect", small)
+    monkeypatch.setattr("distill.labeling.ledger.connect", small)
     votes: list[pl.DataFrame] = []
     with Ledger(tmp_path / "l.sqlite") as ledger:
         config = LabelingConfig(concurrency=16)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from distill.labeling import ledger_codec
 from distill.labeling.errors import LedgerDamagedError, LedgerVersionError, LedgerWriteError
 from distill.labeling.ledger import Ledger, Source
+from distill.labeling.ledger_file import connect
 from distill.labeling.teacher import Reply
 
 SOURCE = Source("http://localhost:8000/v1", "tiny", "careful")
@@ -70,7 +71,7 @@ def test_done_means_durable(path: Path) -> None:
         other = sqlite3.connect(path)
         assert other.execute("SELECT count(*) FROM replies").fetchone() == (1,)
         # synchronous is a setting of each connection: 2 is FULL, which syncs the log at every commit.
-        assert ledger._connect().execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connect(path).execute("PRAGMA synchronous").fetchone() == (2,)
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         other.close()
 
@@ -272,14 +273,12 @@ def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_full_disk_stops_writing_and_keeps_what_was_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    connect = Ledger._connect
-
-    def small(self: Ledger) -> sqlite3.Connection:
-        connection = connect(self)
+    def small(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
         connection.execute("PRAGMA max_page_count = 40")
         return connection
 
-    monkeypatch.setattr(Ledger, "_connect", small)
+    monkeypatch.setattr("distill.labeling.ledger.connect", small)
     kept = []
     with Ledger(path) as ledger:
         with pytest.raises(LedgerWriteError, match=r"could not be made durable .*full.*make room"):
@@ -292,7 +291,7 @@ def test_full_disk_stops_writing_and_keeps_what_was_before(path: Path, monkeypat
             ledger.put(key_of(1000), Reply("x"), source=SOURCE)
         with pytest.raises(LedgerWriteError):
             ledger.flush()
-    monkeypatch.setattr(Ledger, "_connect", connect)
+    monkeypatch.setattr("distill.labeling.ledger.connect", connect)
     with Ledger(path) as ledger:
         assert sorted(ledger.get_many(map(key_of, range(200)))) == [key_of(n) for n in kept]
         ledger.put(key_of(500), Reply("there is room again"), source=SOURCE).result(10)

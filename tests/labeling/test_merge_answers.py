@@ -11,7 +11,7 @@ from distill.labeling.category_tree import CategoryTree
 from distill.labeling.errors import DataError
 from distill.labeling.list_votes import fuse_lists
 from distill.labeling.merge_answers import merge_answers, task_of_votes
-from distill.labeling.several_votes import vote_several
+from distill.labeling.several_votes import LabelVote
 from distill.labeling.spans import SpanAnswer
 from distill.labeling.task import Task
 from distill.labeling.vote import Vote, votes_frame
@@ -91,22 +91,22 @@ def third(*named: list[str]) -> list[tuple[float, float, list[str]]]:
 
 
 def test_each_of_several_labels_is_voted_on() -> None:
-    found = vote_several(third(["a", "b"], ["a"], ["a", "c"]), labels=("a", "b", "c"))
+    found = LabelVote(("a", "b", "c")).merge(third(["a", "b"], ["a"], ["a", "c"]))
     assert found.labels == ["a"] and found.marginals == pytest.approx({"a": 1.0, "b": 1 / 3, "c": 1 / 3})
     # Of the three that were named: 1, and 1 - 1/3 twice.
     assert found.agreement == pytest.approx((1 + 2 / 3 + 2 / 3) / 3) and not found.tie
-    on_the_line = vote_several(third(["a", "b"], ["a"]), labels=("a", "b"))
+    on_the_line = LabelVote(("a", "b")).merge(third(["a", "b"], ["a"]))
     assert on_the_line.labels == ["a"] and on_the_line.tie
-    assert vote_several(third(["a"], [], []), labels=("a", "b")).labels == []
-    assert vote_several(third(["a"], ["b"], ["b"], []), labels=("a", "b")).labels == ["b"]
+    assert LabelVote(("a", "b")).merge(third(["a"], [], [])).labels == []
+    assert LabelVote(("a", "b")).merge(third(["a"], ["b"], ["b"], [])).labels == ["b"]
 
 
 def test_a_vote_for_a_branch_supports_its_labels_in_part() -> None:
     tree = CategoryTree(PATHS)
-    found = vote_several(third(["A > x"], ["A"]), labels=PATHS, tree=tree)
+    found = LabelVote(PATHS, tree=tree).merge(third(["A > x"], ["A"]))
     assert found.labels == ["A > x"] and found.marginals == pytest.approx({"A > x": 0.75, "A > y": 0.25})
     # Two agree on the branch and not on the shelf: its most probable label, as a tie.
-    torn = vote_several(third(["A > x"], ["A > y"], ["B > z"]), labels=PATHS, tree=tree, frequency={"A > y": 9.0})
+    torn = LabelVote(PATHS, tree=tree, frequency={"A > y": 9.0}).merge(third(["A > x"], ["A > y"], ["B > z"]))
     assert torn.labels == ["A > y"] and torn.tie
 
 

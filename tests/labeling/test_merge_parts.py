@@ -4,14 +4,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+import distill
 from distill.labeling.aggregate import aggregate
 from distill.labeling.clause_weights import clause_weights
 from distill.labeling.errors import DataError
 from distill.labeling.merge_calibration import fit_beta
 from distill.labeling.panel import Panel
 from distill.labeling.panel_advice import dependence_by_label, next_family
-from distill.labeling.span_votes import Span, locate_spans, merge_spans, vote_spans
-from distill.labeling.text_votes import merge_texts, vote_texts
+from distill.labeling.span_votes import Span, mark_shares, spans_of_marks
+from distill.labeling.text_votes import vote_texts
 
 pytestmark = pytest.mark.filterwarnings("ignore::distill.labeling.merge_choice.PanelDependenceWarning")
 
@@ -96,18 +97,21 @@ def test_characters_are_voted_on_and_become_spans_again():
     # "red nike shoe": two of three families mark 4-8 as brand, one marks 0-8. Characters 4-7 have all, 0-3 a third.
     third = 1 / 3
     votes = [(third, [Span(4, 8, "brand")]), (third, [Span(4, 8, "brand")]), (third, [Span(0, 8, "brand")])]
-    spans, confidence = vote_spans(votes)
-    assert spans == [Span(4, 8, "brand")]
+    shares = mark_shares(votes)
+    assert shares.bounds == [0, 4, 8] and shares.begins == pytest.approx([third, 2 * third])
+    found = spans_of_marks(shares)
+    assert found.spans == [Span(4, 8, "brand")]
     # Four characters at 2/3 for nothing, four at 1.
-    assert confidence == pytest.approx((4 * 2 / 3 + 4) / 8)
+    assert found.confidence == pytest.approx((4 * 2 / 3 + 4) / 8)
+    assert shares.support(Span(0, 8, "brand")) == pytest.approx((4 / 3 + 4) / 8)
     # Neighbours stay two where most who cover both begin anew there.
-    apart = vote_spans([(0.5, [Span(0, 2, "a"), Span(2, 4, "a")]), (0.5, [Span(0, 2, "a"), Span(2, 4, "a")])])[0]
-    assert apart == [Span(0, 2, "a"), Span(2, 4, "a")]
-    assert vote_spans([(1.0, [])]) == ([], 1.0) and vote_spans([]) == ([], 0.0)
+    apart = mark_shares([(0.5, [Span(0, 2, "a"), Span(2, 4, "a")]), (0.5, [Span(0, 2, "a"), Span(2, 4, "a")])])
+    assert spans_of_marks(apart).spans == [Span(0, 2, "a"), Span(2, 4, "a")]
+    assert spans_of_marks(mark_shares([(1.0, [])])) == ([], 1.0, False)
 
 
 def test_a_family_has_one_share_of_spans_and_rows_without_votes_are_there():
-    brand = [{"start": 0, "end": 3, "label": "brand"}]
+    brand = [{"start": 0, "end": 3, "text": "sny", "type": "brand", "link": None}]
     votes = pl.DataFrame(
         {
             "row_id": ["1"] * 4 + ["2"],
@@ -117,26 +121,20 @@ def test_a_family_has_one_share_of_spans_and_rows_without_votes_are_there():
         }
     )
     # f marks it with a third of the weight; counting voters it would be a half.
-    found = merge_spans(votes)
-    assert found["spans"].to_list() == [[], None] and found["confidence"].to_list() == pytest.approx([2 / 3, 0.0])
-    with pytest.raises(DataError, match="end beyond it"):
-        merge_spans(votes.with_columns(spans=pl.Series([[{"start": 2, "end": 2, "label": "x"}]] * 5)))
-    assert locate_spans("Nike nike shoe", {"brand": ["nike", "NIKE", "adidas"]}) == [
-        Span(0, 4, "brand"),
-        Span(5, 9, "brand"),
-    ]
+    found = distill.aggregate(votes)
+    assert found["spans"].to_list() == [[], None] and found["votes"].to_list() == [4, 0]
 
 
 def test_the_text_that_most_agree_on_wins_else_the_medoid():
-    agreed = [("f", "Running  Shoe"), ("g", "running shoe"), ("h", "running shoe"), ("i", "shoe")]
-    text, confidence, share = vote_texts(agreed)
-    # Three of four are the same after normalisation; "shoe" is one of two tokens away: 1 - 1/4 * 1/2.
-    assert (text, confidence, share) == ("running shoe", pytest.approx(7 / 8), pytest.approx(3 / 4))
+    agreed = [(0.25, "Running  Shoe"), (0.25, "running shoe"), (0.25, "running shoe"), (0.25, "shoe")]
+    found = vote_texts(agreed)
+    # Three of four are the same after normalisation.
+    assert (found.text, found.share, found.tie) == ("running shoe", pytest.approx(3 / 4), False)
     # No majority: "a b c" is 1/3 from each of the others, which are 2/3 apart.
-    text, confidence, share = vote_texts([("f", "a b x"), ("g", "a b c"), ("h", "y b c")])
-    assert (text, share) == ("a b c", pytest.approx(1 / 3)) and confidence == pytest.approx(1 - 2 / 9)
-    table = pl.DataFrame({"row_id": ["1", "2"], "teacher": ["x", "x"], "text": ["a", None]})
-    assert merge_texts(table)["text"].to_list() == ["a", None]
+    found = vote_texts([(1 / 3, "a b x"), (1 / 3, "a b c"), (1 / 3, "y b c")])
+    assert (found.text, found.share, found.tie) == ("a b c", pytest.approx(1 / 3), True)
+    # By characters "abd" is 1/3 from "abc" and from "xbd", which are 2/3 apart.
+    assert vote_texts([(0.3, "abc"), (0.3, "abd"), (0.4, "xbd")], unit="characters").text == "abd"
 
 
 def test_dependence_by_label_and_the_family_to_add_next():
