@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -66,8 +66,9 @@ def read_rows(session: Session) -> None:
         return Ended(f"{_said_of_rows(summary)}{taken.said}", facts=taken.facts)
 
     elsewhere = dict.fromkeys(("rows", "decisions", "annotations"), True)
-    # What judged products say is read where expansions are measured.
-    settings = config.model_dump(mode="json", exclude={**elsewhere, "catalogue": {"rows": True, "judgments": True}})
+    # What judged products say is read where expansions are measured, and clicks where tools answer.
+    beside = dict.fromkeys(("rows", "judgments", "clicks"), True)
+    settings = config.model_dump(mode="json", exclude={**elsewhere, "catalogue": beside})
     session.stage(
         "data",
         reads=[
@@ -100,7 +101,7 @@ def label(session: Session) -> None:
     settings = {name: config.model_dump(mode="json") for name, config in recipe.teachers.items()}
     for name, values in settings.items():
         values["files"] = [path_digest(file) for file in files_of(recipe.teachers[name])]
-        values["files"] += catalogue_digests(recipe) if values["type"] == "query_tools" else []
+        values["files"] += _read_by_tools(recipe) if values["type"] == "query_tools" else []
         values.pop("path", None)
         values.pop("budget_usd", None)
     asked = [
@@ -280,7 +281,7 @@ def _measure_query_task(session: Session) -> None:
             {key: mark for key, mark in session.marks.items() if key.startswith(("predict:", "aggregate"))},
             recipe.eval.model_dump(mode="json"),
             session.task.basis,
-            catalogue_digests(recipe, judgments=True),
+            catalogue_digests(recipe, "judgments"),
             catalogue and catalogue.judgments and catalogue.judgments.model_dump(mode="json", exclude={"rows"}),
             recipe.seed,
         ],
@@ -485,14 +486,22 @@ def _commonest_reason(failures: Path) -> str:
     return str(reasons.head(1).collect()["reason"].item())
 
 
-def catalogue_digests(recipe: Recipe, *, judgments: bool = False) -> list[str]:
-    """Digests of the files of the recipe's catalogue, with those of its judgments where asked; empty without one."""
+def _read_by_tools(recipe: Recipe) -> list[Any]:
+    """Digests of the products and clicks that query tools read, and how the clicks are read."""
+    catalogue = recipe.data.catalogue if recipe.data else None
+    clicks = catalogue.clicks if catalogue else None
+    settings = [clicks.model_dump(mode="json", exclude={"rows"})] if clicks else []
+    return [*catalogue_digests(recipe, "clicks"), *settings]
+
+
+def catalogue_digests(recipe: Recipe, *beside: Literal["judgments", "clicks"]) -> list[str]:
+    """Digests of the files of the recipe's catalogue, and of what is asked beside the products; empty without one."""
     from distill.labeling.queries.catalogue_file import catalogue_files
 
     config = recipe.data.catalogue if recipe.data else None
     if config is None:
         return []
-    config = config if judgments else config.model_copy(update={"judgments": None})
+    config = config.model_copy(update=dict.fromkeys({"judgments", "clicks"} - {*beside}))
     return [path_digest(file) for file in catalogue_files(config)]
 
 
