@@ -55,7 +55,8 @@ class _Run:
         self.catalogue = open_catalogue(config) if config else None
         self.retrieval = None
         if config is not None and config.judgments is not None and self.catalogue is not None:
-            self.retrieval = Retrieval(self.catalogue, read_judgments(config.judgments), k=10)
+            judged = read_judgments(config.judgments)
+            self.retrieval = Retrieval(self.catalogue, judged, k=10, fusion=config.judgments.fusion)
 
     def tables(self, *, teachers: bool) -> list[tuple[str, Kind, pl.DataFrame]]:
         """Who answers, with the table of the answers: students, then teachers, merged labels and functions."""
