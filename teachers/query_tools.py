@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from distill.labeling.errors import DataError
 from distill.labeling.labeling_function import Stated
+from distill.labeling.option_tree import SEPARATOR
 from distill.labeling.queries.brand_dictionary import BrandDictionary
 from distill.labeling.queries.catalogue import Catalogue, Hit
 from distill.labeling.queries.catalogue_config import CatalogueConfig
@@ -22,7 +23,7 @@ from distill.labeling.task import Task
 from distill.teachers.functions import FunctionTeacher
 from distill.teachers.query_tools_config import CLICK_TOOLS, TOOL_TASKS, QueryToolsTeacherConfig
 
-_VERSION = 1
+_VERSION = 2
 """Counted up where a tool comes to answer otherwise, since its code is no part of the request."""
 
 
@@ -103,13 +104,18 @@ class QueryTools:
         return self._of_vote(voted, task, believed=1.0)
 
     def _of_vote(self, voted: Sequence[CategoryShare], task: Task, *, believed: float) -> Stated | None:
-        """Of categories voted for, those that the task has; surer the larger their share."""
+        """Of categories voted for, those that the task has, or the nearest above them; surer the larger their share."""
         known = {*task.labels, *(task.tree.below if task.tree is not None else ())}
-        kept = [one for one in voted if one.category in known][: task.most if task.several else 1]
+        shares: dict[str, float] = {}
+        for one in voted:
+            place = _nearest(one.category, known)
+            if place is not None:
+                shares[place] = shares.get(place, 0.0) + one.share
+        kept = sorted(shares, key=lambda place: (-shares[place], place))[: task.most if task.several else 1]
         if not kept:
             return None
-        answer = [one.category for one in kept]
-        return Stated(answer if task.several else answer[0], believed * min(1.0, sum(one.share for one in kept)))
+        sure = believed * min(1.0, sum(shares[place] for place in kept))
+        return Stated(kept if task.several else kept[0], sure)
 
     def _co_clicks(self, query: str, task: Task) -> Stated | None:
         found = self._clicks(query, most=task.most, least=self._config.similarity)
@@ -147,6 +153,13 @@ class QueryTools:
     def _plain_rewrites(self, query: str, task: Task) -> Stated | None:
         found = plain_rewrites(query)
         return Stated([one.text for one in found], 1.0) if found else None
+
+
+def _nearest(category: str, known: Collection[str]) -> str | None:
+    """A category of the catalogue as a task has it: itself, else the lowest above it; None where there is none."""
+    parts = category.split(SEPARATOR)
+    paths = (SEPARATOR.join(parts[:depth]) for depth in range(len(parts), 0, -1))
+    return next((path for path in paths if path in known), None)
 
 
 def task_of_tool(name: str, task: Task) -> Task | None:

@@ -147,3 +147,14 @@ def test_how_far_clicks_are_believed_is_set(clicked):
 def test_clicks_that_are_not_there_are_asked_for(catalogue):
     with pytest.raises(DataError, match=r"co_clicks reads clicks, got none; give data\.catalogue\.clicks"):
         query_tool_teachers("tools", section("co_clicks"), task=task(), catalogue=catalogue)
+
+
+def test_a_task_with_wider_categories_gets_the_nearest_above(clicked):
+    wide = Task(labels=("Garden", "Shoes"), inputs=("query",), kind="choice", type="category", several=True)
+    tools = QueryTools(wide, section("category_vote", trust=1.0), clicked)
+    # Hoses and rakes are both of the garden, and their shares add up; no label is above "Shoes" but itself.
+    found = tools.function("category_vote")({"query": "garden hose"})
+    assert found.answer == ["Garden"] and found.confidence == pytest.approx(1.0)
+    assert tools.function("clicked_categories")({"query": "beta runners"}).answer == ["Shoes", "Garden"]
+    other = Task(labels=("Pets", "Toys"), inputs=("query",), kind="choice", type="category", several=True)
+    assert QueryTools(other, section("category_vote"), clicked).function("category_vote")({"query": "rake"}) is None
