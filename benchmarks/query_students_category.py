@@ -71,9 +71,9 @@ def _students() -> dict[str, Any]:
     encoder = {
         "type": "encoder",
         "train_on": "labels",
-        "epochs": 2,
+        "epochs": 1,
         "lr": 1.5e-4,
-        "batch_size": 16,
+        "batch_size": 8,
         "max_length": 48,
         "head_lr_factor": 10,
     }

