@@ -207,7 +207,7 @@ def expansion(limit: int | None) -> Iterator[str]:
         f"esci_us: {len(queries)} queries over {len(products)} products; truth: people (gain E 1, S .1, C .01, I "
         "0; recall counts E; "
         f"products that nobody judged count nothing). Without expansions {base}. Expansions are searched alone "
-        "and fused by reciprocal rank, "
+        "and fused by their BM25 scores, "
         "all of them together with half the query's weight."
     )
     yield table(

@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -19,6 +19,7 @@ from distill.stages import build_teachers, catalogue_digests, ledger_path, write
 
 if TYPE_CHECKING:
     from distill.labeling.label_rows import LabelingFacts
+    from distill.recipe import Recipe
 
 
 def label(session: Session) -> None:
@@ -31,7 +32,7 @@ def label(session: Session) -> None:
     settings = {name: config.model_dump(mode="json") for name, config in recipe.teachers.items()}
     for name, values in settings.items():
         values["files"] = [path_digest(file) for file in files_of(recipe.teachers[name])]
-        values["files"] += catalogue_digests(recipe) if values["type"] == "query_tools" else []
+        values["files"] += _read_by_tools(recipe) if values["type"] == "query_tools" else []
         values.pop("path", None)
         values.pop("budget_usd", None)
     asked = [
@@ -56,6 +57,14 @@ def label(session: Session) -> None:
         work=lambda: _ask_failed(session, question) if session.retry_failed else _ask(session, question),
         again=session.retry_failed,
     )
+
+
+def _read_by_tools(recipe: Recipe) -> list[Any]:
+    """Digests of the products and clicks that query tools read, and how the clicks are read."""
+    catalogue = recipe.data.catalogue if recipe.data else None
+    clicks = catalogue.clicks if catalogue else None
+    settings = [clicks.model_dump(mode="json", exclude={"rows"})] if clicks else []
+    return [*catalogue_digests(recipe, "clicks"), *settings]
 
 
 def _ask_failed(session: Session, question: str) -> Ended:

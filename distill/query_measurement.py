@@ -55,7 +55,8 @@ class QueryRun:
         self.catalogue = open_catalogue(config) if config else None
         self.retrieval = None
         if config is not None and config.judgments is not None and self.catalogue is not None:
-            self.retrieval = Retrieval(self.catalogue, read_judgments(config.judgments), k=10)
+            judged = read_judgments(config.judgments)
+            self.retrieval = Retrieval(self.catalogue, judged, k=10, fusion=config.judgments.fusion)
 
     def merged(self, single: Task) -> PartAnswers | None:
         """The merged answers to a part; None without teachers."""

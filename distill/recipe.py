@@ -209,10 +209,11 @@ def _monitored(section: Mapping[str, Any]) -> Iterator[tuple[Location, str, bool
 
 
 def _catalogue_files(data: Mapping[str, Any]) -> Iterator[tuple[Location, str, bool]]:
-    """The products of a catalogue, and the judgments of them."""
+    """The products of a catalogue, the judgments of them, and the clicks on them."""
     catalogue = data.get("catalogue")
-    judgments = catalogue.get("judgments") if isinstance(catalogue, Mapping) else None
-    for place, given in ((("catalogue",), catalogue), (("catalogue", "judgments"), judgments)):
+    inner = catalogue if isinstance(catalogue, Mapping) else {}
+    parts = ((("catalogue", name), inner.get(name)) for name in ("judgments", "clicks"))
+    for place, given in ((("catalogue",), catalogue), *parts):
         file = given.get("rows") if isinstance(given, Mapping) else None
         if isinstance(file, str) and not file.startswith("hf://"):
             yield ("data", *place, "rows"), file, True

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from distill.teachers.query_tools_config import CLICK_TOOLS
 from distill.yaml_source import Location
 
 if TYPE_CHECKING:
     from distill.recipe import Recipe
+
+_COLUMNS = {
+    "brand_dictionary": "brand",
+    "clicked_brands": "brand",
+    "category_vote": "category",
+    "clicked_categories": "category",
+}
+"""Column of the catalogue that a tool reads."""
 
 
 def catalogue_problems(recipe: Recipe) -> Iterator[tuple[Location, str]]:
@@ -24,9 +33,16 @@ def catalogue_problems(recipe: Recipe) -> Iterator[tuple[Location, str]]:
         return
     for name in tools:
         functions = getattr(recipe.teachers[name], "functions", ())
-        for function, key in (("brand_dictionary", "brand"), ("category_vote", "category")):
+        for function, key in _COLUMNS.items():
             if function in functions and getattr(catalogue, key) is None:
                 yield ("teachers", name, "functions"), f"{function} reads the {key}; give data.catalogue.{key}"
+        clicking = [function for function in functions if function in CLICK_TOOLS]
+        if clicking and catalogue.clicks is None:
+            text = f"{', '.join(clicking)}: reads what shoppers clicked; give data.catalogue.clicks"
+            yield ("teachers", name, "functions"), text
+        for function in sorted({*clicking} - {"co_clicks"}):
+            if catalogue.id is None:
+                yield ("teachers", name, "functions"), f"{function} finds products by id; give data.catalogue.id"
     parts = () if task is None else (task.type, *(task.parts if task.type == "query_understanding" else ()))
     if recipe.aggregate.checks and "expansion" not in parts:
         yield ("aggregate", "checks"), "checks expansions, which the task does not ask; take it out"

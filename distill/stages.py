@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -62,8 +62,9 @@ def read_rows(session: Session) -> None:
         return Ended(f"{_said_of_rows(summary)}{taken.said}", facts=taken.facts)
 
     elsewhere = dict.fromkeys(("rows", "decisions", "annotations"), True)
-    # What judged products say is read where expansions are measured.
-    settings = config.model_dump(mode="json", exclude={**elsewhere, "catalogue": {"rows": True, "judgments": True}})
+    # What judged products say is read where expansions are measured, and clicks where tools answer.
+    beside = dict.fromkeys(("rows", "judgments", "clicks"), True)
+    settings = config.model_dump(mode="json", exclude={**elsewhere, "catalogue": beside})
     session.stage(
         "data",
         reads=[
@@ -241,7 +242,7 @@ def _measure_query_task(session: Session) -> None:
             {key: mark for key, mark in session.marks.items() if key.startswith(("predict:", "aggregate"))},
             recipe.eval.model_dump(mode="json"),
             session.task.basis,
-            catalogue_digests(recipe, judgments=True),
+            catalogue_digests(recipe, "judgments"),
             catalogue and catalogue.judgments and catalogue.judgments.model_dump(mode="json", exclude={"rows"}),
             recipe.seed,
         ],
@@ -275,14 +276,14 @@ def _said_of_rows(summary: RowsSummary) -> str:
     return said
 
 
-def catalogue_digests(recipe: Recipe, *, judgments: bool = False) -> list[str]:
-    """Digests of the files of the recipe's catalogue, with those of its judgments where asked; empty without one."""
+def catalogue_digests(recipe: Recipe, *beside: Literal["judgments", "clicks"]) -> list[str]:
+    """Digests of the files of the recipe's catalogue, and of what is asked beside the products; empty without one."""
     from distill.labeling.queries.catalogue_file import catalogue_files
 
     config = recipe.data.catalogue if recipe.data else None
     if config is None:
         return []
-    config = config if judgments else config.model_copy(update={"judgments": None})
+    config = config.model_copy(update=dict.fromkeys({"judgments", "clicks"} - {*beside}))
     return [path_digest(file) for file in catalogue_files(config)]
 
 

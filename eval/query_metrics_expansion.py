@@ -11,6 +11,7 @@ import numpy as np
 from distill.eval.query_metrics import Tally, ratio
 from distill.labeling.errors import DataError
 from distill.labeling.queries.catalogue import Catalogue
+from distill.labeling.queries.catalogue_config import Fusion
 
 _FUSION = 60.0
 _DEPTH = 100
@@ -38,14 +39,26 @@ class Searched:
 
 
 def expanded_ranking(
-    catalogue: Catalogue, query: str, expansions: Sequence[str], *, weight: float = 0.5, k: int = _DEPTH
+    catalogue: Catalogue,
+    query: str,
+    expansions: Sequence[str],
+    *,
+    weight: float = 0.5,
+    k: int = _DEPTH,
+    fusion: Fusion = "scores",
 ) -> list[str]:
     r"""Ids of products found for a query with its expansions, each searched alone, made one list by weighted fusion.
 
-    .. math:: s(p) = \frac{1}{60 + r_q(p)} + \frac{w}{m} \sum_{e=1}^{m} \frac{1}{60 + r_e(p)}
+    .. math:: s(p) = f_q(p) + \frac{w}{m} \sum_{e=1}^{m} f_e(p)
 
-    with r the rank in each list (Cormack, Clarke & Büttcher 2009, "Reciprocal Rank Fusion"), m the number of
-    expansions, so that all of them together weigh w against the query's 1. Without expansions it is the query's list.
+    with m the number of expansions, so that all of them together weigh w against the query's 1, and f of a product that
+    a list lacks 0; else, of its BM25 score b or its rank r in that list,
+
+    - ``scores``: :math:`f = b / \max b` (CombSUM, Fox & Shaw 1994, with each list's best at 1);
+    - ``ranks``: :math:`f = 1 / (60 + r)` (Cormack, Clarke & Büttcher 2009, "Reciprocal Rank Fusion"). The constant
+      makes ranks of the query's own list nearly alike, so that to stand anywhere in an expansion's counts for more.
+
+    Without expansions it is the query's list.
 
     Args:
         catalogue: Where to search.
@@ -53,12 +66,14 @@ def expanded_ranking(
         expansions: Its rewrites and synonyms.
         weight: w.
         k: How many products of each list are fused, and returned.
+        fusion: f.
     """
     scores: dict[int, float] = {}
     own, *others = catalogue.search([query, *expansions], k=k)
     for share, hits in [(1.0, own), *((weight / len(expansions), hits) for hits in others)]:
         for rank, hit in enumerate(hits, start=1):
-            scores[hit.product] = scores.get(hit.product, 0.0) + share / (_FUSION + rank)
+            found = hit.score / hits[0].score if fusion == "scores" else 1.0 / (_FUSION + rank)
+            scores[hit.product] = scores.get(hit.product, 0.0) + share * found
     ranked = sorted(scores, key=lambda product: (-scores[product], product))
     return [catalogue.product_ids[product] for product in ranked[:k]]
 

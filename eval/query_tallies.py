@@ -17,6 +17,7 @@ from distill.eval.query_metrics_expansion import Searched, expanded_ranking, exp
 from distill.eval.query_metrics_spelling import spelling_tally
 from distill.labeling.locating import folded
 from distill.labeling.queries.catalogue import Catalogue
+from distill.labeling.queries.catalogue_config import Fusion
 from distill.labeling.queries.catalogue_file import Judged
 from distill.labeling.span_votes import Span
 from distill.labeling.task import Task
@@ -33,11 +34,13 @@ class Retrieval:
         catalogue: The products.
         judged: Judged products by query.
         k: Depth at which lists are judged.
+        fusion: How lists of a query and its expansions become one.
     """
 
     catalogue: Catalogue
     judged: Mapping[str, Judged]
     k: int = 10
+    fusion: Fusion = "scores"
     _alone: dict[str, list[str]] = field(default_factory=dict)
 
     def searched(self, query: str, expansions: Sequence[str]) -> Searched:
@@ -45,7 +48,7 @@ class Retrieval:
         if query not in self._alone:
             self._alone[query] = expanded_ranking(self.catalogue, query, [])
         before = self._alone[query]
-        after = expanded_ranking(self.catalogue, query, expansions) if expansions else before
+        after = expanded_ranking(self.catalogue, query, expansions, fusion=self.fusion) if expansions else before
         seen = {*before[: self.k], *after[: self.k]}
         places = {product: self.categories[product] for product in seen}
         own = self.judged.get(query)

@@ -8,7 +8,8 @@ A prompt is one user's turn in the base's own chat format::
 
 and the answer ``{"corrected": "acme red lamp", "brand": ["acme"], …}``. Of a training row only the parts that are known
 are asked for, so that a missing one is never learned as "none". What is written is read as a teacher's answer is
-(:func:`distill.labeling.parsing_kinds.parse_kind`): an answer that does not fit is ``invalid``, part by part.
+(:func:`distill.labeling.parsing_kinds.parse_kind`): an answer that does not fit is ``invalid``, part by part; of one
+that does not end within ``answer_tokens`` what is whole counts.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 import torch
+from pydantic_core import from_json
 from torch import Tensor, nn
 
 from distill.labeling.parsing import Answer as Parsed
@@ -167,6 +169,7 @@ class CausalAnswers(CausalNetwork):
         sources = rows[self.task.source].cast(pl.String).fill_null("")
         for ids, source, probability in zip(words, sources, probable, strict=True):
             text = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+            text = text if len(ids) < self.answer_tokens else whole_part(text)
             for name, answer in _read(self.task, text, source, probability).items():
                 found[name].append(answer)
         return found
@@ -273,6 +276,21 @@ def _value(single: Task, source: str, answer: Sequence[Any]) -> Any:
         return best
     most = max((share for _, share in answer), default=0.0)
     return [label for label, share in answer if share >= 0.5 * most and label != NOTHING]
+
+
+def whole_part(text: str) -> str:
+    """What is whole of an answer that was cut: of a list its first items, of an object its first fields.
+
+    The text itself where it is no JSON that goes on. A small model that has said all it knows goes on repeating itself.
+    """
+    try:
+        found, begun = from_json(text, allow_partial=True), from_json(text, allow_partial="trailing-strings")
+    except ValueError:
+        return text
+    last = next(reversed(begun), None) if isinstance(begun, dict) else None
+    if last is not None and found.get(last) == [] and not text.rstrip().endswith(("]", "}")):
+        del found[last]  # a list that was cut before its first item does not say that there is none
+    return json.dumps(found, ensure_ascii=False)
 
 
 def _read(task: Task, text: str, source: str, probability: float) -> dict[str, Answer]:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from distill.labeling.errors import DataError
 from distill.labeling.labeling_function import Stated
+from distill.labeling.option_tree import SEPARATOR
 from distill.labeling.queries.brand_dictionary import BrandDictionary
-from distill.labeling.queries.catalogue import Catalogue
+from distill.labeling.queries.catalogue import Catalogue, Hit
 from distill.labeling.queries.catalogue_config import CatalogueConfig
-from distill.labeling.queries.catalogue_file import open_catalogue
-from distill.labeling.queries.category_vote import vote_categories
-from distill.labeling.queries.expansion import plain_rewrites, title_terms
+from distill.labeling.queries.catalogue_file import open_catalogue, read_clicks
+from distill.labeling.queries.category_vote import CategoryShare, vote_categories
+from distill.labeling.queries.expansion import CoClicks, plain_rewrites, title_terms
 from distill.labeling.queries.spelling import SpellingCorrector, SpellingOptions
 from distill.labeling.queries.word_counts import WordCounts
 from distill.labeling.task import Task
 from distill.teachers.functions import FunctionTeacher
-from distill.teachers.query_tools_config import TOOL_TASKS, QueryToolsTeacherConfig
+from distill.teachers.query_tools_config import CLICK_TOOLS, TOOL_TASKS, QueryToolsTeacherConfig
 
-_VERSION = 1
+_VERSION = 2
 """Counted up where a tool comes to answer otherwise, since its code is no part of the request."""
 
 
@@ -45,6 +46,8 @@ class QueryTools:
         single = task_of_tool(name, self._task)
         if single is None:
             raise DataError(f"query_tools: {name} answers {TOOL_TASKS[name]}, which the task does not ask; take it out")
+        if name in CLICK_TOOLS and self._section.clicks is None:
+            raise DataError(f"query_tools: {name} reads clicks, got none; give data.catalogue.clicks, or take it out")
         answer: Callable[[str, Task], Stated | None] = getattr(self, f"_{name}")
 
         def verdict(row: Mapping[str, str]) -> Any:
@@ -59,6 +62,16 @@ class QueryTools:
     @cached_property
     def _catalogue(self) -> Catalogue:
         return open_catalogue(self._section)
+
+    @cached_property
+    def _clicks(self) -> CoClicks:
+        assert self._section.clicks is not None, "refused where there are none"
+        return read_clicks(self._section.clicks, shrinkage=self._config.shrinkage)
+
+    @cached_property
+    def _places(self) -> Mapping[str, int]:
+        """Where products stand in the catalogue, by id."""
+        return {product: place for place, product in enumerate(self._catalogue.product_ids)}
 
     @cached_property
     def _brands(self) -> BrandDictionary:
@@ -88,12 +101,50 @@ class QueryTools:
     def _category_vote(self, query: str, task: Task) -> Stated | None:
         hits = self._catalogue.search([query], k=self._section.neighbours)[0]
         voted = vote_categories(self._catalogue, hits, least=self._config.least)
+        return self._of_vote(voted, task, believed=1.0)
+
+    def _of_vote(self, voted: Sequence[CategoryShare], task: Task, *, believed: float) -> Stated | None:
+        """Of categories voted for, those that the task has, or the nearest above them; surer the larger their share."""
         known = {*task.labels, *(task.tree.below if task.tree is not None else ())}
-        kept = [one for one in voted if one.category in known][: task.most if task.several else 1]
+        shares: dict[str, float] = {}
+        for one in voted:
+            place = _nearest(one.category, known)
+            if place is not None:
+                shares[place] = shares.get(place, 0.0) + one.share
+        kept = sorted(shares, key=lambda place: (-shares[place], place))[: task.most if task.several else 1]
         if not kept:
             return None
-        answer = [one.category for one in kept]
-        return Stated(answer if task.several else answer[0], min(1.0, sum(one.share for one in kept)))
+        sure = believed * min(1.0, sum(shares[place] for place in kept))
+        return Stated(kept if task.several else kept[0], sure)
+
+    def _co_clicks(self, query: str, task: Task) -> Stated | None:
+        found = self._clicks(query, most=task.most, least=self._config.similarity)
+        return Stated([one.text for one in found], found[0].score) if found else None
+
+    def _clicked_categories(self, query: str, task: Task) -> Stated | None:
+        hits, believed = self._clicked(query)
+        voted = vote_categories(self._catalogue, hits, least=self._config.least, weights=[hit.score for hit in hits])
+        return self._of_vote(voted, task, believed=believed)
+
+    def _clicked_brands(self, query: str, task: Task) -> Stated | None:
+        hits, believed = self._clicked(query)
+        shares: dict[str, float] = {}
+        for hit in hits:
+            brand = self._catalogue.brands[hit.product]
+            shares[brand] = shares.get(brand, 0.0) + hit.score / sum(one.score for one in hits)
+        found = [one for one in self._brands.tag(query, shares) if shares.get(one.brand, 0.0) >= self._config.least]
+        if not found:
+            return None
+        sure = min(shares[one.brand] for one in found)
+        return Stated([(one.start, one.end) for one in found], believed * sure)
+
+    def _clicked(self, query: str) -> tuple[list[Hit], float]:
+        """Products of the catalogue clicked after a query, weighing log(1 + clicks); how far they are believed."""
+        clicked = [(self._places.get(one.product), one.clicks) for one in self._clicks.log.products(query)]
+        known = [(place, clicks) for place, clicks in clicked if place is not None]
+        total = sum(clicks for _, clicks in known)
+        hits = [Hit(place, math.log1p(clicks)) for place, clicks in known]
+        return hits, total / (total + self._config.shrinkage) if total else 0.0
 
     def _title_terms(self, query: str, task: Task) -> Stated | None:
         found = title_terms(self._catalogue, query, k=self._section.neighbours, most=task.most)
@@ -102,6 +153,13 @@ class QueryTools:
     def _plain_rewrites(self, query: str, task: Task) -> Stated | None:
         found = plain_rewrites(query)
         return Stated([one.text for one in found], 1.0) if found else None
+
+
+def _nearest(category: str, known: Collection[str]) -> str | None:
+    """A category of the catalogue as a task has it: itself, else the lowest above it; None where there is none."""
+    parts = category.split(SEPARATOR)
+    paths = (SEPARATOR.join(parts[:depth]) for depth in range(len(parts), 0, -1))
+    return next((path for path in paths if path in known), None)
 
 
 def task_of_tool(name: str, task: Task) -> Task | None:

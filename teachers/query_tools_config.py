@@ -6,9 +6,19 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, Field, field_validator
 
+from distill.labeling.queries.catalogue_config import LEAST_SIMILARITY, SHRINKAGE
 from distill.teachers.model_config import SECTION
 
-ToolName = Literal["noisy_channel", "brand_dictionary", "category_vote", "title_terms", "plain_rewrites"]
+ToolName = Literal[
+    "noisy_channel",
+    "brand_dictionary",
+    "category_vote",
+    "title_terms",
+    "plain_rewrites",
+    "co_clicks",
+    "clicked_brands",
+    "clicked_categories",
+]
 TOOLS: tuple[str, ...] = get_args(ToolName)
 TOOL_TASKS: dict[str, str] = {
     "noisy_channel": "spelling",
@@ -16,8 +26,13 @@ TOOL_TASKS: dict[str, str] = {
     "category_vote": "category",
     "title_terms": "expansion",
     "plain_rewrites": "expansion",
+    "co_clicks": "expansion",
+    "clicked_brands": "brand",
+    "clicked_categories": "category",
 }
 """The type of task, or the part, that each answers."""
+CLICK_TOOLS = ("co_clicks", "clicked_brands", "clicked_categories")
+"""Those that read ``data.catalogue.clicks``."""
 
 
 class QueryToolsTeacherConfig(BaseModel):
@@ -29,7 +44,9 @@ class QueryToolsTeacherConfig(BaseModel):
     functions: tuple[ToolName, ...] = Field(
         min_length=1,
         description="noisy_channel corrects spelling, brand_dictionary finds brands, category_vote takes the "
-        "categories of the products found, title_terms and plain_rewrites expand",
+        "categories of the products found, title_terms and plain_rewrites expand; of data.catalogue.clicks, co_clicks "
+        "expands by queries that lead to the same products, clicked_brands and clicked_categories take those of the "
+        "products clicked",
     )
     trust: float = Field(
         0.6,
@@ -42,7 +59,23 @@ class QueryToolsTeacherConfig(BaseModel):
         2.0, ge=0, description="noisy_channel: log odds that a change must have over leaving the query as it is"
     )
     least: float = Field(
-        0.2, gt=0, le=1, description="category_vote: share of the vote that a category needs to be an answer"
+        0.2,
+        gt=0,
+        le=1,
+        description="category_vote, clicked_categories, clicked_brands: share of the vote that a category or brand "
+        "needs to be an answer",
+    )
+    similarity: float = Field(
+        LEAST_SIMILARITY,
+        gt=0,
+        le=1,
+        description="co_clicks: how alike the clicks of two queries are at least, as a cosine, for one to expand the "
+        "other",
+    )
+    shrinkage: float = Field(
+        SHRINKAGE,
+        ge=0,
+        description="co_clicks, clicked_brands, clicked_categories: clicks at which half of what they say is believed",
     )
 
     @field_validator("functions")

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 EVIDENCE_COLUMNS = ("near_titles", "near_brands", "near_categories")
 """Columns of ``rows.parquet`` that a catalogue gives; ``task.evidence`` names those that judges see."""
+
+Fusion = Literal["scores", "ranks"]
+"""How lists found by a query and by its expansions become one; see
+:func:`distill.eval.query_metrics_expansion.expanded_ranking`."""
+
+SHRINKAGE = 2.0
+"""Clicks at which half of what they say is believed."""
+
+LEAST_SIMILARITY = 0.1
+"""Of queries that lead to the same products, as a cosine."""
 
 
 class JudgmentsConfig(BaseModel):
@@ -22,6 +34,11 @@ class JudgmentsConfig(BaseModel):
         min_length=1,
         description="gain of each label in nDCG, 0 for irrelevant; products with the greatest gain count for recall",
     )
+    fusion: Fusion = Field(
+        "scores",
+        description="how what a query finds and what its expansions find become one list: by BM25 scores, each list's "
+        "best at 1, or by ranks (reciprocal rank fusion); all expansions together weigh half of the query",
+    )
 
     @field_validator("gains", mode="before")
     @classmethod
@@ -34,6 +51,19 @@ class JudgmentsConfig(BaseModel):
         if min(value.values()) < 0 or max(value.values()) <= 0:
             raise ValueError(f"gains are at least 0, and one is above, got {value}")
         return value
+
+
+class ClicksConfig(BaseModel):
+    """A log of clicks or orders: which products shoppers took after which queries."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows: str = Field(description="a file, folder or glob as data.rows: a line a query and product")
+    query: str = Field("query", description="column of the query; case and spacing do not matter")
+    product: str = Field("product_id", description="column of the product's id, as the catalogue has it")
+    clicks: str | None = Field(
+        None, description="column of how many clicks a line stands for; each line is one where not given"
+    )
 
 
 class CatalogueConfig(BaseModel):
@@ -55,6 +85,9 @@ class CatalogueConfig(BaseModel):
     titles: int = Field(5, ge=0, le=100, description="titles of them that near_titles shows")
     judgments: JudgmentsConfig | None = Field(
         None, description="products judged for queries: expansions are then measured by what they retrieve"
+    )
+    clicks: ClicksConfig | None = Field(
+        None, description="what shoppers clicked: read by the query tools co_clicks, clicked_brands, clicked_categories"
     )
 
     @property

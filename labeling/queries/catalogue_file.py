@@ -14,7 +14,8 @@ from distill.labeling.data_config import DataConfig
 from distill.labeling.errors import DataError
 from distill.labeling.locating import plain_text
 from distill.labeling.queries.catalogue import Catalogue
-from distill.labeling.queries.catalogue_config import CatalogueConfig, JudgmentsConfig
+from distill.labeling.queries.catalogue_config import SHRINKAGE, CatalogueConfig, ClicksConfig, JudgmentsConfig
+from distill.labeling.queries.expansion import CoClicks
 from distill.labeling.rows_files import find_files, read_source
 
 
@@ -26,12 +27,12 @@ class Judged(NamedTuple):
 
 
 def catalogue_files(config: CatalogueConfig) -> list[Path]:
-    """The files that it reads, those of judgments last; none where a place is no file (a hub's data set).
+    """The files that it reads: products, judgments, clicks; none where a place is no file (a hub's data set).
 
     Raises:
         DataError: There is no such file.
     """
-    places = [config.rows, *([config.judgments.rows] if config.judgments else [])]
+    places = [config.rows, *(one.rows for one in (config.judgments, config.clicks) if one is not None)]
     return [file for place in places if not place.startswith("hf://") for file in find_files(place)]
 
 
@@ -42,9 +43,24 @@ def open_catalogue(config: CatalogueConfig) -> Catalogue:
         DataError: A file or column is missing, or no product has a title.
         MissingDependencyError: bm25s is not installed.
     """
-    alone = config.model_copy(update={"judgments": None})
+    alone = config.model_copy(update={"judgments": None, "clicks": None})
     stamps = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in catalogue_files(alone))
     return _opened(alone, stamps)
+
+
+def read_clicks(config: ClicksConfig, *, shrinkage: float = SHRINKAGE) -> CoClicks:
+    """Reads what shoppers clicked.
+
+    Args:
+        config: The section.
+        shrinkage: As for :class:`~distill.labeling.queries.expansion.CoClicks`.
+
+    Raises:
+        DataError: A file or column is missing, or no line has a click.
+    """
+    named = [config.query, config.product, *([config.clicks] if config.clicks else [])]
+    table = _table(config.rows, named, key="data.catalogue.clicks")
+    return CoClicks(table, query=config.query, product=config.product, count=config.clicks, shrinkage=shrinkage)
 
 
 @lru_cache(maxsize=2)

@@ -8,6 +8,7 @@ the query itself without what adds nothing (:func:`plain_rewrites`). None knows 
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
 from collections import Counter
@@ -16,8 +17,10 @@ from typing import NamedTuple
 
 import polars as pl
 
-from distill.labeling.errors import DataError
+from distill.labeling.locating import folded
 from distill.labeling.queries.catalogue import Catalogue, Hit, discounted
+from distill.labeling.queries.catalogue_config import LEAST_SIMILARITY, SHRINKAGE
+from distill.labeling.queries.click_log import ClickLog
 from distill.labeling.queries.query_words import has_digit, search_terms, words
 
 _NO_MEANING = """
@@ -45,6 +48,7 @@ _NUMBER_UNIT = re.compile(
     re.IGNORECASE,
 )
 _FEWEST_DOCUMENTS = 2
+_MOST_QUERIES = 1000
 
 
 class Expansion(NamedTuple):
@@ -58,44 +62,68 @@ class CoClicks:
     r"""Queries that lead to the same products.
 
     The similarity of two queries is the cosine of their clicks by product, each damped by a logarithm and by how many
-    queries lead to the product: :math:`x_{qp} = \log(1 + c_{qp}) \log(Q / Q_p)` (Craswell & Szummer 2007, "Random
-    Walks on the Click Graph", walk farther; two steps are what a small log bears).
+    queries lead to the product, drawn towards nothing where few clicks are shared:
+
+    .. math:: s(q, o) = \frac{n}{n + \lambda} \cos(x_q, x_o), \quad x_{qp} = \log(1 + c_{qp}) \log(Q / Q_p), \quad
+        n = \sum_p \min(c_{qp}, c_{op})
+
+    (Craswell & Szummer 2007, "Random Walks on the Click Graph", walk farther; two steps are what a small log bears. The
+    factor is the significance weighting of Herlocker et al. 1999: one shopper's stray click makes no synonym.) Of a
+    product that very many queries lead to, the thousand that lead there most strongly are looked at.
 
     Args:
-        clicks: A line a query and product.
+        clicks: A line a query and product; see :class:`~distill.labeling.queries.click_log.ClickLog`.
         query: Column of the query.
         product: Column of the product.
         count: Column of the clicks (or orders), once each where there is none.
+        shrinkage: :math:`\lambda`, clicks at which half of the cosine is believed.
+
+    Attributes:
+        log: The clicks.
 
     Raises:
-        DataError: A column is missing.
+        DataError: A column is missing, or no line has a click.
     """
 
     def __init__(
-        self, clicks: pl.DataFrame, *, query: str = "query", product: str = "product_id", count: str | None = None
+        self,
+        clicks: pl.DataFrame,
+        *,
+        query: str = "query",
+        product: str = "product_id",
+        count: str | None = None,
+        shrinkage: float = SHRINKAGE,
     ) -> None:
-        if missing := [name for name in (query, product, count) if name and name not in clicks.columns]:
-            raise DataError(
-                f"clicks: missing column(s) {missing}, got {clicks.columns}; name the columns that there are"
-            )
-        counted = clicks.group_by(query, product).agg((pl.col(count).sum() if count else pl.len()).alias("n"))
-        leading: Counter[str] = Counter(counted[product].cast(pl.String).to_list())
-        queries = counted[query].n_unique()
+        self.log = ClickLog(clicks, query=query, product=product, count=count)
+        self._shrinkage = shrinkage
+        leading = Counter(one for _, clicked in self.log.items() for one in clicked)
         self._products: dict[str, dict[str, float]] = {}
-        self._queries: dict[str, list[str]] = {}
-        for text, one, clicked in counted.sort(query, product).select(query, product, "n").iter_rows():
-            damped = math.log1p(clicked) * math.log(queries / leading[str(one)])
-            if damped > 0:  # a product of every query says nothing
-                self._products.setdefault(text, {})[str(one)] = damped
-                self._queries.setdefault(str(one), []).append(text)
+        queries: dict[str, list[tuple[float, str]]] = {}
+        for form, clicked in self.log.items():
+            own = {one: math.log1p(times) * math.log(len(self.log) / leading[one]) for one, times in clicked.items()}
+            # A product of every query says nothing.
+            self._products[form] = {one: damped for one, damped in own.items() if damped > 0}
+            for one, damped in self._products[form].items():
+                queries.setdefault(one, []).append((damped, form))
+        self._queries = {one: heapq.nlargest(_MOST_QUERIES, leads) for one, leads in queries.items()}
+        self._lengths = {form: math.hypot(*own.values()) for form, own in self._products.items()}
 
-    def __call__(self, query: str, *, most: int = 5, least: float = 0.1) -> list[Expansion]:
+    def __call__(self, query: str, *, most: int = 5, least: float = LEAST_SIMILARITY) -> list[Expansion]:
         """Queries with a similarity of at least ``least``, nearest first."""
-        own = self._products.get(query, {})
-        others = {other for product in own for other in self._queries[product]} - {query}
-        near = ((other, _cosine(own, self._products[other])) for other in others)
-        ranked = sorted((-score, other) for other, score in near if score >= least)
-        return [Expansion(other, -score) for score, other in ranked[:most]]
+        form = folded(query)
+        dots: dict[str, float] = {}
+        for one, damped in self._products.get(form, {}).items():
+            for other_damped, other in self._queries[one]:
+                dots[other] = dots.get(other, 0.0) + damped * other_damped
+        dots.pop(form, None)
+        near = ((self._similarity(form, other, dot), other) for other, dot in dots.items())
+        ranked = sorted((-score, other) for score, other in near if score >= least)
+        return [Expansion(self.log.spelled(other), -score) for score, other in ranked[:most]]
+
+    def _similarity(self, form: str, other: str, dot: float) -> float:
+        own, theirs = self.log.clicks(form), self.log.clicks(other)
+        shared = sum(min(times, theirs[one]) for one, times in own.items() if one in theirs)
+        return shared / (shared + self._shrinkage) * dot / (self._lengths[form] * self._lengths[other])
 
 
 def title_terms(
@@ -173,8 +201,3 @@ def merge_expansions(sources: Iterable[Sequence[Expansion]], *, most: int = 10, 
             spelled.setdefault(key, expansion.text)
             scores[key] = scores.get(key, 0.0) + 1 / (constant + rank)
     return [spelled[key] for key in sorted(scores, key=lambda key: (-scores[key], key))[:most]]
-
-
-def _cosine(one: dict[str, float], other: dict[str, float]) -> float:
-    dot = sum(value * other[name] for name, value in one.items() if name in other)
-    return dot / (math.hypot(*one.values()) * math.hypot(*other.values()))

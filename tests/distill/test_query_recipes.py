@@ -221,3 +221,54 @@ def test_rows_take_their_evidence_in_a_notebook_too(folder):
     given = {"id": "id", "split": "split", "catalogue": {"rows": str(folder / "products.jsonl"), "id": "sku"}}
     rows = distill.read_rows(pl.DataFrame(ROWS).select("id", "query", "split"), config.task, data=given)
     assert rows["near_brands"].to_list()[1] == "Beta (3 of 3)"
+
+
+CLICKS = [("garden hose", "h0", 9), ("acme hose", "h0", 9), ("acme hose", "h1", 1), ("running shoe", "s0", 4)]
+
+
+def clicking(folder: Path, *functions: str, **clicks: Any) -> Path:
+    """The recipe with tools that read a click log."""
+    log = {"rows": "clicks.csv", "clicks": "clicks", **clicks}
+    return recipe(
+        folder,
+        data={"catalogue": {"rows": "products.jsonl", "id": "sku", "clicks": log}},
+        teachers={"tools": {"type": "query_tools", "functions": list(functions)}},
+    )
+
+
+def test_queries_that_lead_to_the_same_products_expand_one_another(folder):
+    written = pl.DataFrame(CLICKS, schema=["query", "product_id", "clicks"], orient="row")
+    written.write_csv(folder / "clicks.csv")
+    run = distill.run(clicking(folder, "co_clicks", "clicked_brands"), until="aggregate")
+    texts = dict(run.labels.filter(part="expansion").select("row_id", "texts").iter_rows())
+    assert texts["q3"] == ["acme hose"] and texts["q0"] is None  # nobody clicked after the misspelled query
+    marks = json.loads((run.path / "stages.json").read_text())
+    # Another log asks the tools anew, and leaves rows and evidence as they are; so does another column.
+    pl.concat([written, written[:1].with_columns(query=pl.lit("acme garden"))]).write_csv(folder / "clicks.csv")
+    run = distill.run(clicking(folder, "co_clicks", "clicked_brands"), until="aggregate")
+    texts = dict(run.labels.filter(part="expansion").select("row_id", "texts").iter_rows())
+    assert sorted(texts["q3"]) == ["acme garden", "acme hose"]
+    again = json.loads((run.path / "stages.json").read_text())
+    assert again["data"]["fingerprint"] == marks["data"]["fingerprint"]
+    assert again["label"]["fingerprint"] != marks["label"]["fingerprint"]
+    other = distill.run(clicking(folder, "co_clicks", "clicked_brands", clicks=None), until="aggregate")
+    assert json.loads((other.path / "stages.json").read_text())["label"]["fingerprint"] != again["label"]["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "said"),
+    [
+        ({"id": "sku"}, "teachers.tools.functions: co_clicks, clicked_brands: reads what shoppers clicked"),
+        ({"clicks": {"rows": "rows.jsonl"}}, "teachers.tools.functions: clicked_brands finds products by id"),
+        (
+            {"id": "sku", "brand": None, "clicks": {"rows": "rows.jsonl"}},
+            "teachers.tools.functions: clicked_brands reads the brand",
+        ),
+        ({"id": "sku", "clicks": {"rows": "nowhere.csv"}}, "data.catalogue.clicks.rows: no such file"),
+    ],
+)
+def test_tools_that_read_clicks_say_what_they_lack(folder, catalogue, said):
+    tools = {"tools": {"type": "query_tools", "functions": ["co_clicks", "clicked_brands"]}}
+    path = recipe(folder, data={"catalogue": {"rows": "products.jsonl", **catalogue}}, teachers=tools)
+    with pytest.raises(RecipeError, match=said):
+        load_recipe(path)

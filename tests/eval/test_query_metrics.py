@@ -121,8 +121,17 @@ def test_expanded_ranking_by_hand():
     catalogue = Catalogue(products, brand=None, category=None, product_id="id")
     assert expanded_ranking(catalogue, "sofa", []) == ["s", "b"]  # the shorter title first
     # sofa: s 1/61, b 1/62. couch: c 1/61, b 1/62, each times w. b passes s as soon as (1 + w)/62 > 1/61: w > 1/61.
+    assert expanded_ranking(catalogue, "sofa", ["couch"], weight=0.5, fusion="ranks") == ["b", "s", "c"]
+    assert expanded_ranking(catalogue, "sofa", ["couch"], weight=0.01, fusion="ranks") == ["s", "b", "c"]
+    # By scores: s is 1, c is w, b is (1 + w) q, with q the score of a title of two words over that of one. Both have
+    # the term once, and bm25s's Lucene form is tf / (tf + 1.2 (0.25 + 0.75 length / mean)); the mean is 4/3 words.
+    # 1 + 1.2 (0.25 + 0.5625) = 1.975 over 1 + 1.2 (0.25 + 1.125) = 2.65: q = 0.745. b passes s where w > 0.342.
     assert expanded_ranking(catalogue, "sofa", ["couch"], weight=0.5) == ["b", "s", "c"]
-    assert expanded_ranking(catalogue, "sofa", ["couch"], weight=0.01) == ["s", "b", "c"]
+    assert expanded_ranking(catalogue, "sofa", ["couch"], weight=0.35) == ["b", "s", "c"]
+    assert expanded_ranking(catalogue, "sofa", ["couch"], weight=0.33) == ["s", "b", "c"]
+    # Several expansions share the weight: of two, one of which finds nothing, couch has half of it.
+    assert expanded_ranking(catalogue, "sofa", ["couch", "zzz"], weight=0.66) == ["s", "b", "c"]
+    assert expanded_ranking(catalogue, "zzz", ["couch"]) == ["c", "b"]
 
 
 def test_estimates_are_by_group():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distill.labeling.task import Task, TaskConfig
-from distill.students.causal_answers import CausalAnswerObjective, CausalAnswers, _read, written
+from distill.students.causal_answers import CausalAnswerObjective, CausalAnswers, _read, whole_part, written
 from distill.students.config import CausalConfig
 from distill.students.fit import fit_student
 from distill.students.part_targets import ANSWERS, part_targets
@@ -124,3 +124,40 @@ def test_a_tiny_one_learns_the_shop(tmp_path: Path) -> None:
     assert found["labels"].to_list() == [json.loads(cell) for cell in rows["gold"]]
     assert set(found["outcome"]) == {"labeled"}
     assert found["confidence"].min() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("cut", "whole"),
+    [
+        ('{"expansions": ["red lamp", "lamp, red", "re', {"expansions": ["red lamp", "lamp, red"]}),
+        ('{"corrected": "lamp", "brand": ["acme"', {"corrected": "lamp", "brand": ["acme"]}),
+        # A text or a list of which nothing is there yet says nothing; "[]" says that there is none.
+        ('{"brand": [], "corrected": "red la', {"brand": []}),
+        ('{"corrected": "lamp", "brand": ["ac', {"corrected": "lamp"}),
+        ('{"corrected": "lamp", "brand": []', {"corrected": "lamp", "brand": []}),
+    ],
+)
+def test_of_an_answer_that_was_cut_what_is_whole_counts(cut: str, whole: dict[str, Any]) -> None:
+    assert json.loads(whole_part(cut)) == whole
+
+
+def test_what_is_no_json_stays_as_it_is() -> None:
+    assert whole_part("lamp, lamp, lamp") == "lamp, lamp, lamp"
+    assert whole_part("") == ""
+
+
+def test_a_list_without_end_gives_its_first_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"type": "expansion", "inputs": ["query"]}
+    task = Task.from_config(TaskConfig.model_validate(config))
+    rows = pl.DataFrame({"row_id": ["q0"], "query": ["lamp"], ANSWERS: ['{"expansion": [["red lamp", 1.0]]}']})
+    network = CausalAnswers.for_task(_config(answer_tokens=40), task=task, rows=rows.lazy())
+    endless = network.prompt.tokens('{"expansions": ["red lamp", ' + '"lamp", ' * 40)[:40]
+    monkeypatch.setattr("distill.students.causal_answers.write", lambda *_, **__: [endless])
+    network.model.eval()
+    with torch.inference_mode():
+        (answer,) = network.answers(rows, batch_size=1)["expansion"]
+    assert answer.outcome == "labeled" and answer.value == ["red lamp"]  # "lamp" is the query itself
+    network.answer_tokens = 41  # it ended by itself, and what it wrote is no JSON
+    with torch.inference_mode():
+        (answer,) = network.answers(rows, batch_size=1)["expansion"]
+    assert answer.outcome == "invalid"

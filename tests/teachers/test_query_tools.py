@@ -98,3 +98,63 @@ def test_the_section_says_what_is_wrong():
         section("noisy_channel", "noisy_channel")
     with pytest.raises(ValidationError, match="noisy_channel"):
         section("symspell")
+
+
+@pytest.fixture
+def clicked(catalogue, tmp_path) -> CatalogueConfig:
+    """The same products with ids, and what was clicked: after garden hose hoses, after beta runners a shoe, a rake."""
+    products = pl.read_csv(tmp_path / "products.csv").with_row_index("sku")
+    products.write_csv(tmp_path / "products.csv")
+    lines = [("garden hose", 0, 6), ("water pipe", 0, 6), ("water pipe", 1, 2), ("beta runners", 10, 3)]
+    lines += [("beta runners", 9, 1), ("Beta runners", 99, 50)]  # 99 is no product any more
+    pl.DataFrame(lines, schema=["query", "product_id", "n"], orient="row").write_csv(tmp_path / "clicks.csv")
+    settings = catalogue.model_dump() | {"id": "sku", "clicks": {"rows": str(tmp_path / "clicks.csv"), "clicks": "n"}}
+    return CatalogueConfig.model_validate(settings)
+
+
+def test_what_was_clicked_answers_expansion_category_and_brand(clicked):
+    tools = QueryTools(task(), section("co_clicks", trust=1.0), clicked)
+    said = {
+        (name, query): tools.function(name)({"query": query})
+        for name in ("co_clicks", "clicked_categories", "clicked_brands")
+        for query in ("garden hose", "BETA runners", "tractor")
+    }
+    assert said["co_clicks", "garden hose"]["expansion"].answer == ["water pipe"]
+    assert said["co_clicks", "BETA runners"] is None
+    # Three clicks of a shoe and one of a rake weigh log 4 and log 2: two thirds and one. Of 4 clicks 4 / (4 + 2) is
+    # believed.
+    found = said["clicked_categories", "BETA runners"]["category"]
+    assert found.answer == ["Shoes", "Garden > Rakes"] and found.confidence == pytest.approx(4 / 6)
+    found = said["clicked_categories", "garden hose"]["category"]
+    assert found.answer == ["Garden > Hoses"] and found.confidence == pytest.approx(6 / 8)
+    # Beta has two thirds of the clicks; Acme is clicked after "garden hose", which does not name it.
+    assert said["clicked_brands", "BETA runners"]["brand"] == ([(0, 4)], pytest.approx(4 / 6 * 2 / 3))
+    assert said["clicked_brands", "garden hose"] is None
+    assert [said[name, "tractor"] for name in ("co_clicks", "clicked_categories", "clicked_brands")] == [None] * 3
+
+
+def test_how_far_clicks_are_believed_is_set(clicked):
+    def believed(**settings: float) -> float | None:
+        tools = QueryTools(task(), section("co_clicks", trust=1.0, **settings), clicked)
+        found = tools.function("co_clicks")({"query": "garden hose"})
+        return found and found["expansion"].confidence
+
+    whole = believed(shrinkage=0.0)
+    assert believed(shrinkage=2.0) == pytest.approx(whole * 6 / 8)  # six clicks are shared
+    assert believed(similarity=whole, shrinkage=2.0) is None
+
+
+def test_clicks_that_are_not_there_are_asked_for(catalogue):
+    with pytest.raises(DataError, match=r"co_clicks reads clicks, got none; give data\.catalogue\.clicks"):
+        query_tool_teachers("tools", section("co_clicks"), task=task(), catalogue=catalogue)
+
+
+def test_a_task_with_wider_categories_gets_the_nearest_above(clicked):
+    wide = Task(labels=("Garden", "Shoes"), inputs=("query",), kind="choice", type="category", several=True)
+    tools = QueryTools(wide, section("category_vote", trust=1.0), clicked)
+    # Hoses and rakes are both of the garden, and their shares add up; no label is above "Shoes" but itself.
+    found = tools.function("category_vote")({"query": "garden hose"})
+    assert found.answer == ["Garden"] and found.confidence == pytest.approx(1.0)
+    assert tools.function("clicked_categories")({"query": "beta runners"}).answer == ["Shoes", "Garden"]
+    other = Task(labels=("Pets", "Toys"), inputs=("query",), kind="choice", type="category", several=True)
+    assert QueryTools(other, section("category_vote"), clicked).function("category_vote")({"query": "rake"}) is None

@@ -31,7 +31,7 @@ def test_co_clicks_by_hand():
             "n": [3, 1, 1, 1, 1, 1],
         }
     )
-    near = CoClicks(clicks, count="n")
+    near = CoClicks(clicks, count="n", shrinkage=0.0)
     # Four queries; products 1 and 2 have two each, log(4/2) = log 2. sofa: (1: log 4 · log 2, 2: log 2 · log 2).
     # couch: (1: log 2 · log 2). Cosine: log 4 / sqrt(log² 4 + log² 2) = 2 / sqrt(5).
     (couch, rug) = near("sofa")
