@@ -83,9 +83,11 @@ def part_targets(
     out = held_out(kept["group"], share=config.validation, seed=seed)
     train, validation = kept.filter(~out), kept.filter(out)
     if isinstance(config, EncoderConfig) and config.synthetic is not None:
+        from distill.students.swapped_names import with_names
         from distill.students.synthetic_rows import with_typos
 
-        train = with_typos(train, config.synthetic, task=task, seed=seed)
+        named = with_names(train, config.synthetic.names, task=task, seed=seed)
+        train = pl.concat([with_typos(train, config.synthetic, task=task, seed=seed), named[train.height :]])
     return TrainingSet(train, validation)
 
 
@@ -106,6 +108,12 @@ def spelling_pairs(table: pl.DataFrame, part: str, *, source: str) -> Iterator[t
     """Texts of a table with their corrections; texts of which nothing is known have none."""
     for text, answers in table.select(pl.col(source).fill_null(""), ANSWERS).iter_rows():
         yield text, [corrected for corrected, _ in json.loads(answers).get(part, ())]
+
+
+def span_texts(table: pl.DataFrame, part: str, *, source: str) -> Iterator[tuple[str, list[Any]]]:
+    """Texts of a table with their spans; texts of which nothing is known have none."""
+    for text, answers in table.select(pl.col(source).fill_null(""), ANSWERS).iter_rows():
+        yield text, json.loads(answers).get(part, [])
 
 
 def expansion_vocabulary(table: pl.DataFrame, part: str) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, Protocol
+
 from pydantic import BaseModel, ConfigDict, Field
 
 OVER_CORRECTION = 0.02
@@ -20,3 +22,35 @@ class SyntheticSection(BaseModel):
         description="misspelled copies of each training query that is taken to be right, with slips of keyboards, "
         "sounds and Korean jamo; 0.5 makes one of every second query",
     )
+    names: float = Field(
+        0.0,
+        ge=0.0,
+        le=50.0,
+        description="copies of each training query that has a brand or other spans, with these exchanged for others of "
+        "their type, from task.brands and the other queries",
+    )
+
+
+SpanUnits = Literal["auto", "words", "pieces"]
+
+
+class SpansSection(BaseModel):
+    """How spans of a text are found: brands, or those of a task of type spans."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    units: SpanUnits = Field(
+        "auto",
+        description="what is marked: words, seen with their letters; pieces, as the base's tokenizer cuts them, for "
+        "spans within words; auto takes words where 98% of the training spans begin and end where words do",
+    )
+
+
+class _HasSpans(Protocol):
+    @property
+    def spans(self) -> SpansSection | None: ...
+
+
+def span_units(config: _HasSpans) -> SpanUnits:
+    """What a section marks spans on."""
+    return config.spans.units if config.spans is not None else "auto"

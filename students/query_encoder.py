@@ -17,7 +17,9 @@ from distill.students.config import EncoderConfig
 from distill.students.encoder import not_an_encoder, read_base, set_dropout
 from distill.students.letters import Alphabet, letters_of
 from distill.students.network import Example, Output
-from distill.students.part_targets import ANSWERS, expansion_vocabulary, spelling_pairs
+from distill.students.part_targets import ANSWERS, expansion_vocabulary, span_texts, spelling_pairs
+from distill.students.query_config import SpanUnits, span_units
+from distill.students.span_words import WORD_LETTERS, WordReader, letter_table, words_fit
 from distill.students.text import PairTemplate
 from distill.students.tree_softmax import TreeSoftmax
 
@@ -32,8 +34,10 @@ WEIGHTS_FILE = "parts.safetensors"
 MOST_LETTERS = 512
 """Letters of a text that are spelled; the rest stays."""
 _RESERVED_TOKENS = 8
+_SPANS_OF_WORDS = 0.98
+"""Share of the training spans that have to begin and end where words do, so that words are marked."""
 _NAMES_TOGETHER = 256
-_PADDING = {"letter_ids": 0, "letter_pieces": 0}
+_PADDING = {"letter_ids": 0, "letter_pieces": 0, "word_first": -1, "word_last": -1, "word_letters": 0}
 
 
 class Vocabulary(NamedTuple):
@@ -42,10 +46,12 @@ class Vocabulary(NamedTuple):
     Attributes:
         alphabet: Of the spelling head; None without one.
         texts: What a list of texts is chosen from, by part.
+        words: Letters of the words that spans are marked on; None where they are marked on word pieces.
     """
 
     alphabet: Alphabet | None
     texts: Mapping[str, tuple[str, ...]]
+    words: tuple[str, ...] | None = None
 
 
 class QueryNetwork:
@@ -81,6 +87,7 @@ class QueryNetwork:
         self._tokenizer = tokenizer
         self._template = PairTemplate(reading_order(task))
         self._max_length = max_length
+        self._words = None if vocabulary.words is None else WordReader(vocabulary.words)
         tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
 
     @classmethod
@@ -99,7 +106,7 @@ class QueryNetwork:
         set_dropout(model_config, config.dropout)
         trunk = _load_trunk(source, name=config.base, config=model_config)
         limit = getattr(model_config, "max_position_embeddings", None) or config.max_length
-        vocabulary = _vocabulary(task, rows)
+        vocabulary = _vocabulary(task, rows, config)
         dropout = _dropout(model_config)
         network = cls(trunk, tokenizer, task=task, vocabulary=vocabulary, max_length=min(config.max_length, limit))
         network.model = _with_heads(trunk, network, dropout=dropout, named=True)
@@ -144,7 +151,9 @@ class QueryNetwork:
             raise StudentError(f"{folder}: not a whole student ({error}); train the student again") from error
         alphabet = found["alphabet"] and Alphabet(**{name: tuple(value) for name, value in found["alphabet"].items()})
         texts = {name: tuple(value) for name, value in found["texts"].items()}
-        return cls(nn.Identity(), tokenizer, task=task, vocabulary=Vocabulary(alphabet, texts), max_length=max_length)
+        words = None if found.get("words") is None else tuple(found["words"])
+        vocabulary = Vocabulary(alphabet, texts, words)
+        return cls(nn.Identity(), tokenizer, task=task, vocabulary=vocabulary, max_length=max_length)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -189,6 +198,8 @@ class QueryNetwork:
                 letters, origins = letters_of(query)
                 example["letter_ids"] = self.vocabulary.alphabet.ids(letters[:MOST_LETTERS])
                 example["letter_pieces"] = [0, *_pieces(origins[:MOST_LETTERS], example["starts"])]
+            if self._words is not None:
+                example |= self._words.read(query, starts=example["starts"], ends=example["ends"])
             examples.append(example)
         return examples
 
@@ -212,13 +223,16 @@ class QueryNetwork:
                 for line, example in enumerate(examples):
                     table[line, : len(example[name])] = example[name]
                 batch[name] = torch.from_numpy(table)
+        if self._words is not None:
+            batch["word_letters"] = batch["word_letters"].unflatten(1, (-1, WORD_LETTERS))
         return {**batch, **padded_targets(examples)}
 
     def forward(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Output:
         """Scores a batch."""
         from distill.students.query_heads import LETTER_IDS, LETTER_PIECES, TRUNK_INPUTS
+        from distill.students.span_head import WordMarks
 
-        read = (*TRUNK_INPUTS, LETTER_IDS, LETTER_PIECES)
+        read = (*TRUNK_INPUTS, LETTER_IDS, LETTER_PIECES, *WordMarks.reads)
         found = model(**{name: batch[name] for name in read if name in batch})
         first, *others = self.parts
         return Output(found[first], extra={name: found[name] for name in others})
@@ -251,6 +265,7 @@ class QueryNetwork:
         said = {
             "alphabet": alphabet and {name: getattr(alphabet, name) for name in ("letters", "replace", "append")},
             "texts": self.vocabulary.texts,
+            "words": self.vocabulary.words,
         }
         (folder / PARTS_FILE).write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
@@ -281,7 +296,7 @@ def _pieces(origins: Sequence[int], starts: Sequence[int]) -> list[int]:
     return found
 
 
-def _vocabulary(task: Task, rows: pl.LazyFrame) -> Vocabulary:
+def _vocabulary(task: Task, rows: pl.LazyFrame, config: EncoderConfig) -> Vocabulary:
     kinds = {part_name(single): head_kind(single) for single in task.singles}
     table = rows.select(task.source, ANSWERS).collect()
     texts = {name: expansion_vocabulary(table, name) for name, kind in kinds.items() if kind == "ranking"}
@@ -290,7 +305,16 @@ def _vocabulary(task: Task, rows: pl.LazyFrame) -> Vocabulary:
             raise StudentError(f"{name}: no text to choose from in the training rows; take the part out of the task")
     spelled = [name for name, kind in kinds.items() if kind == "edits"]
     alphabet = Alphabet.of(spelling_pairs(table, spelled[0], source=task.source)) if spelled else None
-    return Vocabulary(alphabet, texts)
+    marked = [name for name, kind in kinds.items() if kind == "spans"]
+    return Vocabulary(alphabet, texts, _words(table, marked, task.source, units=span_units(config)) if marked else None)
+
+
+def _words(table: pl.DataFrame, parts: Sequence[str], source: str, *, units: SpanUnits) -> tuple[str, ...] | None:
+    """Letters of the words that spans are marked on; None for word pieces."""
+    if units == "auto":
+        fit = all(words_fit(span_texts(table, name, source=source), least=_SPANS_OF_WORDS) for name in parts)
+        units = "words" if fit else "pieces"
+    return letter_table(table[source].drop_nulls()) if units == "words" else None
 
 
 def _with_heads(trunk: nn.Module, network: QueryNetwork, *, dropout: float, named: bool) -> nn.Module:
@@ -298,6 +322,7 @@ def _with_heads(trunk: nn.Module, network: QueryNetwork, *, dropout: float, name
     import torch
 
     from distill.students.query_heads import LetterTagger, Marks, NamedOptions, QueryModel
+    from distill.students.span_head import WordMarks
 
     config: Any = trunk.config
     width = int(config.hidden_size)
@@ -310,7 +335,12 @@ def _with_heads(trunk: nn.Module, network: QueryNetwork, *, dropout: float, name
             sizes = {"letters": alphabet.size, "replace": len(alphabet.replace), "append": len(alphabet.append)}
             heads[name] = LetterTagger(width, **sizes, dropout=dropout)
         elif kind == "spans":
-            heads[name] = Marks(width, len(single.types), dropout=dropout)
+            letters = network.vocabulary.words
+            heads[name] = (
+                Marks(width, len(single.types), dropout=dropout)
+                if letters is None
+                else WordMarks(width, len(single.types), letters=WordReader(letters).size, dropout=dropout)
+            )
         else:
             texts = (*network.vocabulary.texts.get(name, ()), "")  # the last one: none of them
             plain = single.labels if kind == "labels" else texts

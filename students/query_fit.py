@@ -44,14 +44,18 @@ def query_problems(student: StudentConfig, task: TaskConfig | Task) -> Iterator[
             yield "weights", f"names {name!r}, which is no part of the task; parts: {', '.join(parts)}"
     if student.weights and not any(student.weights.get(name, 1.0) > 0 for name in parts):
         yield "weights", "leave nothing to learn; give a part more than 0"
-    for key in ("synthetic", "over_correction"):
-        if getattr(student, key) is not None and "spelling" not in parts:
-            yield key, f"is of spelling, which is no part of the task; parts: {', '.join(parts)}"
+    if student.over_correction is not None and "spelling" not in parts:
+        yield "over_correction", f"is of spelling, which is no part of the task; parts: {', '.join(parts)}"
+    if student.synthetic is not None and not {"spelling", "brand", "spans"} & set(parts):
+        yield "synthetic", f"is of spelling and spans, which are no parts of the task; parts: {', '.join(parts)}"
+
+    if student.spans is not None and not {"brand", "spans"} & set(parts):
+        yield "spans", f"is of spans, which are no part of the task; parts: {', '.join(parts)}"
 
 
 def label_task_problems(student: StudentConfig) -> Iterator[Problem]:
     """Keys that say nothing to a task of one label a row."""
-    for key in ("weights", "synthetic", "over_correction", "answer_tokens"):
+    for key in ("weights", "synthetic", "over_correction", "spans", "answer_tokens"):
         if getattr(student, key, None) is not None:
             yield key, "is of query tasks (spelling, brand, category, expansion, spans); take it out"
 
