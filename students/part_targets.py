@@ -86,8 +86,8 @@ def part_targets(
         from distill.students.swapped_names import with_names
         from distill.students.synthetic_rows import with_typos
 
-        named = with_names(train, config.synthetic.names, task=task, seed=seed)
-        train = pl.concat([with_typos(train, config.synthetic, task=task, seed=seed), named[train.height :]])
+        misspelled = with_typos(train, config.synthetic, task=task, seed=seed)[train.height :]
+        train = pl.concat([with_names(train, config.synthetic.names, task=task, seed=seed), misspelled])
     return TrainingSet(train, validation)
 
 

@@ -46,10 +46,11 @@ def query_problems(student: StudentConfig, task: TaskConfig | Task) -> Iterator[
         yield "weights", "leave nothing to learn; give a part more than 0"
     if student.over_correction is not None and "spelling" not in parts:
         yield "over_correction", f"is of spelling, which is no part of the task; parts: {', '.join(parts)}"
-    if student.synthetic is not None and not {"spelling", "brand", "spans"} & set(parts):
-        yield "synthetic", f"is of spelling and spans, which are no parts of the task; parts: {', '.join(parts)}"
-
-    if student.spans is not None and not {"brand", "spans"} & set(parts):
+    made = student.synthetic
+    spans = bool({"brand", "spans"} & set(parts))
+    if made is not None and not ("spelling" in parts and made.typos) and not (spans and made.names):
+        yield "synthetic", f"makes no rows: typos are of spelling, names of brand and spans; parts: {', '.join(parts)}"
+    if student.spans is not None and not spans:
         yield "spans", f"is of spans, which are no part of the task; parts: {', '.join(parts)}"
 
 

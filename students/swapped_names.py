@@ -30,7 +30,8 @@ def with_names(table: pl.DataFrame, copies: float, *, task: Task, seed: int) -> 
     """Adds copies of the rows that have spans, with every span's text exchanged; only the spans of those are known.
 
     Names come from the other rows and, of brands, from the task's list, each as likely as any other. They are written
-    in lower case where the query is.
+    in lower case where the query is. A row and its copies pull together as hard as the row did, so that how many
+    queries have a brand is learned as it is: with copies of full weight a student marks brands where there are none.
 
     Args:
         table: Training rows, see :func:`distill.students.part_targets.part_targets`.
@@ -38,33 +39,38 @@ def with_names(table: pl.DataFrame, copies: float, *, task: Task, seed: int) -> 
         task: With a part that is spans; without one nothing is added.
         seed: Of the names drawn.
     """
-    singles = [single for single in task.singles if head_kind(single) == "spans"]
-    names = [part_name(single) for single in task.singles]
-    parts = [table]
-    for single in singles:
-        own = part_name(single)
-        known = [json.loads(answers).get(own, ()) for answers in table[ANSWERS]]
-        texts = table[task.source].fill_null("").to_list()
-        pool = _names(texts, known, single)
-        pulls = [1.0 if name == own else 0.0 for name in names]
-        for copy in range(math.ceil(copies)):
-            share = min(1.0, copies - copy)
-            made = [
-                _exchanged(text, spans, pool, random.Random(f"{seed} {copy} {text}"), share)
-                for text, spans in zip(texts, known, strict=True)
-            ]
-            kept = pl.Series([one is not None for one in made], dtype=pl.Boolean)
-            found = [one for one in made if one is not None]
-            answers = [json.dumps({own: spans}, ensure_ascii=False) for _, spans in found]
-            rows = table.filter(kept).with_columns(
-                pl.Series(task.source, [text for text, _ in found], dtype=pl.String),
-                pl.Series(ANSWERS, answers, dtype=pl.String),
-                pl.Series("target", [pulls] * len(found), dtype=pl.List(pl.Float64)),
-                row_id=pl.col("row_id") + f"~{own}{copy}",
-                source=pl.lit(SYNTHETIC),
-            )
-            parts.append(rows)
-    return pl.concat(parts)
+    for place, single in enumerate(task.singles):
+        if head_kind(single) == "spans" and copies > 0:
+            table = _with_names(table, copies, task=task, place=place, seed=seed)
+    return table
+
+
+def _with_names(table: pl.DataFrame, copies: float, *, task: Task, place: int, seed: int) -> pl.DataFrame:
+    single = task.singles[place]
+    own = part_name(single)
+    texts = table[task.source].fill_null("").to_list()
+    known = [json.loads(answers).get(own, ()) for answers in table[ANSWERS]]
+    pool = _names(texts, known, single)
+    made: list[dict[str, Any]] = []
+    pulls = table["target"].to_list()
+    for number, (text, spans) in enumerate(zip(texts, known, strict=True)):
+        generator = random.Random(f"{seed} {own} {text}")
+        count = math.floor(copies + generator.random()) if _exchangeable(spans) else 0
+        pulls[number][place] /= 1 + count
+        for copy in range(count):
+            written, answer = _exchanged(text, spans, pool, generator)
+            pull = [pulls[number][place] if at == place else 0.0 for at in range(len(pulls[number]))]
+            said = json.dumps({own: answer}, ensure_ascii=False)
+            made.append({"number": number, "copy": copy, task.source: written, ANSWERS: said, "target": pull})
+    if not made:
+        return table
+    changed = pl.DataFrame(made, schema_overrides={"target": pl.List(pl.Float64)})
+    rows = table[changed["number"].to_list()].with_columns(
+        *changed.select(task.source, ANSWERS, "target"),
+        row_id=pl.col("row_id") + f"~{own}" + changed["copy"].cast(pl.String),
+        source=pl.lit(SYNTHETIC),
+    )
+    return pl.concat([table.with_columns(target=pl.Series(pulls, dtype=pl.List(pl.Float64))), rows])
 
 
 def _names(texts: Sequence[str], known: Sequence[Sequence[Any]], single: Task) -> Mapping[int, Sequence[str]]:
@@ -80,14 +86,17 @@ def _names(texts: Sequence[str], known: Sequence[Sequence[Any]], single: Task) -
     return {place: list(names.values()) for place, names in found.items()}
 
 
+def _exchangeable(spans: Sequence[Any]) -> bool:
+    """Whether a row has spans, all of which are likelier than not."""
+    return bool(spans) and all(support > _SURE for _, _, _, support in spans)
+
+
 def _exchanged(
-    text: str, spans: Sequence[Any], pool: Mapping[int, Sequence[str]], generator: random.Random, share: float
-) -> tuple[str, list[list[Any]]] | None:
-    """A text with other names and where they stand; None where it has none, or is not drawn."""
-    sure = [span for span in spans if span[3] > _SURE]
-    if not sure or len(sure) < len(spans) or generator.random() >= share:
-        return None
-    written, found, at = "", [], 0
+    text: str, spans: Sequence[Any], pool: Mapping[int, Sequence[str]], generator: random.Random
+) -> tuple[str, list[list[Any]]]:
+    """A text with other names, and where they stand."""
+    written, at = "", 0
+    found: list[list[Any]] = []
     for start, end, type_, support in sorted(spans):
         name = generator.choice(pool[type_])
         written += text[at:start]

@@ -39,12 +39,13 @@ def test_every_span_gets_another_name_and_the_rest_stays() -> None:
         ("maybe bulb", [[0, 5, 0, 0.4]]),
     )
     found = with_names(table, 3.0, task=_task(), seed=1)
-    assert found[:3].equals(table)
+    # A row and its three copies share what it pulled, 2.0.
+    assert found["target"].to_list() == [[0.5], [2.0], [2.0], [0.5], [0.5], [0.5]]
+    assert found[:3].drop("target").equals(table.drop("target"))
     made = found[3:]
     # Neither the row without a brand nor the one whose brand is unsure is copied.
     assert made["row_id"].to_list() == ["r0~brand0", "r0~brand1", "r0~brand2"]
     assert set(made["source"]) == {SYNTHETIC}
-    assert made["target"].to_list() == [[1.0]] * 3
     names = {"acme", "beta", "zenta", "zt"}  # the list's long name is no name that is typed
     drawn = set()
     for text, answers in made.select("query", ANSWERS).iter_rows():
