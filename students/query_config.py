@@ -44,6 +44,13 @@ class SpansSection(BaseModel):
         description="what is marked: words, seen with their letters; pieces, as the base's tokenizer cuts them, for "
         "spans within words; auto takes words where 98% of the training spans begin and end where words do",
     )
+    unanswered: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="how hard a query pulls as one without spans that no source of train_on answered; for a dictionary "
+        "alone, which never says that there is none",
+    )
 
 
 class _HasSpans(Protocol):
