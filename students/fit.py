@@ -23,7 +23,7 @@ import polars as pl
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.abstention import Abstention, fit_abstention
-from distill.students.asked_task import record_of, write_brands
+from distill.students.asked_task import brands_of, record_of, write_brands
 from distill.students.calibration import FEWEST_ROWS, Calibration, fit_calibration
 from distill.students.clauses import TracesInfo
 from distill.students.config import CausalConfig, EncoderConfig, StudentConfig
@@ -173,6 +173,7 @@ def _job(config: StudentConfig, *, task: Task, out: Path, seed: int) -> Job:
         positive=task.positive,
         ordered=task.ordered,
         asked=record_of(task),
+        brands=brands_of(task),
         logs=out.with_name(f"{out.name}.tensorboard"),
         store=Path(store) if store else None,
     )

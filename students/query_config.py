@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -44,6 +44,11 @@ class SpansSection(BaseModel):
         description="what is marked: words, seen with their letters; pieces, as the base's tokenizer cuts them, for "
         "spans within words; auto takes words where 98% of the training spans begin and end where words do",
     )
+    listed: bool = Field(
+        True,
+        description="of brands that are marked on words: tell the network where names of task.brands stand; it learns "
+        "how far to believe the list",
+    )
     unanswered: float = Field(
         0.0,
         ge=0.0,
@@ -51,13 +56,3 @@ class SpansSection(BaseModel):
         description="how hard a query pulls as one without spans that no source of train_on answered; for a dictionary "
         "alone, which never says that there is none",
     )
-
-
-class _HasSpans(Protocol):
-    @property
-    def spans(self) -> SpansSection | None: ...
-
-
-def span_units(config: _HasSpans) -> SpanUnits:
-    """What a section marks spans on."""
-    return config.spans.units if config.spans is not None else "auto"

@@ -11,14 +11,15 @@ import numpy as np
 import polars as pl
 
 from distill.labeling.errors import StudentError
+from distill.labeling.queries.brand_dictionary import BrandDictionary
 from distill.labeling.task import Task
-from distill.students.asked_task import head_kind, part_name, reading_order
+from distill.students.asked_task import brands_of, head_kind, part_name, reading_order
 from distill.students.config import EncoderConfig
 from distill.students.encoder import not_an_encoder, read_base, set_dropout
 from distill.students.letters import Alphabet, letters_of
 from distill.students.network import Example, Output
 from distill.students.part_targets import ANSWERS, expansion_vocabulary, span_texts, spelling_pairs
-from distill.students.query_config import SpanUnits, span_units
+from distill.students.query_config import SpansSection, SpanUnits
 from distill.students.span_words import WORD_LETTERS, WordReader, letter_table, words_fit
 from distill.students.text import PairTemplate
 from distill.students.tree_softmax import TreeSoftmax
@@ -37,7 +38,7 @@ _RESERVED_TOKENS = 8
 _SPANS_OF_WORDS = 0.98
 """Share of the training spans that have to begin and end where words do, so that words are marked."""
 _NAMES_TOGETHER = 256
-_PADDING = {"letter_ids": 0, "letter_pieces": 0, "word_first": -1, "word_last": -1, "word_letters": 0}
+_PADDING = {"letter_ids": 0, "letter_pieces": 0, "word_first": -1, "word_last": -1, "word_letters": 0, "word_names": 0}
 
 
 class Vocabulary(NamedTuple):
@@ -47,11 +48,13 @@ class Vocabulary(NamedTuple):
         alphabet: Of the spelling head; None without one.
         texts: What a list of texts is chosen from, by part.
         words: Letters of the words that spans are marked on; None where they are marked on word pieces.
+        listed: Whether each of those words comes with what the task's list of brands says of it.
     """
 
     alphabet: Alphabet | None
     texts: Mapping[str, tuple[str, ...]]
     words: tuple[str, ...] | None = None
+    listed: bool = False
 
 
 class QueryNetwork:
@@ -87,7 +90,7 @@ class QueryNetwork:
         self._tokenizer = tokenizer
         self._template = PairTemplate(reading_order(task))
         self._max_length = max_length
-        self._words = None if vocabulary.words is None else WordReader(vocabulary.words)
+        self._words = _word_reader(task, vocabulary)
         tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
 
     @classmethod
@@ -152,7 +155,7 @@ class QueryNetwork:
         alphabet = found["alphabet"] and Alphabet(**{name: tuple(value) for name, value in found["alphabet"].items()})
         texts = {name: tuple(value) for name, value in found["texts"].items()}
         words = None if found.get("words") is None else tuple(found["words"])
-        vocabulary = Vocabulary(alphabet, texts, words)
+        vocabulary = Vocabulary(alphabet, texts, words, bool(found.get("listed")))
         return cls(nn.Identity(), tokenizer, task=task, vocabulary=vocabulary, max_length=max_length)
 
     @property
@@ -230,9 +233,9 @@ class QueryNetwork:
     def forward(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Output:
         """Scores a batch."""
         from distill.students.query_heads import LETTER_IDS, LETTER_PIECES, TRUNK_INPUTS
-        from distill.students.span_head import WordMarks
+        from distill.students.span_head import WORD_INPUTS
 
-        read = (*TRUNK_INPUTS, LETTER_IDS, LETTER_PIECES, *WordMarks.reads)
+        read = (*TRUNK_INPUTS, LETTER_IDS, LETTER_PIECES, *WORD_INPUTS)
         found = model(**{name: batch[name] for name in read if name in batch})
         first, *others = self.parts
         return Output(found[first], extra={name: found[name] for name in others})
@@ -266,6 +269,7 @@ class QueryNetwork:
             "alphabet": alphabet and {name: getattr(alphabet, name) for name in ("letters", "replace", "append")},
             "texts": self.vocabulary.texts,
             "words": self.vocabulary.words,
+            "listed": self.vocabulary.listed,
         }
         (folder / PARTS_FILE).write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
@@ -306,7 +310,19 @@ def _vocabulary(task: Task, rows: pl.LazyFrame, config: EncoderConfig) -> Vocabu
     spelled = [name for name, kind in kinds.items() if kind == "edits"]
     alphabet = Alphabet.of(spelling_pairs(table, spelled[0], source=task.source)) if spelled else None
     marked = [name for name, kind in kinds.items() if kind == "spans"]
-    return Vocabulary(alphabet, texts, _words(table, marked, task.source, units=span_units(config)) if marked else None)
+    spans = config.spans or SpansSection()
+    words = _words(table, marked, task.source, units=spans.units) if marked else None
+    return Vocabulary(alphabet, texts, words, words is not None and spans.listed and brands_of(task) is not None)
+
+
+def _word_reader(task: Task, vocabulary: Vocabulary) -> WordReader | None:
+    if vocabulary.words is None:
+        return None
+    brands = brands_of(task) if vocabulary.listed else None
+    if vocabulary.listed and brands is None:
+        raise StudentError("brands.jsonl is gone, by which words are read; copy it there or train again")
+    names = BrandDictionary(name for own in brands.entries for name in (own[0], *own[1])) if brands else None
+    return WordReader(vocabulary.words, find_names=names.spans if names else None)
 
 
 def _words(table: pl.DataFrame, parts: Sequence[str], source: str, *, units: SpanUnits) -> tuple[str, ...] | None:
@@ -339,7 +355,13 @@ def _with_heads(trunk: nn.Module, network: QueryNetwork, *, dropout: float, name
             heads[name] = (
                 Marks(width, len(single.types), dropout=dropout)
                 if letters is None
-                else WordMarks(width, len(single.types), letters=WordReader(letters).size, dropout=dropout)
+                else WordMarks(
+                    width,
+                    len(single.types),
+                    letters=WordReader(letters).size,
+                    names=network.vocabulary.listed,
+                    dropout=dropout,
+                )
             )
         else:
             texts = (*network.vocabulary.texts.get(name, ()), "")  # the last one: none of them

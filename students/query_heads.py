@@ -54,7 +54,7 @@ class QueryModel(nn.Module):
             if isinstance(head, LetterTagger):
                 found[name] = head(states, batch[LETTER_IDS], batch[LETTER_PIECES])
             elif isinstance(head, WordMarks):
-                found[name] = head(states, *(batch[name] for name in WordMarks.reads))
+                found[name] = head(states, *(batch[name] for name in head.reads))
             else:
                 found[name] = head(states if isinstance(head, Marks) else pooled)
         return found

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distill.students.span_words import PADDING, WORD_LETTERS
+from distill.students.span_words import NAME_GOES_ON, PADDING, WORD_LETTERS
 
+WORD_INPUTS = ("word_first", "word_last", "word_letters", "word_names")
 _LETTER_WIDTH = 48
 _SPELLING_WIDTH = 128
 _WORD_WIDTH = 256
@@ -27,17 +28,18 @@ class WordMarks(nn.Module):
         width: Of the trunk's states.
         types: How many there are.
         letters: Rows of the letters' embedding; 0 is padding.
+        names: Whether each word comes with what a list of names says of it.
         dropout: On the states, the spelling, and the words.
     """
 
-    reads = ("word_first", "word_last", "word_letters")
-
-    def __init__(self, width: int, types: int, *, letters: int, dropout: float) -> None:
+    def __init__(self, width: int, types: int, *, letters: int, names: bool, dropout: float) -> None:
         super().__init__()
+        self.reads = WORD_INPUTS if names else WORD_INPUTS[:-1]
         self.letters = nn.Embedding(letters, _LETTER_WIDTH, padding_idx=PADDING)
         # Convolutions written as products: INT8 exports quantise products, and CPUs are no slower at them.
         self.spelling = nn.Linear((2 * _LETTERS_AROUND + 1) * _LETTER_WIDTH, _SPELLING_WIDTH)
         self.joined = nn.Linear(width + _SPELLING_WIDTH, _WORD_WIDTH)
+        self.names = nn.Embedding(1 + NAME_GOES_ON, _WORD_WIDTH) if names else None
         self.norm = nn.LayerNorm(_WORD_WIDTH)
         self.around = nn.Linear((2 * _WORDS_AROUND + 1) * _WORD_WIDTH, _WORD_WIDTH)
         self.score = nn.Linear(_WORD_WIDTH, 1 + 2 * types)
@@ -46,7 +48,9 @@ class WordMarks(nn.Module):
             self.score.bias.zero_()
             self.score.bias[0] = _MOSTLY_OUTSIDE
 
-    def forward(self, states: Tensor, first: Tensor, last: Tensor, letters: Tensor) -> Tensor:
+    def forward(
+        self, states: Tensor, first: Tensor, last: Tensor, letters: Tensor, names: Tensor | None = None
+    ) -> Tensor:
         """See the class.
 
         Args:
@@ -54,11 +58,14 @@ class WordMarks(nn.Module):
             first: ``[B, W]``, the first piece of each word; -1 for none.
             last: ``[B, W]``, its last one.
             letters: ``[B, W, L]``; words of padding alone are padding.
+            names: ``[B, W]``, whether a name of the list begins or goes on at each word; with a list.
         """
         piece = torch.arange(states.shape[1], device=states.device)
         own = ((piece >= first.unsqueeze(-1)) & (piece <= last.unsqueeze(-1))).to(states.dtype)
         read = own @ self.dropout(states) / own.sum(dim=-1, keepdim=True).clamp(min=1.0)
         words = self.joined(torch.cat([read, self.dropout(self._spelled(letters))], dim=-1))
+        if self.names is not None:
+            words = words + self.names(names).to(words.dtype)
         real = (letters[..., :1] != PADDING).to(words.dtype)
         seen = self.around(_beside(self.norm(words) * real, reach=_WORDS_AROUND))
         scores: Tensor = self.score(self.dropout(nn.functional.gelu(words + nn.functional.gelu(seen))))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 _UNSPACED = "\u0e00-\u0e7f\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
@@ -27,6 +27,7 @@ MOST_LETTERS = 500
 """Letters that are told apart, the most frequent ones."""
 PADDING, BEGIN, END, OTHER = range(4)
 """Numbers of what is no letter of the table."""
+NAME_BEGINS, NAME_GOES_ON = 1, 2
 
 
 class Place(NamedTuple):
@@ -68,10 +69,15 @@ class WordReader:
 
     Args:
         letters: From :func:`letter_table`; others are one.
+        find_names: Where names of a list stand in a text, first character and the one after the last; None without a
+            list.
     """
 
-    def __init__(self, letters: Sequence[str]) -> None:
+    def __init__(
+        self, letters: Sequence[str], *, find_names: Callable[[str], Sequence[tuple[int, int]]] | None = None
+    ) -> None:
         self.letters = tuple(letters)
+        self._find_names = find_names
         self._numbers = {letter: number for number, letter in enumerate(letters, start=OTHER + 1)}
 
     @property
@@ -94,20 +100,33 @@ class WordReader:
 
         Returns:
             ``word_starts`` and ``word_ends``, characters; ``word_first`` and ``word_last``, the pieces that share a
-            character with it (-1 where the text was cut before it); ``word_letters``, :data:`WORD_LETTERS` of each.
+            character with it (-1 where the text was cut before it); ``word_letters``, :data:`WORD_LETTERS` of each;
+            with a list, ``word_names``: :data:`NAME_BEGINS` or :data:`NAME_GOES_ON` where one of its names stands.
         """
         places = word_places(text)
         if not places:
             nothing = {"word_starts": [-1], "word_ends": [-1], "word_first": [-1], "word_last": [-1]}
-            return nothing | {"word_letters": [PADDING] * WORD_LETTERS}
+            nothing |= {"word_letters": [PADDING] * WORD_LETTERS}
+            return nothing if self._find_names is None else {**nothing, "word_names": [0]}
         first, last = _pieces_of(places, starts, ends)
-        return {
+        named = {} if self._find_names is None else {"word_names": _named(places, self._find_names(text))}
+        return named | {
             "word_starts": [place.start for place in places],
             "word_ends": [place.end for place in places],
             "word_first": first,
             "word_last": last,
             "word_letters": [number for place in places for number in self.spelled(text[place.start : place.end])],
         }
+
+
+def _named(places: Sequence[Place], names: Sequence[tuple[int, int]]) -> list[int]:
+    found = [0] * len(places)
+    for start, end in names:
+        mark = NAME_BEGINS
+        for number, place in enumerate(places):
+            if start <= place.start and place.end <= end:
+                found[number], mark = mark, NAME_GOES_ON
+    return found
 
 
 def _pieces_of(places: Sequence[Place], starts: Sequence[int], ends: Sequence[int]) -> tuple[list[int], list[int]]:

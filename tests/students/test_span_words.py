@@ -65,7 +65,7 @@ def test_a_span_comes_back_from_words() -> None:
 
 def test_a_word_is_scored_alike_whatever_stands_beside_its_row() -> None:
     torch.manual_seed(0)
-    head = WordMarks(8, 1, letters=6, dropout=0.0).eval()
+    head = WordMarks(8, 1, letters=6, names=False, dropout=0.0).eval()
     states = torch.randn(2, 5, 8)
     letters = torch.tensor([WordReader(["a", "c"]).spelled(word) for word in ("ac", "ca", "a")])
     first = torch.tensor([[1, 2, 4], [1, -1, -1]])
@@ -83,3 +83,20 @@ def test_a_word_is_scored_alike_whatever_stands_beside_its_row() -> None:
     assert torch.allclose(both, head(turned, first, last, spelled), atol=1e-6)
     # Its letters are of account.
     assert not torch.allclose(both[0], head(states, first, last, spelled.flip(1))[0], atol=1e-3)
+
+
+def test_names_of_a_list_are_told_of_words() -> None:
+    reader = WordReader([], find_names=lambda text: [(5, 14), (18, 22)])
+    #                    lamp coca - cola by acme
+    found = reader.read("lamp coca-cola by acme", starts=[-1], ends=[-1])
+    assert found["word_names"] == [0, 1, 2, 2, 0, 1]
+    assert reader.read(" ", starts=[-1], ends=[-1])["word_names"] == [0]
+    torch.manual_seed(0)
+    head = WordMarks(8, 1, letters=reader.size, names=True, dropout=0.0).eval()
+    assert head.reads[-1] == "word_names"
+    places = torch.full((1, 2), -1)
+    letters = torch.tensor([[reader.spelled("a"), reader.spelled("b")]])
+    plain, named = (
+        head(torch.zeros(1, 3, 8), places, places, letters, torch.tensor([own])) for own in ([0, 0], [1, 0])
+    )
+    assert not torch.allclose(plain, named)
