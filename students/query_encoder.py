@@ -11,16 +11,15 @@ import numpy as np
 import polars as pl
 
 from distill.labeling.errors import StudentError
-from distill.labeling.queries.brand_dictionary import BrandDictionary
 from distill.labeling.task import Task
-from distill.students.asked_task import brands_of, head_kind, part_name, reading_order
+from distill.students.asked_task import head_kind, part_name, reading_order
 from distill.students.config import EncoderConfig
 from distill.students.encoder import not_an_encoder, read_base, set_dropout
 from distill.students.letters import Alphabet, letters_of
 from distill.students.network import Example, Output
-from distill.students.part_targets import ANSWERS, expansion_vocabulary, span_texts, spelling_pairs
-from distill.students.query_config import SpansSection, SpanUnits
-from distill.students.span_words import WORD_LETTERS, WordReader, letter_table, words_fit
+from distill.students.part_targets import ANSWERS, expansion_vocabulary, spelling_pairs
+from distill.students.span_vocabulary import SpanVocabulary
+from distill.students.span_words import WORD_LETTERS, WordReader
 from distill.students.text import PairTemplate
 from distill.students.tree_softmax import TreeSoftmax
 
@@ -35,8 +34,6 @@ WEIGHTS_FILE = "parts.safetensors"
 MOST_LETTERS = 512
 """Letters of a text that are spelled; the rest stays."""
 _RESERVED_TOKENS = 8
-_SPANS_OF_WORDS = 0.98
-"""Share of the training spans that have to begin and end where words do, so that words are marked."""
 _NAMES_TOGETHER = 256
 _PADDING = {"letter_ids": 0, "letter_pieces": 0, "word_first": -1, "word_last": -1, "word_letters": 0, "word_names": 0}
 
@@ -47,14 +44,12 @@ class Vocabulary(NamedTuple):
     Attributes:
         alphabet: Of the spelling head; None without one.
         texts: What a list of texts is chosen from, by part.
-        words: Letters of the words that spans are marked on; None where they are marked on word pieces.
-        listed: Whether each of those words comes with what the task's list of brands says of it.
+        spans: What spans are marked on.
     """
 
     alphabet: Alphabet | None
     texts: Mapping[str, tuple[str, ...]]
-    words: tuple[str, ...] | None = None
-    listed: bool = False
+    spans: SpanVocabulary = SpanVocabulary()
 
 
 class QueryNetwork:
@@ -90,7 +85,7 @@ class QueryNetwork:
         self._tokenizer = tokenizer
         self._template = PairTemplate(reading_order(task))
         self._max_length = max_length
-        self._words = _word_reader(task, vocabulary)
+        self._words = vocabulary.spans.reader(task)
         tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
 
     @classmethod
@@ -154,8 +149,9 @@ class QueryNetwork:
             raise StudentError(f"{folder}: not a whole student ({error}); train the student again") from error
         alphabet = found["alphabet"] and Alphabet(**{name: tuple(value) for name, value in found["alphabet"].items()})
         texts = {name: tuple(value) for name, value in found["texts"].items()}
-        words = None if found.get("words") is None else tuple(found["words"])
-        vocabulary = Vocabulary(alphabet, texts, words, bool(found.get("listed")))
+        words = found.get("words")  # what was trained before words were read has none
+        spans = SpanVocabulary(None if words is None else tuple(words), bool(found.get("listed")))
+        vocabulary = Vocabulary(alphabet, texts, spans)
         return cls(nn.Identity(), tokenizer, task=task, vocabulary=vocabulary, max_length=max_length)
 
     @property
@@ -268,8 +264,8 @@ class QueryNetwork:
         said = {
             "alphabet": alphabet and {name: getattr(alphabet, name) for name in ("letters", "replace", "append")},
             "texts": self.vocabulary.texts,
-            "words": self.vocabulary.words,
-            "listed": self.vocabulary.listed,
+            "words": self.vocabulary.spans.letters,
+            "listed": self.vocabulary.spans.listed,
         }
         (folder / PARTS_FILE).write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
@@ -310,27 +306,7 @@ def _vocabulary(task: Task, rows: pl.LazyFrame, config: EncoderConfig) -> Vocabu
     spelled = [name for name, kind in kinds.items() if kind == "edits"]
     alphabet = Alphabet.of(spelling_pairs(table, spelled[0], source=task.source)) if spelled else None
     marked = [name for name, kind in kinds.items() if kind == "spans"]
-    spans = config.spans or SpansSection()
-    words = _words(table, marked, task.source, units=spans.units) if marked else None
-    return Vocabulary(alphabet, texts, words, words is not None and spans.listed and brands_of(task) is not None)
-
-
-def _word_reader(task: Task, vocabulary: Vocabulary) -> WordReader | None:
-    if vocabulary.words is None:
-        return None
-    brands = brands_of(task) if vocabulary.listed else None
-    if vocabulary.listed and brands is None:
-        raise StudentError("brands.jsonl is gone, by which words are read; copy it there or train again")
-    names = BrandDictionary(name for own in brands.entries for name in (own[0], *own[1])) if brands else None
-    return WordReader(vocabulary.words, find_names=names.spans if names else None)
-
-
-def _words(table: pl.DataFrame, parts: Sequence[str], source: str, *, units: SpanUnits) -> tuple[str, ...] | None:
-    """Letters of the words that spans are marked on; None for word pieces."""
-    if units == "auto":
-        fit = all(words_fit(span_texts(table, name, source=source), least=_SPANS_OF_WORDS) for name in parts)
-        units = "words" if fit else "pieces"
-    return letter_table(table[source].drop_nulls()) if units == "words" else None
+    return Vocabulary(alphabet, texts, SpanVocabulary.of(table, marked, task=task, config=config.spans))
 
 
 def _with_heads(trunk: nn.Module, network: QueryNetwork, *, dropout: float, named: bool) -> nn.Module:
@@ -351,7 +327,7 @@ def _with_heads(trunk: nn.Module, network: QueryNetwork, *, dropout: float, name
             sizes = {"letters": alphabet.size, "replace": len(alphabet.replace), "append": len(alphabet.append)}
             heads[name] = LetterTagger(width, **sizes, dropout=dropout)
         elif kind == "spans":
-            letters = network.vocabulary.words
+            letters = network.vocabulary.spans.letters
             heads[name] = (
                 Marks(width, len(single.types), dropout=dropout)
                 if letters is None
@@ -359,7 +335,7 @@ def _with_heads(trunk: nn.Module, network: QueryNetwork, *, dropout: float, name
                     width,
                     len(single.types),
                     letters=WordReader(letters).size,
-                    names=network.vocabulary.listed,
+                    names=network.vocabulary.spans.listed,
                     dropout=dropout,
                 )
             )
