@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -283,3 +284,11 @@ def test_f1_of_spans_counts_all_rows_together() -> None:
     truth = [[[0, 4, 0, 1.0]], [[0, 2, 0, 0.6], [3, 5, 0, 0.4]], [[0, 3, 0, 1.0]]]
     assert span_f1(answers, truth) == pytest.approx(2 * 2 / (3 + 3))
     assert span_f1([answer()], [[]]) == 0.0
+
+
+def test_a_student_that_was_told_of_a_list_needs_it(fitted: tuple[FitResult, Student], tmp_path: Path) -> None:
+    shutil.copytree(fitted[0].path, tmp_path / "s")
+    assert json.loads((tmp_path / "s" / "parts.json").read_text(encoding="utf-8"))["listed"] is True
+    (tmp_path / "s" / "brands.jsonl").unlink()
+    with pytest.raises(StudentError, match=r"brands\.jsonl is gone"):
+        load_student(tmp_path / "s")
