@@ -99,6 +99,8 @@ def x5_set(place: Place) -> dict[str, Any]:
     asked = _replied(place.replies)
     train = [{"query": query, "split": "train", "group": _group(query)} for query in learn.queries if query in asked]
     place.write("rows.jsonl", [*train, *_measured(test, groups=map(_group, test.queries))])
+    # An English base reads Cyrillic letter by letter, and has more to learn.
+    russian = {**_ENCODER, "train_on": "model", "epochs": 8}
     if place.replies is None:
         raise SystemExit("x5_russian_query_ner: there is no catalogue, and so no teacher but a model; give --replies")
     return {
@@ -106,12 +108,7 @@ def x5_set(place: Place) -> dict[str, Any]:
         "task": {"type": "brand", "inputs": ["query"]},
         "teachers": {"model": _recorded(place.replies)},
         "labeling": {"splits": ["train", "test"]},
-        "students": {
-            # An English base reads Cyrillic letter by letter, and has more to learn.
-            name: {**settings, "epochs": 8}
-            for name, settings in _students().items()
-            if settings["train_on"] == "model"
-        },
+        "students": {"model_alone": russian, "model_threshold": {**russian, "validation": 0.15}},
     }
 
 
@@ -120,13 +117,12 @@ def _recorded(path: Path) -> dict[str, Any]:
 
 
 def _students() -> dict[str, Any]:
-    """From each teacher alone to all of them, with what costs no label."""
+    """From each teacher alone to both."""
     # With its own list before it the student of a dictionary would learn to look names up, and nothing else.
     alone = {"epochs": 2, "spans": {"listed": False, "unanswered": 0.3}}
     return {
-        "model_alone": {**_ENCODER, "train_on": "model"},
-        "model_names": {**_ENCODER, "train_on": "model", "synthetic": {"names": 1.0}},
         "tools_alone": {**_ENCODER, "train_on": _TOOL, **alone},
+        "model_alone": {**_ENCODER, "train_on": "model"},
         "merged": {**_ENCODER, "train_on": "labels"},
     }
 

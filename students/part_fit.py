@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _GRID: Mapping[str, np.ndarray] = {
     "paths": np.arange(5, 101, 5) / 100,
     "labels": np.arange(5, 100, 5) / 100,
-    "spans": np.arange(20, 85, 5) / 100,
+    "spans": np.arange(5, 85, 5) / 100,
     "ranking": np.array([0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5]),
 }
 
