@@ -99,8 +99,9 @@ def _exchanged(
     found: list[list[Any]] = []
     for start, end, type_, support in sorted(spans):
         name = generator.choice(pool[type_])
+        name = name.casefold() if text == text.casefold() else name
         written += text[at:start]
         found.append([len(written), len(written) + len(name), type_, support])
-        written += name.casefold() if text == text.casefold() else name
+        written += name
         at = end
     return written + text[at:], found

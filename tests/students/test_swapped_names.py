@@ -15,7 +15,7 @@ from distill.students.synthetic_rows import SYNTHETIC
 
 def _task() -> Task:
     task = Task.from_config(TaskConfig.model_validate({"type": "brand", "inputs": ["query"]}))
-    return replace(task, brands=BrandList.of([("Zenta", ["zt"]), ("A very long company name", [])]))
+    return replace(task, brands=BrandList.of([("Zenta", ["zt"]), ("Weiß", []), ("A very long company name", [])]))
 
 
 def _table(*rows: tuple[str, list[list[Any]]]) -> pl.DataFrame:
@@ -46,7 +46,7 @@ def test_every_span_gets_another_name_and_the_rest_stays() -> None:
     # Neither the row without a brand nor the one whose brand is unsure is copied.
     assert made["row_id"].to_list() == ["r0~brand0", "r0~brand1", "r0~brand2"]
     assert set(made["source"]) == {SYNTHETIC}
-    names = {"acme", "beta", "zenta", "zt"}  # the list's long name is no name that is typed
+    names = {"acme", "beta", "zenta", "zt", "weiss"}  # the list's long name is no name that is typed
     drawn = set()
     for text, answers in made.select("query", ANSWERS).iter_rows():
         (a, b, _, one), (c, d, _, other) = json.loads(answers)["brand"]
