@@ -5,7 +5,9 @@ measures. The catalogue is that of ESCI's judged products.
 
 ``x5_russian_query_ner``: what one shopper typed letter by letter is many queries, so that queries which begin with the
 same four letters are a group, on one side. Where replies say which half a query is of (``half``), groups follow them.
-There is no Russian catalogue, so that the model's replies are all that teaches.
+There is no Russian catalogue, so that the model's replies are all that teaches. With
+``DISTILL_MULTILINGUAL_BASE=FOLDER``, as ``multilingual_e5.py`` makes it, there is a student on a base that knows
+Russian.
 
 Dictionaries stand beside both, taken to say "none" where they find none: of the catalogue's brands (in Russian by
 sound), and, as a peer that is made of human labels, of the names that people marked in the other half.
@@ -45,6 +47,7 @@ from distill.recipe import load_recipe
 
 _TOOL = "tools.brand_dictionary"
 _DATA = {"rows": "rows.jsonl", "id": "query", "group": "group", "split": "split", "gold": "gold"}
+_MULTILINGUAL = os.environ.get("DISTILL_MULTILINGUAL_BASE")
 _GUIDELINE = Path(__file__).parents[1] / "recipes" / "query_understanding" / "guideline.md"
 _FLASH = {"model": "gemini-3.5-flash", "thinking": {"level": "minimal"}}
 _ENCODER: dict[str, Any] = {
@@ -108,7 +111,13 @@ def x5_set(place: Place) -> dict[str, Any]:
         "task": {"type": "brand", "inputs": ["query"]},
         "teachers": {"model": _recorded(place.replies)},
         "labeling": {"splits": ["train", "test"]},
-        "students": {"model_alone": russian, "model_threshold": {**russian, "validation": 0.15}},
+        "students": {
+            "model_alone": russian,
+            "model_threshold": {**russian, "validation": 0.15},
+            **(
+                {"multilingual": {**russian, "base": _MULTILINGUAL, "epochs": 5, "lr": 1.5e-4}} if _MULTILINGUAL else {}
+            ),
+        },
     }
 
 
