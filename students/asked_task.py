@@ -73,9 +73,14 @@ def task_of(record: Mapping[str, Any], *, inputs: tuple[str, ...], brands: Brand
     return Task(labels=(), inputs=inputs, kind="parts", type=record["type"], of=record["of"], parts=singles)
 
 
+def brands_of(task: Task) -> BrandList | None:
+    """The task's list of brands; None where it has none."""
+    return next((single.brands for single in task.singles if single.brands is not None), None)
+
+
 def write_brands(task: Task, folder: Path) -> None:
     """Writes the task's brand list into a student's folder, where it has one."""
-    brands = next((single.brands for single in task.singles if single.brands is not None), None)
+    brands = brands_of(task)
     if brands is None:
         return
     lines = [json.dumps({"brand": name, "aliases": aliases}, ensure_ascii=False) for name, aliases in brands.entries]

@@ -7,8 +7,8 @@ character with it. What comes back begins and ends where characters do, never wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,20 @@ class Marked(NamedTuple):
     end: int
     type: int
     support: float = 1.0
+
+
+class MarkedPlaces(NamedTuple):
+    """Characters of what an example's spans are marked on: the first of each, and the one after its last."""
+
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+
+def marked_places(example: Mapping[str, Any]) -> MarkedPlaces:
+    """Those of its words where it has them (:mod:`distill.students.span_words`), else of its word pieces."""
+    if "word_starts" in example:
+        return MarkedPlaces(example["word_starts"], example["word_ends"])
+    return MarkedPlaces(example["starts"], example["ends"])
 
 
 def marks_of(spans: Sequence[Marked], *, starts: Sequence[int], ends: Sequence[int], types: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from distill.students.causal_config import (
     TraceUse,
 )
 from distill.students.loss_config import LossConfig, Pruning, SoftCe
-from distill.students.query_config import SyntheticSection
+from distill.students.query_config import SpansSection, SyntheticSection
 from distill.students.traces_config import TracesConfig
 from distill.students.trainer_options import check_trainer_options
 from distill.students.wide_config import WideSection
@@ -220,6 +220,7 @@ class EncoderConfig(_TrainingConfig):
     synthetic: SyntheticSection | None = Field(
         None, description="of a task with spelling: further rows that are made, such as {typos: 1.0}"
     )
+    spans: SpansSection | None = Field(None, description="of a task with spans or a brand: how they are found")
     over_correction: float | None = Field(
         None,
         gt=0.0,

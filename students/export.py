@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OPSET = 17
+_AXES = {"letter_": "letters", "word_": "words"}
 _TYPES = {"torch.int64": "int64", "torch.float32": "float32", "torch.bool": "bool"}
 
 
@@ -178,7 +179,7 @@ def _samples(network: Network, inputs: Sequence[str]) -> tuple[dict[str, Tensor]
 
 def _length(name: str) -> str:
     """What the length of an input is called: a text has more letters than pieces."""
-    return "letters" if name.startswith("letter_") else "length"
+    return next((axis for start, axis in _AXES.items() if name.startswith(start)), "length")
 
 
 def _axes(short: Sequence[int], long: Sequence[int], *, length: str) -> list[str | int]:

@@ -23,7 +23,7 @@ import polars as pl
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.abstention import Abstention, fit_abstention
-from distill.students.asked_task import record_of, write_brands
+from distill.students.asked_task import brands_of, record_of, write_brands
 from distill.students.calibration import FEWEST_ROWS, Calibration, fit_calibration
 from distill.students.clauses import TracesInfo
 from distill.students.config import CausalConfig, EncoderConfig, StudentConfig
@@ -40,7 +40,7 @@ from distill.students.weak_labels import PRUNED_FILE, prepare_weak_labels
 from distill.students.wide import WidePart, best_share, fit_wide
 
 _REPORTED_STDERR = 2000
-_OF_QUERIES = ("weights", "synthetic", "over_correction", "answer_tokens")
+_OF_QUERIES = ("weights", "synthetic", "over_correction", "spans", "answer_tokens")
 """Settings that the file of a student of one label a row does not name."""
 
 
@@ -174,6 +174,7 @@ def _job(config: StudentConfig, *, task: Task, out: Path, seed: int) -> Job:
         positive=task.positive,
         ordered=task.ordered,
         asked=record_of(task),
+        brands=brands_of(task),
         logs=out.with_name(f"{out.name}.tensorboard"),
         store=Path(store) if store else None,
     )

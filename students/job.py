@@ -13,9 +13,10 @@ from typing import Any
 import polars as pl
 from pydantic import TypeAdapter
 
+from distill.labeling.brands import BrandList
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
-from distill.students.asked_task import task_of
+from distill.students.asked_task import read_brands, task_of, write_brands
 from distill.students.config import StudentConfig
 from distill.students.training_set import TrainingSet
 
@@ -100,6 +101,7 @@ class Job:
         logs: Where TensorBoard's logs go.
         store: Where tokenised rows are kept for other trainings; None for inside the job folder.
         asked: The task where its answers are no single label, see :func:`distill.students.asked_task.record_of`.
+        brands: Its list of brands, where it has one.
     """
 
     folder: Path
@@ -112,12 +114,13 @@ class Job:
     logs: Path | None = None
     store: Path | None = None
     asked: dict[str, Any] | None = None
+    brands: BrandList | None = None
 
     @property
     def task(self) -> Task:
         """What the training needs of the task."""
         if self.asked is not None:
-            return task_of(self.asked, inputs=self.inputs)
+            return task_of(self.asked, inputs=self.inputs, brands=self.brands)
         return Task(labels=self.labels, inputs=self.inputs, positive=self.positive, ordered=self.ordered)
 
     @property
@@ -143,6 +146,7 @@ class Job:
         base = _base_digest(getattr(self.config, "base", None))
         said = [settings, base, self.labels, self.inputs, self.seed, processes, packages]
         said += [self.asked] if self.asked is not None else []
+        said += [self.brands.basis] if self.brands is not None else []
         digest.update(json.dumps(said, sort_keys=True).encode())
         for table in (training.train, training.validation):
             digest.update(table_digest(table).encode())
@@ -153,6 +157,7 @@ class Job:
         self.folder.mkdir(parents=True)
         training.train.write_parquet(self.folder / "train.parquet")
         training.validation.write_parquet(self.folder / "validation.parquet")
+        write_brands(self.task, self.folder)
         spec = {
             "config": self.config.model_dump(mode="json"),
             "labels": self.labels,
@@ -191,6 +196,7 @@ class Job:
             logs=logs,
             store=store,
             asked=spec.get("asked"),
+            brands=read_brands(folder),
         )
 
     def is_under_way(self, fingerprint: str) -> bool:

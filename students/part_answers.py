@@ -5,7 +5,9 @@ head    answer                                                       probability
 ======= ============================================================ ================================================
 edits   the most probable edit at every letter, where some letter    product over letters of what was chosen
         is wrong with more than the threshold; else the source
-spans   the most probable mark of every piece                        product over the source's pieces
+spans   the most probable mark of every piece or word that is in     product over the source's pieces or words
+        a span with more than the threshold; at 0, the most
+        probable mark of all
 paths   the most probable label; where several may be right, those   the labels' sum
         at least ``threshold`` times as probable as the best
 labels  those more probable than the threshold                       product over labels of what was decided
@@ -25,7 +27,7 @@ from distill.labeling.locating import folded, plain_text
 from distill.labeling.spans import SpanAnswer
 from distill.labeling.task import Task
 from distill.students.asked_task import HeadKind, head_kind
-from distill.students.bio import OUTSIDE, Marked, spans_of
+from distill.students.bio import OUTSIDE, Marked, marked_places, spans_of
 from distill.students.letters import Edits, edited, letters_of
 from distill.students.network import Example
 from distill.students.tree_softmax import NOTHING
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 DEFAULT_THRESHOLDS: dict[HeadKind, float] = {
     "edits": 0.5,
-    "spans": 0.0,
+    "spans": 0.5,
     "paths": 0.5,
     "labels": 0.5,
     "ranking": 0.05,
@@ -93,7 +95,7 @@ def answers_of(
     if kind == "edits":
         return _corrections(network, scores, examples, sources, threshold)
     if kind == "spans":
-        return _spans(single, scores, examples, sources)
+        return _spans(single, scores, examples, sources, threshold)
     if kind == "paths":
         probs = network.options(name).log_probs(scores).exp().double().numpy()
         return [_paths(single, line, threshold) for line in probs]
@@ -137,13 +139,19 @@ def _corrections(
     return found
 
 
-def _spans(single: Task, scores: Tensor, examples: Sequence[Example], sources: Sequence[str]) -> list[Answer]:
+def _spans(
+    single: Task, scores: Tensor, examples: Sequence[Example], sources: Sequence[str], threshold: float
+) -> list[Answer]:
     log_probs = scores.log_softmax(dim=-1).double().numpy()
-    marks, best = log_probs.argmax(axis=-1), log_probs.max(axis=-1)
+    marks = log_probs.argmax(axis=-1)
+    if threshold > 0:
+        named = -np.expm1(log_probs[..., OUTSIDE]) > threshold
+        marks = np.where(named, 1 + log_probs[..., OUTSIDE + 1 :].argmax(axis=-1), OUTSIDE)
+    best = np.take_along_axis(log_probs, marks[..., None], axis=-1)[..., 0]
     link = single.brands.link if single.brands is not None else lambda text: None
     found = []
     for row, (example, source) in enumerate(zip(examples, sources, strict=True)):
-        starts, ends = example["starts"], example["ends"]
+        starts, ends = marked_places(example)
         own = np.array(starts) >= 0
         probability = float(np.exp(best[row, : len(starts)][own].sum()))
         if (marks[row, : len(starts)][own] == OUTSIDE).all():

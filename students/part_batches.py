@@ -6,7 +6,7 @@ They stand in an example under ``part:what``, and keep their names in a batch, p
 head     in a batch
 ======== =====================================================================================
 edits    ``replace``, ``append`` ``[B, 3, N]`` and ``share`` ``[B, 3]``: up to three corrections
-spans    ``marks`` ``[B, T, M]``, distributions; nothing on padding
+spans    ``marks`` ``[B, T, M]`` of pieces or words, distributions; nothing on padding
 others   ``ids``, ``shares`` ``[B, most]``: options and the share of each; share 0 is padding
 ======== =====================================================================================
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from distill.labeling.locating import folded
 from distill.students.asked_task import head_kind
-from distill.students.bio import Marked, marks_of
+from distill.students.bio import Marked, marked_places, marks_of
 from distill.students.letters import changes, edits_to, letters_of
 from distill.students.network import Example
 
@@ -125,7 +125,7 @@ def padded_targets(examples: Sequence[Example]) -> dict[str, Tensor]:
         if what in ("replace", "append"):
             arrays = [example[name].reshape(CORRECTIONS, -1).T for example in examples]
         elif what == "marks":
-            arrays = [example[name].reshape(len(example["input_ids"]), -1) for example in examples]
+            arrays = [example[name].reshape(len(marked_places(example).starts), -1) for example in examples]
         else:
             arrays = [example[name] for example in examples]
         longest = max(len(array) for array in arrays)
@@ -139,4 +139,4 @@ def padded_targets(examples: Sequence[Example]) -> dict[str, Tensor]:
 
 def _marks(example: Example, answer: Sequence[Any] | None, *, types: int) -> dict[str, np.ndarray]:
     spans = [Marked(*span) for span in answer or ()]
-    return {"marks": marks_of(spans, starts=example["starts"], ends=example["ends"], types=types).ravel()}
+    return {"marks": marks_of(spans, **marked_places(example)._asdict(), types=types).ravel()}

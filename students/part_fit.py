@@ -7,7 +7,8 @@ Shafer 2005, "Algorithmic Learning in a Random World"; Lei et al. 2018). With fe
 can be promised; the greatest score, or the usual threshold where that is more, has to do, and
 :attr:`PartInfo.threshold_source` stays ``none``.
 
-Thresholds of lists are those of the highest mean F1 over rows.
+Thresholds of lists are those of the highest mean F1 over rows; that of spans the one of the highest F1 of all spans
+together, each F1 taken as the mean with those of the thresholds beside it, since a few hundred rows have few brands.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _GRID: Mapping[str, np.ndarray] = {
     "paths": np.arange(5, 101, 5) / 100,
     "labels": np.arange(5, 100, 5) / 100,
+    "spans": np.arange(5, 85, 5) / 100,
     "ranking": np.array([0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5]),
 }
 
@@ -118,7 +120,7 @@ def _tried(student: Student, name: str, info: PartInfo) -> list[float]:
         return [info.threshold]
     if kind == "edits":
         return [0.0]
-    grid = _GRID[kind].tolist() if kind in _GRID and single.several else []
+    grid = _GRID[kind].tolist() if kind in _GRID and (single.several or kind == "spans") else []
     return list(dict.fromkeys([info.threshold, *grid]))
 
 
@@ -128,7 +130,7 @@ def _fit(held: HeldOut, info: PartInfo, answers: Mapping[float, Sequence[Answer]
         info = _spelling_threshold(held, info, answers[0.0], wanted=config.over_correction or OVER_CORRECTION)
         own: Sequence[Answer] = held.student.part_answers(held.rows, {held.name: [info.threshold]})[held.name][0]
     else:
-        scored = {at: _mean_f1(given, held.truth, kind) for at, given in answers.items()} if len(answers) > 1 else {}
+        scored = _scored(answers, held.truth, kind) if len(answers) > 1 else {}
         # Of a list of texts no held-out one may be in the vocabulary, and then no threshold is better than another.
         if scored and max(scored.values()) > 0:
             best = [at for at, score in scored.items() if score == max(scored.values())]
@@ -208,6 +210,26 @@ def _known(truth: Sequence[Any], kind: HeadKind) -> set[str]:
     if kind == "paths":
         least = 0.5 * max((share for _, share in truth), default=0.0)
     return {folded(text) for text, share in truth if share >= least and text != NOTHING}
+
+
+def _scored(answers: Mapping[float, Sequence[Answer]], truth: Sequence[Any], kind: HeadKind) -> dict[float, float]:
+    """How good the answers of each threshold are."""
+    if kind != "spans":
+        return {at: _mean_f1(given, truth, kind) for at, given in answers.items()}
+    tried = sorted(answers)
+    scores = [span_f1(answers[at], truth) for at in tried]
+    near = [scores[max(0, place - 1) : place + 2] for place in range(len(tried))]
+    return {at: float(np.mean(own)) for at, own in zip(tried, near, strict=True)}
+
+
+def span_f1(answers: Sequence[Answer], truth: Sequence[Any]) -> float:
+    """``2 * hits / (given + known)`` over the spans of all rows; 0 without any."""
+    hits = total = 0
+    for answer, known in zip(answers, truth, strict=True):
+        wanted = {(start, end) for start, end, _, support in known if support > 0.5}
+        given = {(span.start, span.end) for span in answer.value}
+        hits, total = hits + len(given & wanted), total + len(given) + len(wanted)
+    return 2 * hits / total if total else 0.0
 
 
 def _mean_f1(answers: Sequence[Answer], truth: Sequence[Any], kind: HeadKind) -> float:

@@ -32,6 +32,8 @@ from distill.students.training_set import TrainingSet, held_out, learnable, noth
 from distill.students.tree_softmax import NOTHING
 
 ANSWERS = "answers"
+UNANSWERED = "unanswered"
+"""Source of rows that are taken to have no spans, since nobody said anything."""
 MOST_TEXTS = 10_000
 """Texts that a list is chosen from, the most frequent ones."""
 
@@ -43,6 +45,7 @@ class Answered(NamedTuple):
     source: str
     confidence: float | None
     n_eff: float | None
+    pull: float = 1.0
 
 
 def part_targets(
@@ -70,6 +73,7 @@ def part_targets(
     for source in config.train_on:
         for row_id, part, answered in _answers(source, usable, labels=labels, votes=votes, task=task):
             found.setdefault(row_id, {}).setdefault(part, answered)
+    _take_for_none(found, usable, config=config, task=task)
     names = [part_name(single) for single in task.singles]
     kept = usable.filter(pl.col("row_id").is_in(list(found)) & (pl.col("weight") > 0))
     if kept.is_empty():
@@ -83,9 +87,11 @@ def part_targets(
     out = held_out(kept["group"], share=config.validation, seed=seed)
     train, validation = kept.filter(~out), kept.filter(out)
     if isinstance(config, EncoderConfig) and config.synthetic is not None:
+        from distill.students.swapped_names import with_names
         from distill.students.synthetic_rows import with_typos
 
-        train = with_typos(train, config.synthetic, task=task, seed=seed)
+        misspelled = with_typos(train, config.synthetic, task=task, seed=seed)[train.height :]
+        train = pl.concat([with_names(train, config.synthetic.names, task=task, seed=seed), misspelled])
     return TrainingSet(train, validation)
 
 
@@ -108,6 +114,12 @@ def spelling_pairs(table: pl.DataFrame, part: str, *, source: str) -> Iterator[t
         yield text, [corrected for corrected, _ in json.loads(answers).get(part, ())]
 
 
+def span_texts(table: pl.DataFrame, part: str, *, source: str) -> Iterator[tuple[str, list[Any]]]:
+    """Texts of a table with their spans; texts of which nothing is known have none."""
+    for text, answers in table.select(pl.col(source).fill_null(""), ANSWERS).iter_rows():
+        yield text, json.loads(answers).get(part, [])
+
+
 def expansion_vocabulary(table: pl.DataFrame, part: str) -> tuple[str, ...]:
     """Texts that were given in a part, the most frequent first, each by form once; at most :data:`MOST_TEXTS`."""
     counts: Counter[str] = Counter()
@@ -124,7 +136,7 @@ def _line(parts: Mapping[str, Answered], names: Sequence[str], config: StudentCo
     pulls = []
     for name in names:
         answered = parts.get(name)
-        pull = 0.0 if answered is None else 1.0
+        pull = 0.0 if answered is None else answered.pull
         if answered is not None:
             pull *= answered.confidence if config.confidence_weight and answered.confidence is not None else 1.0
             pull *= answered.n_eff if config.n_eff_weight and answered.n_eff is not None else 1.0
@@ -133,6 +145,19 @@ def _line(parts: Mapping[str, Answered], names: Sequence[str], config: StudentCo
     first = next(parts[name].source for name in names if name in parts)
     said = {name: parts[name].answer for name in names if name in parts}
     return {ANSWERS: json.dumps(said, ensure_ascii=False), "target": pulls, "source": first}
+
+
+def _take_for_none(
+    found: dict[str, dict[str, Answered]], rows: pl.DataFrame, *, config: StudentConfig, task: Task
+) -> None:
+    """Adds "none" for rows of which no source knows spans, where the section says how hard that pulls."""
+    pull = config.spans.unanswered if isinstance(config, EncoderConfig) and config.spans is not None else 0.0
+    if pull == 0:
+        return
+    for single in task.singles:
+        if head_kind(single) == "spans":
+            for row_id in rows["row_id"]:
+                found.setdefault(row_id, {}).setdefault(part_name(single), Answered([], UNANSWERED, None, None, pull))
 
 
 def _even(table: pl.DataFrame, parts: int) -> pl.DataFrame:

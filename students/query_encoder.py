@@ -18,6 +18,8 @@ from distill.students.encoder import not_an_encoder, read_base, set_dropout
 from distill.students.letters import Alphabet, letters_of
 from distill.students.network import Example, Output
 from distill.students.part_targets import ANSWERS, expansion_vocabulary, spelling_pairs
+from distill.students.span_vocabulary import SpanVocabulary
+from distill.students.span_words import WORD_LETTERS, WordReader
 from distill.students.text import PairTemplate
 from distill.students.tree_softmax import TreeSoftmax
 
@@ -33,7 +35,7 @@ MOST_LETTERS = 512
 """Letters of a text that are spelled; the rest stays."""
 _RESERVED_TOKENS = 8
 _NAMES_TOGETHER = 256
-_PADDING = {"letter_ids": 0, "letter_pieces": 0}
+_PADDING = {"letter_ids": 0, "letter_pieces": 0, "word_first": -1, "word_last": -1, "word_letters": 0, "word_names": 0}
 
 
 class Vocabulary(NamedTuple):
@@ -42,10 +44,12 @@ class Vocabulary(NamedTuple):
     Attributes:
         alphabet: Of the spelling head; None without one.
         texts: What a list of texts is chosen from, by part.
+        spans: What spans are marked on.
     """
 
     alphabet: Alphabet | None
     texts: Mapping[str, tuple[str, ...]]
+    spans: SpanVocabulary = SpanVocabulary()
 
 
 class QueryNetwork:
@@ -81,6 +85,7 @@ class QueryNetwork:
         self._tokenizer = tokenizer
         self._template = PairTemplate(reading_order(task))
         self._max_length = max_length
+        self._words = vocabulary.spans.reader(task)
         tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
 
     @classmethod
@@ -99,7 +104,7 @@ class QueryNetwork:
         set_dropout(model_config, config.dropout)
         trunk = _load_trunk(source, name=config.base, config=model_config)
         limit = getattr(model_config, "max_position_embeddings", None) or config.max_length
-        vocabulary = _vocabulary(task, rows)
+        vocabulary = _vocabulary(task, rows, config)
         dropout = _dropout(model_config)
         network = cls(trunk, tokenizer, task=task, vocabulary=vocabulary, max_length=min(config.max_length, limit))
         network.model = _with_heads(trunk, network, dropout=dropout, named=True)
@@ -144,7 +149,10 @@ class QueryNetwork:
             raise StudentError(f"{folder}: not a whole student ({error}); train the student again") from error
         alphabet = found["alphabet"] and Alphabet(**{name: tuple(value) for name, value in found["alphabet"].items()})
         texts = {name: tuple(value) for name, value in found["texts"].items()}
-        return cls(nn.Identity(), tokenizer, task=task, vocabulary=Vocabulary(alphabet, texts), max_length=max_length)
+        words = found.get("words")  # what was trained before words were read has none
+        spans = SpanVocabulary(None if words is None else tuple(words), bool(found.get("listed")))
+        vocabulary = Vocabulary(alphabet, texts, spans)
+        return cls(nn.Identity(), tokenizer, task=task, vocabulary=vocabulary, max_length=max_length)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -189,6 +197,8 @@ class QueryNetwork:
                 letters, origins = letters_of(query)
                 example["letter_ids"] = self.vocabulary.alphabet.ids(letters[:MOST_LETTERS])
                 example["letter_pieces"] = [0, *_pieces(origins[:MOST_LETTERS], example["starts"])]
+            if self._words is not None:
+                example |= self._words.read(query, starts=example["starts"], ends=example["ends"])
             examples.append(example)
         return examples
 
@@ -212,13 +222,16 @@ class QueryNetwork:
                 for line, example in enumerate(examples):
                     table[line, : len(example[name])] = example[name]
                 batch[name] = torch.from_numpy(table)
+        if self._words is not None:
+            batch["word_letters"] = batch["word_letters"].unflatten(1, (-1, WORD_LETTERS))
         return {**batch, **padded_targets(examples)}
 
     def forward(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Output:
         """Scores a batch."""
         from distill.students.query_heads import LETTER_IDS, LETTER_PIECES, TRUNK_INPUTS
+        from distill.students.span_head import WORD_INPUTS
 
-        read = (*TRUNK_INPUTS, LETTER_IDS, LETTER_PIECES)
+        read = (*TRUNK_INPUTS, LETTER_IDS, LETTER_PIECES, *WORD_INPUTS)
         found = model(**{name: batch[name] for name in read if name in batch})
         first, *others = self.parts
         return Output(found[first], extra={name: found[name] for name in others})
@@ -251,6 +264,8 @@ class QueryNetwork:
         said = {
             "alphabet": alphabet and {name: getattr(alphabet, name) for name in ("letters", "replace", "append")},
             "texts": self.vocabulary.texts,
+            "words": self.vocabulary.spans.letters,
+            "listed": self.vocabulary.spans.listed,
         }
         (folder / PARTS_FILE).write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
@@ -281,7 +296,7 @@ def _pieces(origins: Sequence[int], starts: Sequence[int]) -> list[int]:
     return found
 
 
-def _vocabulary(task: Task, rows: pl.LazyFrame) -> Vocabulary:
+def _vocabulary(task: Task, rows: pl.LazyFrame, config: EncoderConfig) -> Vocabulary:
     kinds = {part_name(single): head_kind(single) for single in task.singles}
     table = rows.select(task.source, ANSWERS).collect()
     texts = {name: expansion_vocabulary(table, name) for name, kind in kinds.items() if kind == "ranking"}
@@ -290,7 +305,8 @@ def _vocabulary(task: Task, rows: pl.LazyFrame) -> Vocabulary:
             raise StudentError(f"{name}: no text to choose from in the training rows; take the part out of the task")
     spelled = [name for name, kind in kinds.items() if kind == "edits"]
     alphabet = Alphabet.of(spelling_pairs(table, spelled[0], source=task.source)) if spelled else None
-    return Vocabulary(alphabet, texts)
+    marked = [name for name, kind in kinds.items() if kind == "spans"]
+    return Vocabulary(alphabet, texts, SpanVocabulary.of(table, marked, task=task, config=config.spans))
 
 
 def _with_heads(trunk: nn.Module, network: QueryNetwork, *, dropout: float, named: bool) -> nn.Module:
@@ -298,6 +314,7 @@ def _with_heads(trunk: nn.Module, network: QueryNetwork, *, dropout: float, name
     import torch
 
     from distill.students.query_heads import LetterTagger, Marks, NamedOptions, QueryModel
+    from distill.students.span_head import WordMarks
 
     config: Any = trunk.config
     width = int(config.hidden_size)
@@ -310,7 +327,18 @@ def _with_heads(trunk: nn.Module, network: QueryNetwork, *, dropout: float, name
             sizes = {"letters": alphabet.size, "replace": len(alphabet.replace), "append": len(alphabet.append)}
             heads[name] = LetterTagger(width, **sizes, dropout=dropout)
         elif kind == "spans":
-            heads[name] = Marks(width, len(single.types), dropout=dropout)
+            letters = network.vocabulary.spans.letters
+            heads[name] = (
+                Marks(width, len(single.types), dropout=dropout)
+                if letters is None
+                else WordMarks(
+                    width,
+                    len(single.types),
+                    letters=WordReader(letters).size,
+                    names=network.vocabulary.spans.listed,
+                    dropout=dropout,
+                )
+            )
         else:
             texts = (*network.vocabulary.texts.get(name, ()), "")  # the last one: none of them
             plain = single.labels if kind == "labels" else texts

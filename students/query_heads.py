@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.students.span_head import WordMarks
+
 TRUNK_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 LETTER_IDS, LETTER_PIECES = "letter_ids", "letter_pieces"
 _LETTER_WIDTH = 64
@@ -26,8 +28,8 @@ class QueryModel(nn.Module):
 
     Args:
         trunk: An encoder of transformers; a pooler that it has is taken off.
-        heads: By part: :class:`Marks` and :class:`LetterTagger` read the pieces' states, :class:`NamedOptions` their
-            mean.
+        heads: By part: :class:`Marks`, :class:`LetterTagger` and :class:`~distill.students.span_head.WordMarks` read
+            the pieces' states, :class:`NamedOptions` their mean.
     """
 
     def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module]) -> None:
@@ -51,6 +53,8 @@ class QueryModel(nn.Module):
         for name, head in self.heads.items():
             if isinstance(head, LetterTagger):
                 found[name] = head(states, batch[LETTER_IDS], batch[LETTER_PIECES])
+            elif isinstance(head, WordMarks):
+                found[name] = head(states, *(batch[name] for name in head.reads))
             else:
                 found[name] = head(states if isinstance(head, Marks) else pooled)
         return found

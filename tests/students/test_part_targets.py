@@ -8,6 +8,7 @@ import pytest
 
 from distill.labeling.errors import StudentError
 from distill.labeling.merge_answers import merge_answers
+from distill.labeling.spans import SpanAnswer
 from distill.labeling.task import Task, TaskConfig
 from distill.labeling.vote import PartVote, Vote, votes_frame
 from distill.students.asked_task import record_of, task_of
@@ -209,3 +210,20 @@ def test_each_kind_of_student_says_which_tasks_it_is_for() -> None:
     relevance = TaskConfig.model_validate({"type": "relevance", "inputs": ["query", "title"]})
     assert [key for key, _ in student_problems(EncoderConfig(over_correction=0.1), relevance)] == ["over_correction"]
     assert not list(student_problems(EncoderConfig(weights={"brand": 2.0}), brand))
+
+
+def test_rows_that_nobody_answered_may_be_taken_for_having_no_brand() -> None:
+    task = Task.from_config(TaskConfig.model_validate({"type": "brand", "inputs": ["query"]}))
+    votes = votes_frame([Vote("a", "tool", "tool", "labeled", spans=[SpanAnswer(0, 4, "acme", "brand", None)])])
+    rows = _rows().with_columns(gold=pl.lit(None, dtype=pl.String))
+
+    def targets(**spans: Any) -> TrainingSet:
+        config = EncoderConfig.model_validate({"train_on": ["tool"], "spans": spans})
+        return part_targets(config, rows, labels=None, votes=votes, task=task, seed=0)
+
+    assert targets().train["row_id"].to_list() == ["a"]
+    found = targets(unanswered=0.25).train
+    assert found.select("row_id", "source").rows() == [("a", "tool"), *((name, "unanswered") for name in "bcd")]
+    assert [json.loads(cell)["brand"] for cell in found[ANSWERS]] == [[[0, 4, 0, 1.0]], [], [], []]
+    # One pulls 1 and three 0.25 each; the mean, 0.4375, is scaled to 1.
+    assert [pull for (pull,) in found["target"]] == pytest.approx([1 / 0.4375, *[0.25 / 0.4375] * 3])

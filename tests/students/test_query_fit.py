@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 
 from distill.labeling.brands import BrandList
 from distill.labeling.errors import StudentError
+from distill.labeling.spans import SpanAnswer
 from distill.labeling.task import Task, TaskConfig
 from distill.students.config import EncoderConfig
 from distill.students.fit import FitResult, fit_student
+from distill.students.part_answers import Answer
+from distill.students.part_fit import span_f1
 from distill.students.part_predictions import prediction_schema
 from distill.students.part_targets import part_targets
 from distill.students.student import Student, load_student
@@ -245,3 +249,46 @@ def test_two_processes_learn_what_one_does(tiny_base: Path, task: Task, tmp_path
         [record.validation_loss for record in two_history], rel=1e-4
     )
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-5
+
+
+def test_fewer_words_are_named_above_a_higher_threshold(fitted: tuple[FitResult, Student]) -> None:
+    _, student = fitted
+    rows = _rows()
+    tried = [0.001, 0.5, 1.0, 0.0]
+    counts = [
+        sum(len(answer.value) for answer in answers)
+        for answers in student.part_answers(rows, {"brand": tried})["brand"]
+    ]
+    assert counts[0] >= counts[1] >= counts[2]
+    assert counts[2] == 0
+    # Forty of the sixty queries have a brand; at 0 the most probable mark of all is taken.
+    assert counts[1] == counts[3] == 40
+
+
+def test_the_threshold_of_spans_is_told_where_it_was_found(tiny_base: Path, task: Task, tmp_path: Path) -> None:
+    config = _config(tiny_base, epochs=4, validation=0.5, spans={"units": "pieces"})
+    fit_student(config, _targets(config, task, _rows()), task=task, out=tmp_path / "s", seed=1)
+    student = load_student(tmp_path / "s")
+    assert student.info.parts is not None
+    assert student.info.parts["brand"].threshold_source == "validation"
+    said = json.loads((tmp_path / "s" / "parts.json").read_text(encoding="utf-8"))
+    assert said["words"] is None
+
+
+def test_f1_of_spans_counts_all_rows_together() -> None:
+    def answer(*spans: tuple[int, int]) -> Answer:
+        return Answer([SpanAnswer(start, end, "", "brand", None) for start, end in spans], 1.0)
+
+    # Two right of three given, and of three known: the one with support 0.4 is none.
+    answers = [answer((0, 4), (5, 6)), answer((0, 2)), answer()]
+    truth = [[[0, 4, 0, 1.0]], [[0, 2, 0, 0.6], [3, 5, 0, 0.4]], [[0, 3, 0, 1.0]]]
+    assert span_f1(answers, truth) == pytest.approx(2 * 2 / (3 + 3))
+    assert span_f1([answer()], [[]]) == 0.0
+
+
+def test_a_student_that_was_told_of_a_list_needs_it(fitted: tuple[FitResult, Student], tmp_path: Path) -> None:
+    shutil.copytree(fitted[0].path, tmp_path / "s")
+    assert json.loads((tmp_path / "s" / "parts.json").read_text(encoding="utf-8"))["listed"] is True
+    (tmp_path / "s" / "brands.jsonl").unlink()
+    with pytest.raises(StudentError, match=r"brands\.jsonl is gone"):
+        load_student(tmp_path / "s")
