@@ -225,13 +225,6 @@ def test_files_of_predictions_hold_each_part(fitted: tuple[FitResult, Student], 
     assert pl.read_parquet(tmp_path / "out.parquet").schema == student.predict(_rows()[:1]).schema
 
 
-def test_the_server_refuses(fitted: tuple[FitResult, Student]) -> None:
-    from distill.server import load_students
-
-    with pytest.raises(StudentError, match="no single label"):
-        load_students([str(fitted[0].path)])
-
-
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(tiny_base: Path, task: Task, tmp_path: Path) -> None:
     from safetensors.torch import load_file
