@@ -40,6 +40,8 @@ SETS = {
     **query_students_category.SETS,
     **query_students_expansion.SETS,
 }
+BESIDE = {**query_students_spelling.BESIDE}
+"""What else is on a set's queries, as ``(set, run, replies) -> paragraphs``."""
 
 
 def main() -> None:
@@ -55,7 +57,7 @@ def main() -> None:
         for seed in arguments.seeds:
             for name in arguments.sets:
                 _run(name, seed, cache=arguments.cache, replies=arguments.replies)
-    text = "\n\n".join([_HEAD, *_sections(arguments.cache), _made()]) + "\n"
+    text = "\n\n".join([_HEAD, *_sections(arguments.cache, arguments.replies), _made()]) + "\n"
     if arguments.table:
         _RESULTS.write_text(text, encoding="utf-8")
     print(text)
@@ -64,11 +66,15 @@ def main() -> None:
 def _run(name: str, seed: int, *, cache: Path, replies: Path) -> None:
     folder = cache / f"{name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    recorded = replies / f"{name}.jsonl"
-    recipe = SETS[name](Place(folder, seed=seed, replies=recorded if recorded.exists() else None))
+    recipe = SETS[name](Place(folder, seed=seed, replies=_recorded(replies, name)))
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({"version": 1, "name": name, "seed": seed, **recipe}, allow_unicode=True))
     distill.run(path, out=folder / "run")
+
+
+def _recorded(replies: Path, name: str) -> Path | None:
+    path = replies / f"{name}.jsonl"
+    return path if path.exists() else None
 
 
 _HEAD = """# Students of query tasks, without a human label
@@ -80,18 +86,25 @@ that both answered, one-sided: the lower bound of student less teacher at 95%, a
 model, which saw the queries and a guideline alone; tools are those of `distill.labeling.queries`."""
 
 
-def _sections(cache: Path) -> list[str]:
+def _sections(cache: Path, replies: Path) -> list[str]:
     return [
-        _section(name, distill.Run(path.parent / "run"), int(path.parent.name.rsplit("-", 1)[1]))
+        _section(
+            name,
+            distill.Run(path.parent / "run"),
+            int(path.parent.name.rsplit("-", 1)[1]),
+            replies=_recorded(replies, name),
+        )
         for name in SETS
         for path in sorted(cache.glob(f"{name}-*/recipe.yaml"))
         if (path.parent / "run" / "report.html").exists()
     ]
 
 
-def _section(name: str, run: distill.Run, seed: int) -> str:
+def _section(name: str, run: distill.Run, seed: int, *, replies: Path | None) -> str:
     parts = run.query_measurement.parts
     told = [_part(part, [row for row in run.ladder.rows if row.part in (None, part.part)]) for part in parts]
+    if name in BESIDE:
+        told += BESIDE[name](name, run, replies)
     return "\n\n".join([f"## {name}, seed {seed}", *told])
 
 

@@ -15,7 +15,7 @@ from distill.students.causal_config import (
     TraceUse,
 )
 from distill.students.loss_config import LossConfig, Pruning, SoftCe
-from distill.students.query_config import SyntheticSection
+from distill.students.query_config import CorrectorSection, SyntheticSection
 from distill.students.traces_config import TracesConfig
 from distill.students.trainer_options import check_trainer_options
 
@@ -208,6 +208,11 @@ class EncoderConfig(_TrainingConfig):
     )
     synthetic: SyntheticSection | None = Field(
         None, description="of a task with spelling: further rows that are made, such as {typos: 1.0}"
+    )
+    corrector: CorrectorSection | None = Field(
+        None,
+        description="of a task with spelling: choose among the corrections of a noisy channel over the words of the "
+        "shop's titles, such as {titles: titles.csv}, instead of editing letters",
     )
     over_correction: float | None = Field(
         None,

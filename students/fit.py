@@ -39,7 +39,7 @@ from distill.students.training_set import TrainingSet, one_hot
 from distill.students.weak_labels import PRUNED_FILE, prepare_weak_labels
 
 _REPORTED_STDERR = 2000
-_OF_QUERIES = ("weights", "synthetic", "over_correction", "answer_tokens")
+_OF_QUERIES = ("weights", "synthetic", "corrector", "over_correction", "answer_tokens")
 """Settings that the file of a student of one label a row does not name."""
 
 

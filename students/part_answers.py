@@ -5,6 +5,8 @@ head    answer                                                       probability
 ======= ============================================================ ================================================
 edits   the most probable edit at every letter, where some letter    product over letters of what was chosen
         is wrong with more than the threshold; else the source
+        with a corrector: its most probable reading, where the       the reading's
+        source is not meant with more than the threshold
 spans   the most probable mark of every piece                        product over the source's pieces
 paths   the most probable label; where several may be right, those   the labels' sum
         at least ``threshold`` times as probable as the best
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distill.students.query_encoder import QueryNetwork
+    from distill.students.readings import Readings
 
 DEFAULT_THRESHOLDS: dict[HeadKind, float] = {
     "edits": 0.5,
@@ -45,6 +48,8 @@ DEFAULT_THRESHOLDS: dict[HeadKind, float] = {
 }
 _CANDIDATES = 5
 _LEAST_SHARE = 0.01
+_NO_READING = 1e-9
+"""At most so much falls to a reading that is not there."""
 
 
 class Answer(NamedTuple):
@@ -90,6 +95,8 @@ def answers_of(
     """
     single = network.parts[name]
     kind = head_kind(single)
+    if kind == "edits" and network.vocabulary.readings is not None:
+        return _chosen(network.vocabulary.readings, scores, sources, threshold)
     if kind == "edits":
         return _corrections(network, scores, examples, sources, threshold)
     if kind == "spans":
@@ -134,6 +141,19 @@ def _corrections(
                 found.append(Answer(corrected, float(np.exp(chosen[row, :length].sum())), wrong, candidates=candidates))
                 continue
         found.append(Answer(text, float(np.exp(keep[row, :length].sum())), wrong, candidates=[(text, 1.0 - wrong)]))
+    return found
+
+
+def _chosen(readings: Readings, scores: Tensor, sources: Sequence[str], threshold: float) -> list[Answer]:
+    found = []
+    for line, source in zip(scores.double().softmax(dim=-1).numpy(), sources, strict=True):
+        wrong, best = float(1.0 - line[0]), 1 + int(line[1:].argmax())
+        order = [int(place) for place in np.argsort(-line, kind="stable")[:_CANDIDATES]]
+        candidates = [
+            (readings.text(source, place), float(line[place])) for place in order if line[place] >= _LEAST_SHARE
+        ]
+        chosen = best if wrong > threshold and line[best] > _NO_READING else 0
+        found.append(Answer(readings.text(source, chosen), float(line[chosen]), wrong, candidates=candidates))
     return found
 
 

@@ -8,6 +8,22 @@ OVER_CORRECTION = 0.02
 """Share of right queries that a spelling student may change, where the section says nothing."""
 
 
+class CorrectorSection(BaseModel):
+    """A corrector that the student carries with it: it says what may have been meant, the network which it was."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    titles: str | None = Field(
+        None,
+        description="a file, folder or glob of the shop's titles, whose words are taken for right; of a recipe the "
+        "rows of data.catalogue where not given",
+    )
+    column: str = Field("title", description="column of the titles")
+    readings: int = Field(
+        6, ge=1, le=32, description="corrections of a query, the likeliest ones, that the network chooses among"
+    )
+
+
 class SyntheticSection(BaseModel):
     """Training rows that are made, not labeled."""
 
@@ -19,4 +35,9 @@ class SyntheticSection(BaseModel):
         le=50.0,
         description="misspelled copies of each training query that is taken to be right, with slips of keyboards, "
         "sounds and Korean jamo; 0.5 makes one of every second query",
+    )
+    alone: bool = Field(
+        False,
+        description="learn spelling from these copies and from the queries that are taken to be right, and from no "
+        "correction that a teacher made",
     )

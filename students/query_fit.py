@@ -44,14 +44,14 @@ def query_problems(student: StudentConfig, task: TaskConfig | Task) -> Iterator[
             yield "weights", f"names {name!r}, which is no part of the task; parts: {', '.join(parts)}"
     if student.weights and not any(student.weights.get(name, 1.0) > 0 for name in parts):
         yield "weights", "leave nothing to learn; give a part more than 0"
-    for key in ("synthetic", "over_correction"):
+    for key in ("synthetic", "corrector", "over_correction"):
         if getattr(student, key) is not None and "spelling" not in parts:
             yield key, f"is of spelling, which is no part of the task; parts: {', '.join(parts)}"
 
 
 def label_task_problems(student: StudentConfig) -> Iterator[Problem]:
     """Keys that say nothing to a task of one label a row."""
-    for key in ("weights", "synthetic", "over_correction", "answer_tokens"):
+    for key in ("weights", "synthetic", "corrector", "over_correction", "answer_tokens"):
         if getattr(student, key, None) is not None:
             yield key, "is of query tasks (spelling, brand, category, expansion, spans); take it out"
 

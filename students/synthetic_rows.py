@@ -33,7 +33,7 @@ def with_typos(table: pl.DataFrame, config: SyntheticSection, *, task: Task, see
     """
     names = [part_name(single) for single in task.singles]
     spelled = next((part_name(single) for single in task.singles if head_kind(single) == "edits"), None)
-    if spelled is None or config.typos == 0:
+    if spelled is None or (config.typos == 0 and not config.alone):
         return table
     brands: dict[str, list[tuple[int, int]]] = {}
     right = []
@@ -44,7 +44,16 @@ def with_typos(table: pl.DataFrame, config: SyntheticSection, *, task: Task, see
         right.append(kept > _RIGHT and bool(text.strip()))
         brands[text] = [(start, end) for name in spans for start, end, *_ in known.get(name, ())]
     clean = table.filter(pl.Series(right, dtype=pl.Boolean))
-    pulls = [1.0 if name == spelled else 0.0 for name in names]
+    if config.alone:
+        # Other parts of a row whose query was corrected are learned all the same.
+        own = names.index(spelled)
+        pulls = [
+            [0.0 if place == own and not kept else pull for place, pull in enumerate(line)]
+            for line, kept in zip(table["target"].to_list(), right, strict=True)
+        ]
+        table = table.with_columns(target=pl.Series(pulls, dtype=pl.List(pl.Float64)))
+        table = table.filter(pl.col("target").list.sum() > 0)
+    spelling_alone = [1.0 if name == spelled else 0.0 for name in names]
     parts = [table]
     for copy in range(math.ceil(config.typos)):
         share = min(1.0, config.typos - copy)
@@ -55,7 +64,7 @@ def with_typos(table: pl.DataFrame, config: SyntheticSection, *, task: Task, see
         typed = clean.with_columns(
             made["query"].alias(task.source),
             pl.Series(ANSWERS, answers, dtype=pl.String),
-            pl.Series("target", [pulls] * len(clean), dtype=pl.List(pl.Float64)),
+            pl.Series("target", [spelling_alone] * len(clean), dtype=pl.List(pl.Float64)),
             row_id=pl.col("row_id") + f"~typo{copy}",
             source=pl.lit(SYNTHETIC),
         )
