@@ -5,8 +5,8 @@ head    answer                                                       probability
 ======= ============================================================ ================================================
 edits   the most probable edit at every letter, where some letter    product over letters of what was chosen
         is wrong with more than the threshold; else the source
-        with a corrector: its most probable reading, where the       the reading's
-        source is not meant with more than the threshold
+        with a corrector: its most probable reading, where that      the reading's
+        is meant with more than the threshold; else the source
 spans   the most probable mark of every piece                        product over the source's pieces
 paths   the most probable label; where several may be right, those   the labels' sum
         at least ``threshold`` times as probable as the best
@@ -58,7 +58,8 @@ class Answer(NamedTuple):
     Attributes:
         value: ``str`` (a label or text), ``list[str]`` or ``list[SpanAnswer]``.
         probability: Of the answer, before calibration.
-        score: What the threshold is compared with: of a spelling, how probable it is that some letter is wrong.
+        score: What the threshold is compared with: of a spelling, how probable it is that some letter is wrong; with a
+            corrector, that the best of its readings was meant.
         support: Probability of each label, text or span of a list.
         candidates: Labels or texts that are probable, the most probable first.
         probs: Distribution over the task's labels, where the answer is one.
@@ -145,15 +146,17 @@ def _corrections(
 
 
 def _chosen(readings: Readings, scores: Tensor, sources: Sequence[str], threshold: float) -> list[Answer]:
+    """The best reading where it is probable enough itself: that the query is wrong does not say which was meant."""
     found = []
     for line, source in zip(scores.double().softmax(dim=-1).numpy(), sources, strict=True):
-        wrong, best = float(1.0 - line[0]), 1 + int(line[1:].argmax())
+        best = 1 + int(line[1:].argmax())
+        score = float(line[best]) if line[best] > _NO_READING else 0.0
         order = [int(place) for place in np.argsort(-line, kind="stable")[:_CANDIDATES]]
         candidates = [
             (readings.text(source, place), float(line[place])) for place in order if line[place] >= _LEAST_SHARE
         ]
-        chosen = best if wrong > threshold and line[best] > _NO_READING else 0
-        found.append(Answer(readings.text(source, chosen), float(line[chosen]), wrong, candidates=candidates))
+        chosen = best if score > threshold else 0
+        found.append(Answer(readings.text(source, chosen), float(line[chosen]), score, candidates=candidates))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -44,17 +45,8 @@ def with_typos(table: pl.DataFrame, config: SyntheticSection, *, task: Task, see
         right.append(kept > _RIGHT and bool(text.strip()))
         brands[text] = [(start, end) for name in spans for start, end, *_ in known.get(name, ())]
     clean = table.filter(pl.Series(right, dtype=pl.Boolean))
-    if config.alone:
-        # Other parts of a row whose query was corrected are learned all the same.
-        own = names.index(spelled)
-        pulls = [
-            [0.0 if place == own and not kept else pull for place, pull in enumerate(line)]
-            for line, kept in zip(table["target"].to_list(), right, strict=True)
-        ]
-        table = table.with_columns(target=pl.Series(pulls, dtype=pl.List(pl.Float64)))
-        table = table.filter(pl.col("target").list.sum() > 0)
-    spelling_alone = [1.0 if name == spelled else 0.0 for name in names]
-    parts = [table]
+    parts = [_without_corrections(table, right, part=names.index(spelled)) if config.alone else table]
+    pulls = [1.0 if name == spelled else 0.0 for name in names]
     for copy in range(math.ceil(config.typos)):
         share = min(1.0, config.typos - copy)
         made = synthetic_typos(
@@ -64,9 +56,20 @@ def with_typos(table: pl.DataFrame, config: SyntheticSection, *, task: Task, see
         typed = clean.with_columns(
             made["query"].alias(task.source),
             pl.Series(ANSWERS, answers, dtype=pl.String),
-            pl.Series("target", [spelling_alone] * len(clean), dtype=pl.List(pl.Float64)),
+            pl.Series("target", [pulls] * len(clean), dtype=pl.List(pl.Float64)),
             row_id=pl.col("row_id") + f"~typo{copy}",
             source=pl.lit(SYNTHETIC),
         )
         parts.append(typed.filter(made["changed"]))
     return pl.concat(parts)
+
+
+def _without_corrections(table: pl.DataFrame, right: Sequence[bool], *, part: int) -> pl.DataFrame:
+    """Rows without what teachers corrected: other parts of such a row are learned all the same."""
+    lines = table["target"].to_list()
+    pulls = [
+        [0.0 if place == part and not kept else pull for place, pull in enumerate(line)]
+        for line, kept in zip(lines, right, strict=True)
+    ]
+    table = table.with_columns(target=pl.Series(pulls, dtype=pl.List(pl.Float64)))
+    return table.filter(pl.col("target").list.sum() > 0)
