@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +115,7 @@ def _correctors(run: distill.Run, titles: Sequence[str]) -> Mapping[str, Callabl
         name: lambda queries, correct=correct: [correct(query) for query in queries] for name, correct in alone.items()
     }
     for name in run.students:
-        found[name] = lambda queries, name=name: _said(run.student(name), queries)
+        found[name] = partial(_said, run.student(name))
     return found
 
 
@@ -145,6 +147,8 @@ def _price(name: str, run: distill.Run, replies: int) -> Iterator[str]:
     """What as many answers would cost from a hosted model, by the plan's own estimate before anything is sent."""
     source = run.path.parent / "recipe.yaml"
     recipe = yaml.safe_load(source.read_text(encoding="utf-8"))
+    del recipe["data"]["catalogue"]  # which a model is not shown here
+    os.environ.setdefault("GEMINI_API_KEY", "a-plan-sends-nothing")
     with tempfile.TemporaryDirectory() as scratch:
         for model in ("gemini-3.5-flash", "gemini-3.5-flash-lite"):
             asked = {"type": "gemini", "model": model, "family": "gemini"}

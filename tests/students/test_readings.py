@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from distill.labeling.errors import StudentError
 from distill.labeling.queries.spelling import SpellingCorrector
@@ -17,6 +18,8 @@ from distill.labeling.task import Task, TaskConfig
 from distill.students.config import EncoderConfig
 from distill.students.export import write_onnx
 from distill.students.fit import fit_student
+from distill.students.part_answers import _chosen
+from distill.students.part_batches import TargetMaker
 from distill.students.part_targets import ANSWERS, part_targets
 from distill.students.query_config import CorrectorSection, SyntheticSection
 from distill.students.query_encoder import QueryNetwork
@@ -195,6 +198,18 @@ def test_learns_which_reading_was_meant_and_reads_alone(
     assert exported.inputs["reading_numbers"]["axes"] == ["batch", 5, len(NUMBERS)]
 
 
+def test_a_reading_is_given_where_it_is_probable_itself(readings: Readings) -> None:
+    shares = torch.tensor([[0.2, 0.45, 0.35, 0.0, 0.0], [0.3, 0.7, 0.0, 0.0, 0.0]]).clamp(min=1e-12)
+    query = "grene chiar"
+    unsure, sure = _chosen(readings, shares.log(), [query, query], 0.5)
+    # Of the first, four fifths say that the query is wrong, and none of its readings half of them.
+    assert (unsure.value, unsure.score) == (query, pytest.approx(0.45))
+    assert (sure.value, sure.score) == (readings.text(query, 1), pytest.approx(0.7))
+    assert sure.candidates == [(readings.text(query, 1), pytest.approx(0.7)), (query, pytest.approx(0.3))]
+    (nothing,) = _chosen(readings, torch.tensor([[0.0, -1e4, -1e4, -1e4, -1e4]]), ["12 34"], 0.0)
+    assert (nothing.value, nothing.score) == ("12 34", 0.0)
+
+
 def test_targets_are_readings_and_other_parts_keep_theirs(tiny_base: Path, titles: Path) -> None:
     config = TaskConfig.model_validate(
         {"type": "query_understanding", "parts": ["spelling", "brand"], "inputs": ["query"]}
@@ -203,8 +218,6 @@ def test_targets_are_readings_and_other_parts_keep_theirs(tiny_base: Path, title
     answers = {"spelling": [["red lamp", 0.75], ["red lmap", 0.25]], "brand": [[0, 3, 0, 1.0]]}
     table = pl.DataFrame({"query": ["red lmap"], ANSWERS: [json.dumps(answers)]})
     network = QueryNetwork.from_base(_config(tiny_base, titles), task=both, rows=table.lazy())
-    from distill.students.part_batches import TargetMaker
-
     example = network.read(table)[0]
     found = TargetMaker(network).targets(example, "red lmap", answers)
     assert found["spelling:ids"].tolist() == [1, 0]
