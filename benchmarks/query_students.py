@@ -40,7 +40,7 @@ SETS = {
     **query_students_category.SETS,
     **query_students_expansion.SETS,
 }
-BESIDE = {**query_students_brand.BESIDE, **query_students_expansion.BESIDE}
+BESIDE = {**query_students_spelling.BESIDE, **query_students_brand.BESIDE, **query_students_expansion.BESIDE}
 """What else is on a set's queries, as ``(set, run, replies) -> paragraphs``."""
 
 

@@ -18,7 +18,7 @@ from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.task import TaskConfig
 from distill.recipe_aggregate import aggregate_problems
 from distill.recipe_cascade import cascade_problems, has_positive
-from distill.recipe_catalogue import catalogue_problems
+from distill.recipe_catalogue import catalogue_problems, with_titles
 from distill.recipe_kinds import kind_problems
 from distill.recipe_problems import describe_problems, suggest
 from distill.recipe_rounds import rounds_problems
@@ -111,6 +111,7 @@ def recipe_from_source(source: YamlSource, *, folder: Path) -> Recipe:
     except ValidationError as error:
         problems += describe_problems(error.errors(), source=source, model=Recipe)
     if recipe is not None:
+        recipe = with_titles(recipe)
         problems += [f"{source.place(loc)}: {_dotted(loc)}: {text}" for loc, text in _cross_checks(recipe)]
     if problems or recipe is None:
         raise RecipeError(problems)
@@ -196,6 +197,10 @@ def _file_locations(data: Any) -> Iterator[tuple[Location, str, bool]]:
         # A base model is a folder only where one is there; otherwise it is the name of a model on a hub.
         if isinstance(student, Mapping) and isinstance(base := student.get("base"), str):
             yield ("students", name, "base"), base, False
+        corrector = student.get("corrector") if isinstance(student, Mapping) else None
+        titles = corrector.get("titles") if isinstance(corrector, Mapping) else None
+        if isinstance(titles, str) and not titles.startswith("hf://"):
+            yield ("students", name, "corrector", "titles"), titles, True
 
 
 def _monitored(section: Mapping[str, Any]) -> Iterator[tuple[Location, str, bool]]:

@@ -20,10 +20,26 @@ _COLUMNS = {
 """Column of the catalogue that a tool reads."""
 
 
+def with_titles(recipe: Recipe) -> Recipe:
+    """The recipe, its students' correctors with the catalogue's titles where they name none of their own."""
+    catalogue = recipe.data.catalogue if recipe.data else None
+    found = dict(recipe.students)
+    for name, student in recipe.students.items():
+        corrector = getattr(student, "corrector", None)
+        if catalogue is not None and corrector is not None and corrector.titles is None:
+            own = corrector.model_copy(update={"titles": catalogue.rows, "column": catalogue.title})
+            found[name] = student.model_copy(update={"corrector": own})
+    return recipe.model_copy(update={"students": found})
+
+
 def catalogue_problems(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     """Problems, each with its place: a catalogue that is not there, lacks a column, or measures nothing."""
     catalogue = recipe.data.catalogue if recipe.data else None
     task = recipe.task
+    for name, student in recipe.students.items():
+        corrector = getattr(student, "corrector", None)
+        if corrector is not None and corrector.titles is None:
+            yield ("students", name, "corrector"), "has no titles; name a file in titles, or give data.catalogue"
     tools = [name for name, config in recipe.teachers.items() if config.type == "query_tools"]
     if catalogue is None:
         for name in tools:

@@ -79,6 +79,7 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
             votes_digest(folder.votes) if from_teachers else None,
             config.model_dump(mode="json"),
             path_digest(Path(base) / "config.json") if base and (Path(base) / "config.json").is_file() else None,
+            *_titles_digest(config),
             [task.labels, task.inputs, task.positive, task.ordered],
             *([task.basis] if not task.closed else []),
             task.guideline.sha256 if task.guideline and getattr(config, "traces", None) else None,
@@ -96,6 +97,14 @@ def _learnable_digest(path: Path) -> str:
     """
     rows = pl.scan_parquet(path).filter(pl.col("split") != "test")
     return lines_digest(rows.drop(CHANCE, strict=False))
+
+
+def _titles_digest(config: StudentConfig) -> list[str]:
+    """Digest of the titles that a student's corrector reads; none without one, so that earlier marks still hold."""
+    corrector = getattr(config, "corrector", None)
+    if corrector is None or corrector.titles is None or corrector.titles.startswith("hf://"):
+        return []
+    return [path_digest(Path(corrector.titles))]
 
 
 def _no_threshold(name: str, abstention: Abstention) -> str:

@@ -15,7 +15,7 @@ from distill.students.causal_config import (
     TraceUse,
 )
 from distill.students.loss_config import LossConfig, Pruning, SoftCe
-from distill.students.query_config import SpansSection, SyntheticSection
+from distill.students.query_config import CorrectorSection, SpansSection, SyntheticSection
 from distill.students.traces_config import TracesConfig
 from distill.students.trainer_options import check_trainer_options
 from distill.students.wide_config import WideSection
@@ -221,6 +221,11 @@ class EncoderConfig(_TrainingConfig):
         None, description="of a task with spelling: further rows that are made, such as {typos: 1.0}"
     )
     spans: SpansSection | None = Field(None, description="of a task with spans or a brand: how they are found")
+    corrector: CorrectorSection | None = Field(
+        None,
+        description="of a task with spelling: choose among the corrections of a noisy channel over the words of the "
+        "shop's titles, such as {titles: titles.csv}, instead of editing letters",
+    )
     over_correction: float | None = Field(
         None,
         gt=0.0,

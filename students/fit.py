@@ -40,7 +40,7 @@ from distill.students.weak_labels import PRUNED_FILE, prepare_weak_labels
 from distill.students.wide import WidePart, best_share, fit_wide
 
 _REPORTED_STDERR = 2000
-_OF_QUERIES = ("weights", "synthetic", "over_correction", "spans", "answer_tokens")
+_OF_QUERIES = ("weights", "synthetic", "corrector", "over_correction", "spans", "answer_tokens")
 """Settings that the file of a student of one label a row does not name."""
 
 

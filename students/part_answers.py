@@ -5,6 +5,8 @@ head    answer                                                       probability
 ======= ============================================================ ================================================
 edits   the most probable edit at every letter, where some letter    product over letters of what was chosen
         is wrong with more than the threshold; else the source
+        with a corrector: its most probable reading, where that      the reading's
+        is meant with more than the threshold; else the source
 spans   the most probable mark of every piece or word that is in     product over the source's pieces or words
         a span with more than the threshold; at 0, the most
         probable mark of all
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distill.students.query_encoder import QueryNetwork
+    from distill.students.readings import Readings
 
 DEFAULT_THRESHOLDS: dict[HeadKind, float] = {
     "edits": 0.5,
@@ -47,6 +50,8 @@ DEFAULT_THRESHOLDS: dict[HeadKind, float] = {
 }
 _CANDIDATES = 5
 _LEAST_SHARE = 0.01
+_NO_READING = 1e-9
+"""At most so much falls to a reading that is not there."""
 
 
 class Answer(NamedTuple):
@@ -55,7 +60,8 @@ class Answer(NamedTuple):
     Attributes:
         value: ``str`` (a label or text), ``list[str]`` or ``list[SpanAnswer]``.
         probability: Of the answer, before calibration.
-        score: What the threshold is compared with: of a spelling, how probable it is that some letter is wrong.
+        score: What the threshold is compared with: of a spelling, how probable it is that some letter is wrong; with a
+            corrector, that the best of its readings was meant.
         support: Probability of each label, text or span of a list.
         candidates: Labels or texts that are probable, the most probable first.
         probs: Distribution over the task's labels, where the answer is one.
@@ -92,6 +98,8 @@ def answers_of(
     """
     single = network.parts[name]
     kind = head_kind(single)
+    if kind == "edits" and network.vocabulary.readings is not None:
+        return _chosen(network.vocabulary.readings, scores, sources, threshold)
     if kind == "edits":
         return _corrections(network, scores, examples, sources, threshold)
     if kind == "spans":
@@ -136,6 +144,21 @@ def _corrections(
                 found.append(Answer(corrected, float(np.exp(chosen[row, :length].sum())), wrong, candidates=candidates))
                 continue
         found.append(Answer(text, float(np.exp(keep[row, :length].sum())), wrong, candidates=[(text, 1.0 - wrong)]))
+    return found
+
+
+def _chosen(readings: Readings, scores: Tensor, sources: Sequence[str], threshold: float) -> list[Answer]:
+    """The best reading where it is probable enough itself: that the query is wrong does not say which was meant."""
+    found = []
+    for line, source in zip(scores.double().softmax(dim=-1).numpy(), sources, strict=True):
+        best = 1 + int(line[1:].argmax())
+        score = float(line[best]) if line[best] > _NO_READING else 0.0
+        order = [int(place) for place in np.argsort(-line, kind="stable")[:_CANDIDATES]]
+        candidates = [
+            (readings.text(source, place), float(line[place])) for place in order if line[place] >= _LEAST_SHARE
+        ]
+        chosen = best if score > threshold else 0
+        found.append(Answer(readings.text(source, chosen), float(line[chosen]), score, candidates=candidates))
     return found
 
 

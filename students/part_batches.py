@@ -5,7 +5,8 @@ They stand in an example under ``part:what``, and keep their names in a batch, p
 ======== =====================================================================================
 head     in a batch
 ======== =====================================================================================
-edits    ``replace``, ``append`` ``[B, 3, N]`` and ``share`` ``[B, 3]``: up to three corrections
+edits    ``replace``, ``append`` ``[B, 3, N]`` and ``share`` ``[B, 3]``: up to three corrections; with a corrector
+         as others, the options being its readings
 spans    ``marks`` ``[B, T, M]`` of pieces or words, distributions; nothing on padding
 others   ``ids``, ``shares`` ``[B, most]``: options and the share of each; share 0 is padding
 ======== =====================================================================================
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distill.students.query_encoder import QueryNetwork
+    from distill.students.readings import Readings
 
 CORRECTIONS = 3
 """Corrections of a row that are learned, those with the most weight."""
@@ -68,7 +70,9 @@ class TargetMaker:
         found: dict[str, np.ndarray] = {}
         for name, single in self._network.parts.items():
             kind, answer = head_kind(single), answers.get(name)
-            if kind == "edits":
+            if kind == "edits" and self._network.vocabulary.readings is not None:
+                own = _reading(self._network.vocabulary.readings, source, answer or ())
+            elif kind == "edits":
                 own = self._edits(example, source, answer or ())
             elif kind == "spans":
                 own = _marks(example, answer, types=len(single.types))
@@ -135,6 +139,16 @@ def padded_targets(examples: Sequence[Example]) -> dict[str, Tensor]:
         tensor = torch.from_numpy(table)
         found[name] = tensor.transpose(1, 2) if what in ("replace", "append") else tensor
     return found
+
+
+def _reading(readings: Readings, source: str, answer: Sequence[Any]) -> dict[str, np.ndarray]:
+    """A correction that no reading is, or begins, teaches that none of them is better than the query."""
+    pairs = sorted(answer, key=lambda pair: -pair[1])[:CORRECTIONS]
+    total = sum(weight for _, weight in pairs)
+    return {
+        "ids": np.array([readings.nearest(source, text) for text, _ in pairs], dtype=np.int64),
+        "shares": np.array([weight / total for _, weight in pairs], dtype=np.float32),
+    }
 
 
 def _marks(example: Example, answer: Sequence[Any] | None, *, types: int) -> dict[str, np.ndarray]:

@@ -1,11 +1,11 @@
 r"""Sets a trained query encoder right on rows that it has not learned from: thresholds, and confidences that are true.
 
 The threshold of a spelling is found on held-out queries that are right. Their scores :math:`s_i` (how probable it is
-that a letter is wrong) are sorted, and it is the :math:`\lceil (n + 1)(1 - r) \rceil`-th smallest: of a new right query
-like those, the chance to be above it is at most r, whatever the network (split conformal prediction: Vovk, Gammerman &
-Shafer 2005, "Algorithmic Learning in a Random World"; Lei et al. 2018). With fewer than :math:`1/r - 1` of them nothing
-can be promised; the greatest score, or the usual threshold where that is more, has to do, and
-:attr:`PartInfo.threshold_source` stays ``none``.
+that a letter is wrong, or that a corrector's best reading was meant) are sorted, and it is the
+:math:`\lceil (n + 1)(1 - r) \rceil`-th smallest: of a new right query like those, the chance to be above it is at most
+r, whatever the network (split conformal prediction: Vovk, Gammerman & Shafer 2005, "Algorithmic Learning in a Random
+World"; Lei et al. 2018). With fewer than :math:`1/r - 1` of them nothing can be promised; the greatest score, or the
+usual threshold where that is more, has to do, and :attr:`PartInfo.threshold_source` stays ``none``.
 
 Thresholds of lists are those of the highest mean F1 over rows; that of spans the one of the highest F1 of all spans
 together, each F1 taken as the mean with those of the thresholds beside it, since a few hundred rows have few brands.

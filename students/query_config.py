@@ -10,6 +10,22 @@ OVER_CORRECTION = 0.02
 """Share of right queries that a spelling student may change, where the section says nothing."""
 
 
+class CorrectorSection(BaseModel):
+    """A corrector that the student carries with it: it says what may have been meant, the network which it was."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    titles: str | None = Field(
+        None,
+        description="a file, folder or glob of the shop's titles, whose words are taken for right; of a recipe the "
+        "rows of data.catalogue where not given",
+    )
+    column: str = Field("title", description="column of the titles")
+    readings: int = Field(
+        6, ge=1, le=32, description="corrections of a query, the likeliest ones, that the network chooses among"
+    )
+
+
 class SyntheticSection(BaseModel):
     """Training rows that are made, not labeled."""
 
@@ -28,6 +44,11 @@ class SyntheticSection(BaseModel):
         le=50.0,
         description="copies of each training query that has a brand or other spans, with these exchanged for others of "
         "their type, from task.brands and the other queries",
+    )
+    alone: bool = Field(
+        False,
+        description="learn spelling from these copies and from the queries that are taken to be right, and from no "
+        "correction that a teacher made",
     )
 
 

@@ -18,6 +18,8 @@ from distill.students.encoder import not_an_encoder, read_base, set_dropout
 from distill.students.letters import Alphabet, letters_of
 from distill.students.network import Example, Output
 from distill.students.part_targets import ANSWERS, expansion_vocabulary, spelling_pairs
+from distill.students.reading_examples import padded_readings, reading_pieces
+from distill.students.readings import FIRST_WEIGHTS, Readings, written
 from distill.students.span_vocabulary import SpanVocabulary
 from distill.students.span_words import WORD_LETTERS, WordReader
 from distill.students.text import PairTemplate
@@ -42,14 +44,16 @@ class Vocabulary(NamedTuple):
     """What heads say beyond the task: learned from the training rows.
 
     Attributes:
-        alphabet: Of the spelling head; None without one.
+        alphabet: Of a spelling head that edits letters; None without one.
         texts: What a list of texts is chosen from, by part.
         spans: What spans are marked on.
+        readings: Of a spelling head that chooses among corrections; None without one.
     """
 
     alphabet: Alphabet | None
     texts: Mapping[str, tuple[str, ...]]
     spans: SpanVocabulary = SpanVocabulary()
+    readings: Readings | None = None
 
 
 class QueryNetwork:
@@ -86,6 +90,7 @@ class QueryNetwork:
         self._template = PairTemplate(reading_order(task))
         self._max_length = max_length
         self._words = vocabulary.spans.reader(task)
+        self._whole: dict[str, bool] = {}
         tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
 
     @classmethod
@@ -151,7 +156,8 @@ class QueryNetwork:
         texts = {name: tuple(value) for name, value in found["texts"].items()}
         words = found.get("words")  # what was trained before words were read has none
         spans = SpanVocabulary(None if words is None else tuple(words), bool(found.get("listed")))
-        vocabulary = Vocabulary(alphabet, texts, spans)
+        readings = Readings.load(folder) if found.get("corrector") else None
+        vocabulary = Vocabulary(alphabet, texts, spans, readings)
         return cls(nn.Identity(), tokenizer, task=task, vocabulary=vocabulary, max_length=max_length)
 
     @property
@@ -174,6 +180,10 @@ class QueryNetwork:
         queries, listings = self._template.render(rows)
         limit = self._max_length - _RESERVED_TOKENS
         cut = [self._cut(query, limit) if len(query) > limit else query for query in queries]
+        readings = self.vocabulary.readings
+        if readings is not None:
+            shown = [written(readings.of(query))[0] for query in queries]
+            listings = shown if listings is None else [" ".join(pair) for pair in zip(shown, listings, strict=True)]
         encoded = self._tokenizer(
             cut,
             text_pair=listings,
@@ -193,6 +203,13 @@ class QueryNetwork:
                 offsets = [place if part == 0 else (0, 0) for place, part in zip(offsets, own, strict=True)]
             example["starts"] = [start if end > start else -1 for start, end in offsets]
             example["ends"] = [end if end > start else -1 for start, end in offsets]
+            if readings is not None:
+                second = [
+                    place if part == 1 else (0, 0)
+                    for place, part in zip(encoded["offset_mapping"][number], encoded.sequence_ids(number), strict=True)
+                ]
+                example["reading_pieces"] = reading_pieces(readings, query, example, second=second).ravel()
+                example["reading_numbers"] = readings.numbers(query, whole=self._read_whole).ravel()
             if self.vocabulary.alphabet is not None:
                 letters, origins = letters_of(query)
                 example["letter_ids"] = self.vocabulary.alphabet.ids(letters[:MOST_LETTERS])
@@ -224,14 +241,16 @@ class QueryNetwork:
                 batch[name] = torch.from_numpy(table)
         if self._words is not None:
             batch["word_letters"] = batch["word_letters"].unflatten(1, (-1, WORD_LETTERS))
+        if self.vocabulary.readings is not None:
+            batch |= padded_readings(examples)
         return {**batch, **padded_targets(examples)}
 
     def forward(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Output:
         """Scores a batch."""
-        from distill.students.query_heads import LETTER_IDS, LETTER_PIECES, TRUNK_INPUTS
+        from distill.students.query_heads import HEAD_INPUTS, TRUNK_INPUTS
         from distill.students.span_head import WORD_INPUTS
 
-        read = (*TRUNK_INPUTS, LETTER_IDS, LETTER_PIECES, *WORD_INPUTS)
+        read = (*TRUNK_INPUTS, *HEAD_INPUTS, *WORD_INPUTS)
         found = model(**{name: batch[name] for name in read if name in batch})
         first, *others = self.parts
         return Output(found[first], extra={name: found[name] for name in others})
@@ -241,7 +260,11 @@ class QueryNetwork:
         return {next(iter(self.parts)): output.logits, **output.extra}
 
     def prepare(self, examples: Sequence[Example]) -> None:
-        """Nothing to learn from the examples but by gradient."""
+        """Fits the weights of what is known of readings, which the network then adds to."""
+        if self.vocabulary.readings is not None:
+            from distill.students.reading_fit import fit_choosers
+
+            fit_choosers(self.model, examples)
 
     def is_head(self, name: str) -> bool:
         """What begins from nothing."""
@@ -266,8 +289,18 @@ class QueryNetwork:
             "texts": self.vocabulary.texts,
             "words": self.vocabulary.spans.letters,
             "listed": self.vocabulary.spans.listed,
+            **({"corrector": True} if self.vocabulary.readings is not None else {}),
         }
+        if self.vocabulary.readings is not None:
+            self.vocabulary.readings.save(folder)
         (folder / PARTS_FILE).write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+    def _read_whole(self, word: str) -> bool:
+        if word not in self._whole:
+            # With the space before it that a word has within a text, which some tokenizers read with it.
+            pieces = self._tokenizer.tokenize(f" {word}", add_special_tokens=False)
+            self._whole[word] = len(pieces) <= 1
+        return self._whole[word]
 
     def _cut(self, text: str, limit: int) -> str:
         offsets = self._tokenizer(
@@ -304,16 +337,19 @@ def _vocabulary(task: Task, rows: pl.LazyFrame, config: EncoderConfig) -> Vocabu
         if not found:
             raise StudentError(f"{name}: no text to choose from in the training rows; take the part out of the task")
     spelled = [name for name, kind in kinds.items() if kind == "edits"]
-    alphabet = Alphabet.of(spelling_pairs(table, spelled[0], source=task.source)) if spelled else None
     marked = [name for name, kind in kinds.items() if kind == "spans"]
-    return Vocabulary(alphabet, texts, SpanVocabulary.of(table, marked, task=task, config=config.spans))
+    spans = SpanVocabulary.of(table, marked, task=task, config=config.spans)
+    if spelled and config.corrector is not None:
+        return Vocabulary(None, texts, spans, Readings.from_section(config.corrector))
+    alphabet = Alphabet.of(spelling_pairs(table, spelled[0], source=task.source)) if spelled else None
+    return Vocabulary(alphabet, texts, spans)
 
 
 def _with_heads(trunk: nn.Module, network: QueryNetwork, *, dropout: float, named: bool) -> nn.Module:
     """The model, with heads drawn from torch's global generator; ``named`` ones begin from their options' words."""
     import torch
 
-    from distill.students.query_heads import LetterTagger, Marks, NamedOptions, QueryModel
+    from distill.students.query_heads import LetterTagger, Marks, NamedOptions, QueryModel, ReadingChooser
     from distill.students.span_head import WordMarks
 
     config: Any = trunk.config
@@ -321,7 +357,9 @@ def _with_heads(trunk: nn.Module, network: QueryNetwork, *, dropout: float, name
     heads: dict[str, nn.Module] = {}
     for name, single in network.parts.items():
         kind = head_kind(single)
-        if kind == "edits":
+        if kind == "edits" and network.vocabulary.readings is not None:
+            heads[name] = ReadingChooser(width, FIRST_WEIGHTS, dropout=dropout)
+        elif kind == "edits":
             alphabet = network.vocabulary.alphabet
             assert alphabet is not None
             sizes = {"letters": alphabet.size, "replace": len(alphabet.replace), "append": len(alphabet.append)}

@@ -44,11 +44,12 @@ def query_problems(student: StudentConfig, task: TaskConfig | Task) -> Iterator[
             yield "weights", f"names {name!r}, which is no part of the task; parts: {', '.join(parts)}"
     if student.weights and not any(student.weights.get(name, 1.0) > 0 for name in parts):
         yield "weights", "leave nothing to learn; give a part more than 0"
-    if student.over_correction is not None and "spelling" not in parts:
-        yield "over_correction", f"is of spelling, which is no part of the task; parts: {', '.join(parts)}"
+    for key in ("corrector", "over_correction"):
+        if getattr(student, key) is not None and "spelling" not in parts:
+            yield key, f"is of spelling, which is no part of the task; parts: {', '.join(parts)}"
     made = student.synthetic
     spans = bool({"brand", "spans"} & set(parts))
-    if made is not None and not ("spelling" in parts and made.typos) and not (spans and made.names):
+    if made is not None and not ("spelling" in parts and (made.typos or made.alone)) and not (spans and made.names):
         yield "synthetic", f"makes no rows: typos are of spelling, names of brand and spans; parts: {', '.join(parts)}"
     if student.spans is not None and not spans:
         yield "spans", f"is of spans, which are no part of the task; parts: {', '.join(parts)}"
@@ -56,7 +57,7 @@ def query_problems(student: StudentConfig, task: TaskConfig | Task) -> Iterator[
 
 def label_task_problems(student: StudentConfig) -> Iterator[Problem]:
     """Keys that say nothing to a task of one label a row."""
-    for key in ("weights", "synthetic", "over_correction", "spans", "answer_tokens"):
+    for key in ("weights", "synthetic", "corrector", "over_correction", "spans", "answer_tokens"):
         if getattr(student, key, None) is not None:
             yield key, "is of query tasks (spelling, brand, category, expansion, spans); take it out"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from distill.students.span_head import WordMarks
 
 TRUNK_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 LETTER_IDS, LETTER_PIECES = "letter_ids", "letter_pieces"
+READING_PIECES, READING_NUMBERS = "reading_pieces", "reading_numbers"
+HEAD_INPUTS = (LETTER_IDS, LETTER_PIECES, READING_PIECES, READING_NUMBERS)
 _LETTER_WIDTH = 64
 _TAGGER_WIDTH = 192
 _TAGGER_LAYERS = 3
@@ -20,6 +22,8 @@ _SURE = 5.0
 """First score of what is right almost everywhere (a letter stays, a piece is in no span), so that the first steps are
 not spent on learning how rare the rest is."""
 _FIRST_SCALE = 20.0
+_NONE = -1e4
+"""Score of a reading that is not there; finite, so that half precision and INT8 hold it."""
 _PRETRAINED = (".turn.weight", ".turn.bias", ".options")
 
 
@@ -28,8 +32,8 @@ class QueryModel(nn.Module):
 
     Args:
         trunk: An encoder of transformers; a pooler that it has is taken off.
-        heads: By part: :class:`Marks`, :class:`LetterTagger` and :class:`~distill.students.span_head.WordMarks` read
-            the pieces' states, :class:`NamedOptions` their mean.
+        heads: By part: :class:`Marks`, :class:`LetterTagger`, :class:`ReadingChooser` and
+            :class:`~distill.students.span_head.WordMarks` read the pieces' states, :class:`NamedOptions` their mean.
     """
 
     def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module]) -> None:
@@ -55,6 +59,8 @@ class QueryModel(nn.Module):
                 found[name] = head(states, batch[LETTER_IDS], batch[LETTER_PIECES])
             elif isinstance(head, WordMarks):
                 found[name] = head(states, *(batch[name] for name in head.reads))
+            elif isinstance(head, ReadingChooser):
+                found[name] = head(states, batch[READING_PIECES], batch[READING_NUMBERS])
             else:
                 found[name] = head(states if isinstance(head, Marks) else pooled)
         return found
@@ -159,6 +165,47 @@ class LetterTagger(nn.Module):
             hidden = hidden + self.dropout(nn.functional.gelu(seen))
         scores: Tensor = self.score(hidden)
         return scores
+
+
+class ReadingChooser(nn.Module):
+    """Scores what a query may have meant, itself first: ``[B, T, D]`` to ``[B, readings]``.
+
+    ``w · n_k + f(typed_k, written_k, n_k)``: the numbers that are known of reading k, and a layer over the mean state
+    of the pieces that it would change, that of the pieces that it would put there, and the numbers. ``w`` is what was
+    fitted before, the corrector's own decision at first, and f begins as nothing.
+
+    Args:
+        width: Of the trunk's states.
+        first: ``w`` at the beginning, of each number.
+        dropout: On the states and the layer.
+    """
+
+    def __init__(self, width: int, first: Sequence[float], *, dropout: float) -> None:
+        super().__init__()
+        self.plain = nn.Linear(len(first), 1, bias=False)
+        self.joined = nn.Linear(2 * width + len(first), _TAGGER_WIDTH)
+        self.score = nn.Linear(_TAGGER_WIDTH, 1, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        with torch.no_grad():
+            self.plain.weight.copy_(torch.tensor([first]))
+            self.score.weight.zero_()
+
+    def forward(self, states: Tensor, pieces: Tensor, numbers: Tensor) -> Tensor:
+        """See the class.
+
+        Args:
+            states: Of the pieces.
+            pieces: ``[B, T, 2 * readings]``, 1 where a piece is typed in the place of a reading's changes, and then 1
+                where it is what the reading writes; 0 elsewhere.
+            numbers: ``[B, readings, F]``; the first says whether there is such a reading.
+        """
+        share = pieces / pieces.sum(dim=1, keepdim=True).clamp(min=1.0)
+        means = self.dropout(share.transpose(1, 2).to(states.dtype) @ states)
+        typed, written = means.chunk(2, dim=1)
+        joined = self.joined(torch.cat([typed, written, numbers.to(states.dtype)], dim=-1))
+        further = self.score(self.dropout(nn.functional.gelu(joined)))
+        scores: Tensor = (self.plain(numbers) + further).squeeze(-1)
+        return scores.masked_fill(numbers[..., 0] == 0, _NONE)
 
 
 def _neighbours(hidden: Tensor) -> Tensor:

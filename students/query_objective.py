@@ -9,7 +9,8 @@ of any rows, so that parts are mixed in every one. All losses are at temperature
 ======= ==========================================================================================================
 head    loss of a row
 ======= ==========================================================================================================
-edits   ``- sum over corrections of share * sum over letters of log p(replace) + log p(append)``
+edits   ``- sum over corrections of share * sum over letters of log p(replace) + log p(append)``; with a corrector
+        ``- sum over corrections of share * log p(its reading)``
 spans   ``- sum over pieces and marks of target * log p``
 paths   ``- sum over labels of share * mean over the path of log p``, see :mod:`distill.students.tree_softmax`
 labels  ``- sum over labels of share * log sigmoid(z) + (1 - share) * log sigmoid(-z)``
@@ -94,7 +95,7 @@ class QueryObjective(Objective):
 
     def _part(self, network: QueryNetwork, name: str, scores: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         kind, scores = self._kinds[name], scores.float()
-        if kind == "edits":
+        if kind == "edits" and network.vocabulary.readings is None:
             assert network.vocabulary.alphabet is not None
             replace = len(network.vocabulary.alphabet.replace)
             targets = (batch[f"{name}:{what}"] for what in ("replace", "append", "share"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -33,7 +34,7 @@ def with_typos(table: pl.DataFrame, config: SyntheticSection, *, task: Task, see
     """
     names = [part_name(single) for single in task.singles]
     spelled = next((part_name(single) for single in task.singles if head_kind(single) == "edits"), None)
-    if spelled is None or config.typos == 0:
+    if spelled is None or (config.typos == 0 and not config.alone):
         return table
     brands: dict[str, list[tuple[int, int]]] = {}
     right = []
@@ -44,8 +45,8 @@ def with_typos(table: pl.DataFrame, config: SyntheticSection, *, task: Task, see
         right.append(kept > _RIGHT and bool(text.strip()))
         brands[text] = [(start, end) for name in spans for start, end, *_ in known.get(name, ())]
     clean = table.filter(pl.Series(right, dtype=pl.Boolean))
+    parts = [_without_corrections(table, right, part=names.index(spelled)) if config.alone else table]
     pulls = [1.0 if name == spelled else 0.0 for name in names]
-    parts = [table]
     for copy in range(math.ceil(config.typos)):
         share = min(1.0, config.typos - copy)
         made = synthetic_typos(
@@ -61,3 +62,14 @@ def with_typos(table: pl.DataFrame, config: SyntheticSection, *, task: Task, see
         )
         parts.append(typed.filter(made["changed"]))
     return pl.concat(parts)
+
+
+def _without_corrections(table: pl.DataFrame, right: Sequence[bool], *, part: int) -> pl.DataFrame:
+    """Rows without what teachers corrected: other parts of such a row are learned all the same."""
+    lines = table["target"].to_list()
+    pulls = [
+        [0.0 if place == part and not kept else pull for place, pull in enumerate(line)]
+        for line, kept in zip(lines, right, strict=True)
+    ]
+    table = table.with_columns(target=pl.Series(pulls, dtype=pl.List(pl.Float64)))
+    return table.filter(pl.col("target").list.sum() > 0)

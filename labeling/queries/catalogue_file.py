@@ -122,6 +122,15 @@ def with_evidence(rows: pl.DataFrame, config: CatalogueConfig, *, source: str) -
     return rows.join(found, on=source, how="left", maintain_order="left")
 
 
+def read_titles(rows: str, column: str, *, key: str) -> list[str]:
+    """A column of files as ``data.rows`` names them, without missing ones.
+
+    Raises:
+        DataError: There is no such file or column.
+    """
+    return _table(rows, [column], key=key)[column].drop_nulls().to_list()
+
+
 def _table(rows: str, columns: list[str], *, key: str) -> pl.DataFrame:
     """All of some columns as text; a column that no line has is an error."""
     wanted = dict.fromkeys(columns, key)

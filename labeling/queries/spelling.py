@@ -29,6 +29,8 @@ _CANDIDATES = 12
 _BEAM = 48
 _SHORT = 5
 _HOPELESS = -30.0
+_SPARE = 8
+"""Paths kept beyond those wanted: later words may turn their order."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,24 @@ class Correction:
     text: str
     changes: tuple[Change, ...]
     log_odds: float
+
+
+class Reading(NamedTuple):
+    """A query that may have been meant, other than the one typed.
+
+    Attributes:
+        text: The query with the changed words changed.
+        changes: What was changed, from left to right; never empty.
+        log_odds: How much likelier than no change (natural log, without margins).
+        channel: The share of the slips in that: log P(typed | meant) less log P(typed | typed), over what was changed.
+        known: How many of the typed words that were changed the catalogue knows.
+    """
+
+    text: str
+    changes: tuple[Change, ...]
+    log_odds: float
+    channel: float
+    known: float
 
 
 class _Step(NamedTuple):
@@ -143,9 +163,45 @@ class SpellingCorrector:
         """The corrected text alone."""
         return self.correct(query).text
 
+    def readings(self, query: str, *, most: int = 8) -> list[Reading]:
+        """The likeliest changed queries, whether likelier than no change or not: what a model may choose among.
+
+        A beam search over what :meth:`correct` searches, so that readings differ in any word and not in the last alone.
+
+        Args:
+            query: As typed.
+            most: Readings, at most.
+        """
+        found = words(query)
+        free = _free(found, protected_spans(query, self._find_brands))
+        reached: list[list[tuple[_Path, str]]] = [[] for _ in range(len(found) + 1)]
+        reached[0].append((_Path(0.0, 0.0, ()), ""))
+        for at in range(len(found)):
+            steps = list(self._steps(found, free, at))
+            for path, before in sorted(reached[at], key=lambda one: -one[0].worth)[: most + _SPARE]:
+                for step in steps:
+                    longer = path.after(step, self._log_words(before, step.meant))
+                    reached[at + step.typed].append((longer, step.meant[-1]))
+        unchanged = self._unchanged(found)
+        kept: dict[str, Reading] = {}
+        for path, _ in sorted(reached[-1], key=lambda one: -one[0].worth):
+            if path.changes and len(kept) < most:
+                text = _replaced(query, path.changes)
+                odds = path.score - unchanged
+                reading = Reading(text, path.changes, odds, self._channel_odds(query, path.changes), 0.0)
+                kept.setdefault(text, reading._replace(known=path.penalty / max(self.options.known_margin, 1e-9)))
+        return list(kept.values())
+
+    def _channel_odds(self, query: str, changes: Iterable[Change]) -> float:
+        total = 0.0
+        for change in changes:
+            typed = query[change.start : change.end]
+            total += self._log_channel(typed, change.text) - self._log_channel(typed, typed)
+        return total
+
     def _best_change(self, found: Sequence[Word], fixed: Sequence[tuple[int, int]]) -> _Path | None:
         """The likeliest way through the words that changes at least one (Viterbi, by the last word meant)."""
-        free = [not any(start < word.end and word.start < end for start, end in fixed) for word in found]
+        free = _free(found, fixed)
         # What was reached after so many words: by whether something was changed, and the last word meant.
         reached: list[dict[tuple[bool, str], _Path]] = [{} for _ in range(len(found) + 1)]
         reached[0][False, ""] = _Path(0.0, 0.0, ())
@@ -209,6 +265,11 @@ class SpellingCorrector:
     def _unchanged(self, found: Sequence[Word]) -> float:
         typed = sum(self._log_channel(word.text, word.text) for word in found)
         return typed + self._log_words("", [word.text for word in found])
+
+
+def _free(found: Sequence[Word], fixed: Sequence[tuple[int, int]]) -> list[bool]:
+    """Of each word, whether it may be changed."""
+    return [not any(start < word.end and word.start < end for start, end in fixed) for word in found]
 
 
 def _likeliest(paths: dict[tuple[bool, str], _Path]) -> list[tuple[tuple[bool, str], _Path]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from distill.labeling.queries.hangul import keystrokes
@@ -55,12 +55,16 @@ class WordCounts:
         counts = cls()
         for text in dict.fromkeys(titles):
             counts._add(text)
-        for (word, _), count in counts.pairs.items():
-            counts._before[word] += count
-            counts._followers[word] += 1
-        counts._total = counts.words.total()
-        counts._once = max(1, sum(count == 1 for count in counts.words.values()))
-        counts._letters = LetterModel(counts.words)
+        counts._finish()
+        return counts
+
+    @classmethod
+    def from_counts(cls, words: Mapping[str, int], pairs: Iterable[tuple[str, str, int]]) -> WordCounts:
+        """What :attr:`words` and :attr:`pairs` of another say, ``pairs`` as first, second and count."""
+        counts = cls()
+        counts.words.update(words)
+        counts.pairs.update({(first, second): count for first, second, count in pairs})
+        counts._finish()
         return counts
 
     def with_plurals(self, *, fewest: int) -> Iterator[str]:
@@ -75,6 +79,14 @@ class WordCounts:
         found = [NUMBER if has_digit(word.text) else word.text for word in words(text)]
         self.words.update(word for word in found if word != NUMBER)
         self.pairs.update(zip(["", *found], [*found, ""], strict=True))
+
+    def _finish(self) -> None:
+        for (word, _), count in self.pairs.items():
+            self._before[word] += count
+            self._followers[word] += 1
+        self._total = self.words.total()
+        self._once = max(1, sum(count == 1 for count in self.words.values()))
+        self._letters = LetterModel(self.words)
 
     def _log_prob(self, word: str, before: str) -> float:
         """Natural log of P(word | the word before it); ``""`` for the beginning. Any two words with a digit are one."""
