@@ -217,7 +217,8 @@ def test_targets_are_readings_and_other_parts_keep_theirs(tiny_base: Path, title
     both = Task.from_config(config)
     answers = {"spelling": [["red lamp", 0.75], ["red lmap", 0.25]], "brand": [[0, 3, 0, 1.0]]}
     table = pl.DataFrame({"query": ["red lmap"], ANSWERS: [json.dumps(answers)]})
-    network = QueryNetwork.from_base(_config(tiny_base, titles), task=both, rows=table.lazy())
+    config_of_pieces = _config(tiny_base, titles, spans={"units": "pieces"})
+    network = QueryNetwork.from_base(config_of_pieces, task=both, rows=table.lazy())
     example = network.read(table)[0]
     found = TargetMaker(network).targets(example, "red lmap", answers)
     assert found["spelling:ids"].tolist() == [1, 0]
