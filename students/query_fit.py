@@ -49,7 +49,7 @@ def query_problems(student: StudentConfig, task: TaskConfig | Task) -> Iterator[
             yield key, f"is of spelling, which is no part of the task; parts: {', '.join(parts)}"
     made = student.synthetic
     spans = bool({"brand", "spans"} & set(parts))
-    if made is not None and not ("spelling" in parts and (made.typos or made.alone)) and not (spans and made.names):
+    if made is not None and "spelling" not in parts and not (spans and made.names):
         yield "synthetic", f"makes no rows: typos are of spelling, names of brand and spans; parts: {', '.join(parts)}"
     if student.spans is not None and not spans:
         yield "spans", f"is of spans, which are no part of the task; parts: {', '.join(parts)}"
