@@ -263,10 +263,16 @@ def _process_group() -> Iterator[None]:
     """Takes the group down that the Trainer sets up under torchrun, so that no process waits for a gone one."""
     import torch.distributed as distributed
 
+    def is_up() -> bool:
+        return distributed.is_available() and distributed.is_initialized()
+
     try:
         yield
+        if is_up():
+            # One that is done early would take connections down that another still uses, which aborts that one.
+            distributed.barrier()
     finally:
-        if distributed.is_available() and distributed.is_initialized():
+        if is_up():
             distributed.destroy_process_group()
 
 
