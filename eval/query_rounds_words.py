@@ -142,14 +142,21 @@ def part_table(story: PartStory) -> Table:
                 interval(row.quality, story.metric),
                 _signed(row.gain, story.metric),
                 *(cells[name] for name, there in optional.items() if there),
-                _share(row.estimate.agreement if row.estimate else None),
-                _signed(own.agreement_gain, "accuracy"),
-                expects_cell(row),
-                _share(own.same_as_before),
+                *_label_free_cells(row, own),
                 *(cell for name in names for cell in (passed.get(name, _NOTHING), gained.get(name, _NOTHING))),
             ]
         )
     return columns, lines
+
+
+def _label_free_cells(row: LadderRow, own: PartRound) -> list[str]:
+    """Without labels: agreement with the merged answers, its gain, what it expects, and the same as a round before."""
+    return [
+        _share(row.estimate.agreement if row.estimate else None),
+        _signed(own.agreement_gain, "accuracy"),
+        expects_cell(row),
+        _share(own.same_as_before),
+    ]
 
 
 def claims_table(story: PartStory, student: str) -> Table | None:
@@ -183,10 +190,7 @@ def query_rounds_table(facts: RoundsFacts) -> RichTable:
                 str(row.round),
                 interval(row.quality, story.metric),
                 _signed(row.gain, story.metric),
-                _share(row.estimate.agreement if row.estimate else None),
-                _signed(own.agreement_gain, "accuracy"),
-                expects_cell(row),
-                _share(own.same_as_before),
+                *_label_free_cells(row, own),
                 count(one.rows_in_all),
                 dollars(one.cost_in_all_usd),
             ]

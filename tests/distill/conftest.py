@@ -122,7 +122,7 @@ def write_letters_base(folder: Path) -> Path:
     import torch
     from transformers import BertConfig, BertModel, BertTokenizer
 
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789나이키운동화"
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
     tokenizer = BertTokenizer(vocab={word: place for place, word in enumerate(words)}, strip_accents=False)
     tokenizer.save_pretrained(folder)

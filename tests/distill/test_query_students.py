@@ -8,7 +8,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-import torch
 
 import distill
 
@@ -22,24 +21,7 @@ REPLIES = [
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Path:
-    """A BERT of one narrow layer that knows letters."""
-    from transformers import BertConfig, BertModel, BertTokenizer
-
-    folder = tmp_path / "base"
-    letters = "abcdefghijklmnopqrstuvwxyz나이키운동화"
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
-    tokenizer = BertTokenizer(vocab={word: place for place, word in enumerate(words)}, strip_accents=False)
-    tokenizer.save_pretrained(folder)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=64, **sizes)).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def recipe(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def recipe(letters_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DISTILL_LEDGER", str(tmp_path / "ledger.sqlite"))
     names = [f"q{place}" for place in range(len(QUERIES))]
@@ -51,7 +33,14 @@ def recipe(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     replies = [{"id": name, "reply": json.dumps(reply)} for name, reply in zip(names, REPLIES, strict=True)]
     (tmp_path / "replies.jsonl").write_text("\n".join(map(json.dumps, replies)))
     (tmp_path / "brands.txt").write_text("Nike | 나이키\n")
-    encoder = {"type": "encoder", "base": str(base), "train_on": "labels", "epochs": 1, "max_length": 32, "threads": 1}
+    encoder = {
+        "type": "encoder",
+        "base": str(letters_base),
+        "train_on": "labels",
+        "epochs": 1,
+        "max_length": 32,
+        "threads": 1,
+    }
     written = {
         "version": 1,
         "name": "queries",
