@@ -289,6 +289,8 @@ def _widened(student: Student, config: StudentConfig, training: TrainingSet, hel
             weight=np.ones(rows.height) if weight is None else weight,
         )
         part = replace(part, share=share)
+    if part.share == 0.0:  # nothing to keep, nor a sentence encoder to carry
+        return Student(student.path, replace(student.info, wide_share=0.0), student.network)
     part.save(student.path)
     info = replace(student.info, format_version=PARTS_FORMAT_VERSION, wide_share=part.share)
     # Read back, since the sentence encoder is kept in half precision.

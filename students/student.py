@@ -63,7 +63,8 @@ class StudentInfo:
         asked: The task where its answers are no single label, see :func:`distill.students.asked_task.record_of`.
         parts: What it keeps of each part then.
         format_version: Of this file.
-        wide_share: Share of the linear model in its scores, see :mod:`distill.students.wide`; None without one.
+        wide_share: Share of the linear model in its scores, see :mod:`distill.students.wide`; 0 where the network alone
+            was shown to be better, None without one.
     """
 
     type: str

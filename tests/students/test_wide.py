@@ -106,6 +106,15 @@ def test_a_student_mixes_both(tmp_path) -> None:
 _SECTIONS = {"deep": None, "wide": WideSection(share=1.0), "both": WideSection(share=0.25)}
 
 
+def test_a_linear_model_without_a_share_is_not_kept(tmp_path) -> None:
+    rows = pairs()
+    config = DcnConfig(train_on=("labels",), epochs=1, wide=WideSection(share=0.0))
+    fit_student(config, TrainingSet(rows, rows.clear()), task=TASK, out=tmp_path / "s", seed=1)
+    student = load_student(tmp_path / "s")
+    assert (student.wide, student.info.wide_share) == (None, 0.0)
+    assert not (tmp_path / "s" / "wide.json").exists()
+
+
 def test_a_broken_file_is_told(tmp_path) -> None:
     (tmp_path / "wide.json").write_text("{}")
     with pytest.raises(StudentError, match=r"wide\.json: cannot be read .* train the student again"):
