@@ -1,9 +1,10 @@
-"""How near two texts are to a pretrained sentence encoder, which is never trained here."""
+"""How near query and title are to a pretrained sentence encoder, which is never trained here."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,31 @@ SIMILARITY_FOLDER = "similarity"
 _MAX_TOKENS = 48
 """Of a query or a title; more says little and costs time."""
 _BATCH = 64
+_PAIRS_AT_ONCE = 2048
+"""Pairs whose token states are held in memory together: some 100 MB."""
+
+SIMILARITY_NAMES = (
+    "similarity.whole",
+    "similarity.query_mean",
+    "similarity.query_least",
+    "similarity.title_mean",
+)
+"""Columns of :meth:`Similarity.features`."""
+
+
+@dataclass(frozen=True)
+class _States:
+    """What an encoder makes of a text: its mean state ``[D]`` and those of its tokens ``[T, D]``, all of length one."""
+
+    mean: np.ndarray
+    tokens: np.ndarray
 
 
 class Similarity:
-    """Cosines of sentence embeddings: the mean of a text's token states (Reimers & Gurevych 2019).
+    """Cosines of sentence embeddings, and of the tokens behind them.
+
+    A sentence embedding is the mean of a text's token states (Reimers & Gurevych 2019); tokens meet as in late
+    interaction (Khattab & Zaharia 2020, ColBERT): each with the nearest one of the other text.
 
     Args:
         model: An encoder.
@@ -65,21 +87,25 @@ class Similarity:
                 "id while online, or package:NAME/FOLDER for one inside an installed package"
             ) from error
 
-    def cosines(self, first: Sequence[str], second: Sequence[str], *, bf16: bool = False) -> np.ndarray:
-        """Cosine of each pair, ``[N]`` from -1 to 1; 0 where a text is empty. Texts that recur are read once.
+    def features(self, queries: Sequence[str], titles: Sequence[str], *, bf16: bool = False) -> np.ndarray:
+        """How near each pair is, ``[N, 4]`` in the order of ``SIMILARITY_NAMES``, each from -1 to 1.
+
+        The cosine of both texts; of the query's tokens, each beside the nearest one of the title, the mean and the
+        least, which says whether one word of the query has nothing like it; of the title's, the mean. All 0 where a
+        text is empty.
 
         Args:
-            first: Texts.
-            second: As many others.
+            queries: Texts. One that recurs close by is read once.
+            titles: As many others.
             bf16: Compute in bfloat16, good to about two digits.
         """
-        texts = sorted({*first, *second} - {""}, key=lambda text: (len(text), text))
-        states = self._embed(texts, bf16=bf16)
-        place = {text: number for number, text in enumerate(texts)}
-        found = np.zeros(len(first))
-        for number, (one, other) in enumerate(zip(first, second, strict=True)):
-            if one and other:
-                found[number] = states[place[one]] @ states[place[other]]
+        found = np.zeros((len(queries), len(SIMILARITY_NAMES)))
+        for start in range(0, len(queries), _PAIRS_AT_ONCE):
+            part = slice(start, start + _PAIRS_AT_ONCE)
+            states = self._states({*queries[part], *titles[part]} - {""}, bf16=bf16)
+            for number, (query, title) in enumerate(zip(queries[part], titles[part], strict=True), start):
+                if query in states and title in states:
+                    found[number] = _nearness(states[query], states[title])
         return found
 
     def save(self, folder: Path) -> None:
@@ -92,25 +118,40 @@ class Similarity:
             self._model.save_pretrained(folder, state_dict=state)
             self._tokenizer.save_pretrained(folder)
 
-    def _embed(self, texts: Sequence[str], *, bf16: bool) -> np.ndarray:
-        """Embeddings of length one, ``[N, D]``."""
+    def _states(self, texts: set[str], *, bf16: bool) -> dict[str, _States]:
+        """States of each text that has a token."""
+        ordered = sorted(texts, key=lambda text: (len(text), text))  # like lengths share a batch
+        batches = (ordered[start : start + _BATCH] for start in range(0, len(ordered), _BATCH))
+        return {text: states for batch in batches for text, states in self._read(batch, bf16=bf16)}
+
+    def _read(self, texts: list[str], *, bf16: bool) -> Iterator[tuple[str, _States]]:
         import torch
         from torch.nn.functional import normalize
 
-        found = []
         autocast = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bf16)
         with quiet(), torch.inference_mode(), autocast:
-            for start in range(0, len(texts), _BATCH):
-                batch = self._tokenizer(
-                    list(texts[start : start + _BATCH]),
-                    padding=True,
-                    truncation=True,
-                    max_length=_MAX_TOKENS,
-                    split_special_tokens=True,
-                    return_tensors="pt",
-                ).to(self._device)
-                states = self._model(**batch).last_hidden_state.float()
-                mask = batch["attention_mask"][..., None].float()
-                means = (states * mask).sum(1) / mask.sum(1).clamp(min=1.0)
-                found.append(normalize(means, dim=1).cpu().numpy())
-        return np.concatenate(found) if found else np.zeros((0, 1), dtype=np.float32)
+            batch = self._tokenizer(
+                texts,
+                padding=True,
+                truncation=True,
+                max_length=_MAX_TOKENS,
+                split_special_tokens=True,
+                return_special_tokens_mask=True,
+                return_tensors="pt",
+            ).to(self._device)
+            special = batch.pop("special_tokens_mask").bool()
+            states = self._model(**batch).last_hidden_state.float()
+            mask = batch["attention_mask"][..., None].float()
+            means = normalize((states * mask).sum(1) / mask.sum(1).clamp(min=1.0), dim=-1)
+            own = (batch["attention_mask"].bool() & ~special).cpu().numpy()
+            tokens = normalize(states, dim=-1).cpu().numpy()
+        for text, mean, token, kept in zip(texts, means.cpu().numpy(), tokens, own, strict=True):
+            if kept.any():
+                yield text, _States(mean, token[kept])
+
+
+def _nearness(query: _States, title: _States) -> tuple[float, float, float, float]:
+    """One line of :meth:`Similarity.features`."""
+    cosines = query.tokens @ title.tokens.T
+    nearest = cosines.max(axis=1)
+    return float(query.mean @ title.mean), float(nearest.mean()), float(nearest.min()), float(cosines.max(0).mean())

@@ -16,7 +16,7 @@ import polars as pl
 
 from distill.labeling.errors import StudentError
 from distill.students.matching import match_feature_names, match_features, match_words
-from distill.students.similarity import SIMILARITY_FOLDER, Similarity
+from distill.students.similarity import SIMILARITY_FOLDER, SIMILARITY_NAMES, Similarity
 from distill.students.wide_config import WideSection
 
 WIDE_FILE = "wide.json"
@@ -44,7 +44,7 @@ class WidePart:
         weights: ``[F, K]``.
         bias: ``[K]``.
         share: Of its scores in the student's.
-        similarity: The sentence encoder behind the last feature; None without one.
+        similarity: The sentence encoder behind the last features; None without one.
     """
 
     inputs: tuple[str, ...]
@@ -61,7 +61,7 @@ class WidePart:
 
         Args:
             rows: The inputs.
-            bf16: As for :meth:`Similarity.cosines`.
+            bf16: As for :meth:`Similarity.features`.
         """
         features = wide_features(rows, self.inputs, similarity=self.similarity, bf16=bf16)
         return (self._standard(features) @ self.weights + self.bias).astype(np.float32)
@@ -100,6 +100,8 @@ class WidePart:
             part = cls(inputs, names, centre, scale, weights, bias, share=float(found["share"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StudentError(f"{path}: cannot be read ({error}); copy it again, or train the student again") from None
+        if names != tuple(wide_names(inputs, similar=bool(found.get("similarity")))):
+            raise StudentError(f"{path}: has features that this version does not know; train the student again")
         if found.get("similarity"):
             return replace(part, similarity=Similarity.load(folder / str(found["similarity"])))
         return part
@@ -194,19 +196,19 @@ def mix(deep: np.ndarray, wide: np.ndarray, share: float) -> np.ndarray:
 
 def wide_names(inputs: Sequence[str], *, similar: bool) -> list[str]:
     """Names of the columns of :func:`wide_features`."""
-    return [*match_feature_names(inputs), *(["similarity"] if similar else [])]
+    return [*match_feature_names(inputs), *(SIMILARITY_NAMES if similar else ())]
 
 
 def wide_features(
     rows: pl.DataFrame, inputs: Sequence[str], *, similarity: Similarity | None = None, bf16: bool = False
 ) -> np.ndarray:
-    """Match features of each row, and the cosine of query and first listing input, ``[N, F]``.
+    """Match features of each row, and how near query and first listing input are, ``[N, F]``.
 
     Args:
         rows: The inputs; a missing value counts as empty.
         inputs: The query's column, then the listing's.
         similarity: A sentence encoder.
-        bf16: As for :meth:`Similarity.cosines`.
+        bf16: As for :meth:`Similarity.features`.
     """
     texts = [
         [text[:_MAX_CHARACTERS] for text in row]
@@ -218,5 +220,5 @@ def wide_features(
     ).reshape(len(texts), len(names))
     if similarity is None:
         return found
-    cosines = similarity.cosines([row[0] for row in texts], [row[1] for row in texts], bf16=bf16)
-    return np.column_stack([found, cosines])
+    near = similarity.features([row[0] for row in texts], [row[1] for row in texts], bf16=bf16)
+    return np.column_stack([found, near])

@@ -23,7 +23,8 @@ class WideSection(BaseModel):
     )
     similarity: str | None = Field(
         None,
-        description="a sentence encoder (an id, a folder, or package:NAME/FOLDER): the cosine of the query and the "
-        "listing's first input becomes a feature; it is kept in the student's folder and never trained",
+        description="a sentence encoder (an id, a folder, or package:NAME/FOLDER): how near it finds the query and the "
+        "listing's first input, whole and token by token, becomes features; it is kept in the student's folder and "
+        "never trained",
     )
     penalty: float = Field(0.03, gt=0.0, description="weight of the squared coefficients beside the mean loss of a row")

