@@ -447,7 +447,7 @@ def _over_seeds(seeds: Sequence[Scores], statistic: _Statistic) -> Estimate:
 
 
 def _gain(seeds: Sequence[Scores], alone: Sequence[Scores]) -> str:
-    """Mean over seeds of what AUC gains over the network alone, paired: both on the same drawn queries."""
+    """Mean over seeds of what AUC gains over others, paired: both on the same drawn queries."""
     drawn = Resamples.of(np.concatenate([scores.group for scores in seeds]), count=_RESAMPLES, seed=0)
     values, draws, start = [], [], 0
     for wide, deep in zip(seeds, alone, strict=True):
@@ -525,7 +525,25 @@ def _table(name: str, worlds: Sequence[World]) -> str:
     rows = ", ".join(str(len(table)) for table in sizes)
     groups = ", ".join(str(table["group"].n_unique()) for table in sizes)
     about = f"Truth: {first.recipe.data.gold_source}. Test rows by seed: {rows}; queries: {groups}."
-    return f"## {name}\n\n{about}\n\n" + "\n".join(lines)
+    return f"## {name}\n\n{about}\n\n" + "\n".join(lines) + _beside_plain(name, worlds)
+
+
+def _beside_plain(name: str, worlds: Sequence[World]) -> str:
+    """What each rung, as its recipe has it, gains over plain fine-tuning on all human labels."""
+    plain = next((rung for rung in _RUNGS[name] if rung.name == "plain-all-human"), None)
+    done = [world for world in worlds if plain is not None and _cell(plain, world).exists()]
+    if plain is None or not done:
+        return ""
+    to_beat = [_read(_cell(plain, world), world.task) for world in done]
+    similarity = list(_WIDE)[-1]
+    lines = ["| rung, with `wide` and `similarity` | AUC over plain-all-human |", "| --- | --- |"]
+    for rung in _RUNGS[name]:
+        if rung is not plain and all(_cell(rung, world).exists() for world in done):
+            ours = [_read(_cell(rung, w), w.task, _widen(rung, w, similarity)) for w in done]
+            lines.append(f"| {rung.name} | {_gain(ours, to_beat)} |")
+    seeds = ", ".join(str(world.seed) for world in done)
+    about = f"Beside the bundled encoder fine-tuned plainly on people's labels of all queries, paired, seeds {seeds}:"
+    return f"\n\n{about}\n\n" + "\n".join(lines)
 
 
 _ABOUT = """\
