@@ -11,10 +11,7 @@ from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Completion, Prompt, Teacher
 from distill.labeling.traces import keep_trace
-from distill.labeling.vote import Outcome, PartVote, Vote, parts_of
-
-MAX_REASON_CHARS = 500
-"""A reason is cut to this."""
+from distill.labeling.vote import MAX_REASON_CHARS, Outcome, PartVote, Vote, parts_of
 
 _CANNOT_TELL = "the teacher said that it cannot tell"
 
