@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import repeat
 
 import polars as pl
 
 from distill.labeling.batch_lane import batch_lane
 from distill.labeling.budget import Use
-from distill.labeling.errors import DataError, LedgerError, RateLimitError, TeacherError, TeacherTimeoutError
+from distill.labeling.errors import LedgerError, RateLimitError, TeacherError, TeacherTimeoutError
 from distill.labeling.failure_watch import FailureWatch
 from distill.labeling.gate import Gate
-from distill.labeling.job_maker import JobMaker
+from distill.labeling.job_maker import ROWS_PER_STEP, JobMaker
 from distill.labeling.jobs import Errand, Floor, Job, Pack
 from distill.labeling.judge import Judge
 from distill.labeling.labeling_events import LimitWatch
@@ -23,16 +22,13 @@ from distill.labeling.limits import backoff_s
 from distill.labeling.option_tree import tree_of
 from distill.labeling.packs import Packing
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
-from distill.labeling.prompt import Prompted
 from distill.labeling.reply_counts import ReplyCounts
 from distill.labeling.reply_reader import ReplyReader
-from distill.labeling.row_order import ALONE_COLUMN, together
 from distill.labeling.teacher import Part, Reply, Teacher
 from distill.labeling.unkept import UnkeptReplies
 from distill.labeling.vote import Outcome, Vote, parts_of, reason_of
 from distill.labeling.waiting import Waiting
 
-_ROWS_PER_STEP = 256
 _AT_RISK_PER_SLOT = 2
 _LONGEST_PAUSE_S = 900.0
 # A server that refuses the first packs that it is sent refuses all of them: the format, or their length.
@@ -78,7 +74,7 @@ class Lane:
         self._workers: list[asyncio.Task[None]] = []
         self._parked: deque[asyncio.Future[None]] = deque()
         self._unkept = UnkeptReplies(floor.ledger, teacher=teacher.name, free=self.free)
-        self._maker = JobMaker(self, packing=self._packing, tree=tree_of(teacher, floor.task))
+        self._maker = JobMaker(self, prompter=self._prompter, packing=self._packing, tree=tree_of(teacher, floor.task))
         self._backing_off: dict[Errand, asyncio.Task[None]] = {}
         self._open = 0
         self._ended = asyncio.Event()
@@ -103,12 +99,10 @@ class Lane:
             keepers.append(keeper)
         rows_each = self._packing.most if self._packing else 1
         async for batch in batches:
-            table = self._asked_of(batch)
-            alone = iter(table[ALONE_COLUMN] if ALONE_COLUMN in table.columns else repeat(False))
-            for prompted in self._prompter.steps(table, _ROWS_PER_STEP):
-                await self._until_open((2 * _ROWS_PER_STEP + 2 * _AT_RISK_PER_SLOT * self.limiter.limit) * rows_each)
+            for step in self._maker.steps(batch):
+                await self._until_open((2 * ROWS_PER_STEP + 2 * _AT_RISK_PER_SLOT * self.limiter.limit) * rows_each)
                 await delivered()
-                await self.floor.serve(self._compile(prompted, alone))
+                await self.floor.serve(self._begin(step))
                 await self._serve_alone()
                 await asyncio.sleep(0)
         self._fed = True
@@ -123,22 +117,10 @@ class Lane:
         self.gate.close()
         self.floor.note(self.teacher.name, "ended", **facts_of(self.tally), limit=self.limiter.limit)
 
-    def _asked_of(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """The rows of a batch that this lane asks, in the order of asking, with what it has to know of them."""
-        columns = self._prompter.columns
-        if missing := [name for name in columns if name not in batch.columns]:
-            raise DataError(f"rows: the task needs the columns {missing}, got {batch.columns}; correct task.inputs")
-        if ALONE_COLUMN in batch.columns:
-            if self._packing is None:  # it asks every row alone
-                batch = batch.filter(~pl.col(ALONE_COLUMN))
-            else:
-                columns = [*columns, ALONE_COLUMN]
-        table = batch.select(columns)
-        return table if self.floor.in_order else together(table, self.floor.task)
-
-    def _compile(self, prompted: Sequence[Prompted], alone: Iterator[bool]) -> list[Job]:
+    def _begin(self, step: Iterable[Job | Vote]) -> list[Job]:
+        """Counts rows as open, and ends those that cannot be asked; the jobs of the others."""
         jobs = []
-        for made in self._maker(prompted, alone):
+        for made in step:
             self._open += 1
             if isinstance(made, Vote):
                 self._emit(made)
