@@ -46,7 +46,10 @@ def student_probs(panel: Panel, predictions: pl.DataFrame) -> np.ndarray:
     known = predictions.select(pl.col("row_id").cast(pl.String), "probs").drop_nulls("probs")
     widths = known["probs"].list.len().unique().to_list()
     if widths not in ([], [len(panel.labels)]):
-        raise DataError(f"predictions: distributions of {widths} values, there are {len(panel.labels)} labels")
+        raise DataError(
+            f"predictions: got distributions of {widths} values for {len(panel.labels)} labels; give one a label, in "
+            "order"
+        )
     known = known.unique("row_id", keep="first", maintain_order=True)
     found = panel.row_ids.to_frame("row_id").join(known, on="row_id", how="left", maintain_order="left")["probs"]
     probs = np.full((len(found), len(panel.labels)), np.nan)
