@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from distill.labeling.category_tree import SEPARATOR
 from distill.labeling.errors import DataError
 from distill.labeling.labeling_function import Stated
-from distill.labeling.option_tree import SEPARATOR
 from distill.labeling.queries.brand_dictionary import BrandDictionary
 from distill.labeling.queries.catalogue import Catalogue, Hit
 from distill.labeling.queries.catalogue_config import CatalogueConfig
