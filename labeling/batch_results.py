@@ -84,7 +84,16 @@ def count_paid(lane: Lane, replies: Iterable[Reply]) -> Use:
 
 
 def after_failure(lane: Lane, rows: Iterable[Job], error: TeacherError) -> list[Job]:
-    """Ends rows that are not sent again, and returns the others: as after a failure of a request sent live."""
+    """Ends rows that are not sent again, and returns the others: as after a failure of a request sent live.
+
+    Args:
+        lane: Whose rows they are; it is stopped where the error stops teachers.
+        rows: Those that got no answer.
+        error: Why.
+
+    Returns:
+        The rows to be sent again.
+    """
     again, text = [], reason_of(error)
     for job in rows:
         job.failures += 1

@@ -138,7 +138,14 @@ class Judge:
         return None
 
     def vote(self, job: Job, outcome: Outcome, reason: str | None = None, cause: str | None = None) -> Vote:
-        """A vote without a label, with what its replies took."""
+        """A vote without a label, with what its replies took.
+
+        Args:
+            job: The row × sample that ends.
+            outcome: How.
+            reason: Why, in words; None where it is labeled.
+            cause: The same by name, one of :data:`~distill.labeling.errors.CAUSES`.
+        """
         answered = job.latency_s is not None
         return Vote(
             row_id=job.prompt.row_id,

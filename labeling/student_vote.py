@@ -84,7 +84,16 @@ def with_student(panel: Panel, merged: Merged, student: np.ndarray) -> Merged:
 
 
 def student_weights(panel: Panel, merged: Merged, student: np.ndarray, seen: np.ndarray) -> tuple[float, float]:
-    """Weights of an average voter and of the student, each at least 0; the same where nothing tells."""
+    """Weights of an average voter and of the student, each at least 0; the same where nothing tells.
+
+    A voter's weight is how far it agrees beyond what always saying the commonest label would.
+
+    Args:
+        panel: The votes.
+        merged: What they were merged into without the student.
+        student: The student's distributions, shape (rows, labels).
+        seen: Which rows the student has predicted, shape (rows,).
+    """
     hard = panel.hard_judgments
     votes = np.bincount(hard.row, minlength=len(panel.row_ids))
     several = (votes > 1) & seen
