@@ -182,7 +182,10 @@ def aggregate(
                 "aggregate: the votes have `probs`, whose order nothing tells; give labels=[…] in that order"
             )
         if "label" not in votes.columns:
-            raise DataError(f"aggregate: the column 'label' is missing; there are {votes.columns}")
+            raise DataError(
+                f"aggregate: votes: missing column 'label', got {votes.columns}; rename the column of labels, or give "
+                "the task, whose answers may stand in another one"
+            )
         labels = sorted(votes["label"].drop_nulls().unique().to_list())
     return merge_votes(votes, labels=labels, method=method, ordered=ordered, gold=gold, predictions=predictions)
 
@@ -322,7 +325,9 @@ def _table(rows: Rows, task: TaskLike) -> pl.DataFrame:
     if isinstance(rows, pl.DataFrame) and set(RESERVED_COLUMNS) <= set(rows.columns):
         missing = [name for name in _task(task).inputs if name not in rows.columns]
         if missing:
-            raise DataError(f"rows: the inputs {missing} are missing; there are {rows.columns}")
+            raise DataError(
+                f"rows: missing input(s) {missing}, got {rows.columns}; rename columns, or correct task.inputs"
+            )
         return rows
     return read_rows(rows, task)
 

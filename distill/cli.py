@@ -10,21 +10,18 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from distill.command_options import JsonOption, LimitOption, RecipeArgument, SetOption
 from distill.monitor_command import monitor
 from distill.people_commands import agreement, label_next
+from distill.review_command import review
+from distill.run_commands import STAGE_COMMANDS, print_rounds, run, stage_command
 from distill.serving_commands import export, serve
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from distill.runner import StageName
-    from distill.runs import Run
+from distill.terminal import print_table
 
 app = typer.Typer(
     name="distill",
@@ -38,21 +35,10 @@ app = typer.Typer(
 ledger_app = typer.Typer(no_args_is_help=True, help="Look after the ledger: every answer ever paid for.")
 app.add_typer(ledger_app, name="ledger")
 
-RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="a recipe's YAML file, or the name of one that ships")
-]
-SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="change one value of the recipe")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="the run folder; runs/<name> where none is given")]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="use about this many rows, in whole groups")]
-RetryOption = Annotated[
-    bool, typer.Option("--retry-failed", help="ask only what stands in failures.jsonl; keep every other vote")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 LedgerOption = Annotated[
     Path | None, typer.Option("--ledger", help="its file; $DISTILL_LEDGER or .distill/ledger.sqlite")
 ]
 
-_PIPE_COLUMNS = 200
 _DISK_WORDS = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS))
 
 
@@ -137,114 +123,14 @@ def plan(
     print(json.dumps(planned.to_dict(), indent=1) if as_json else planned.to_text())
 
 
-@app.command(epilog="Example: distill run recipes/quickstart.yaml --out runs/first")
-def run(
-    recipe: RecipeArgument,
-    overrides: SetOption = None,
-    out: OutOption = None,
-    limit: LimitOption = None,
-    retry_failed: RetryOption = False,
-    until: Annotated[
-        str, typer.Option(help="last stage: data, label, aggregate, train, eval, monitor or report")
-    ] = "report",
-    as_json: JsonOption = False,
-) -> None:
-    """Run a recipe, or go on where an earlier run of it stopped."""
-    from distill.runner import STAGE_NAMES
-
-    if until not in STAGE_NAMES:
-        raise typer.BadParameter(f"got {until!r}; one of {', '.join(STAGE_NAMES)}", param_hint="--until")
-    _run(recipe, overrides, out, limit, until=until, retry_failed=retry_failed, as_json=as_json)
-
-
-def _stage_command(name: StageName, help_text: str) -> Callable[..., None]:
-    def command(
-        recipe: RecipeArgument,
-        overrides: SetOption = None,
-        out: OutOption = None,
-        limit: LimitOption = None,
-        retry_failed: RetryOption = False,
-        as_json: JsonOption = False,
-    ) -> None:
-        _run(recipe, overrides, out, limit, until=name, retry_failed=retry_failed, as_json=as_json)
-
-    command.__doc__ = f"{help_text}\n\nStages before it run where something that they read has changed."
-    return app.command(name=name, epilog=f"Example: distill {name} recipe.yaml --out runs/mine")(command)
-
-
-_stage_command("label", "Ask the teachers, as far as votes.parquet.")
-_stage_command("aggregate", "Merge the votes, as far as labels.parquet.")
-_stage_command("train", "Train the students and predict the test rows.")
-_stage_command("eval", "Measure students, teachers and labels, as far as the ladder.")
-_stage_command("report", "Write the run report and the guideline review.")
-
-
-@app.command(
+app.command(epilog="Example: distill run recipes/quickstart.yaml --out runs/first")(run)
+for _stage in STAGE_COMMANDS:
+    app.command(name=_stage, epilog=f"Example: distill {_stage} recipe.yaml --out runs/mine")(stage_command(_stage))
+app.command(
     epilog="Example: distill review runs/quickstart. Or: distill review annotations.csv --guideline guideline.md "
     "--labels 'exact > substitute > irrelevant'. Or: distill review ratings.csv --column judge=rater_1 "
     "--column judge=rater_2 --column group=query"
-)
-def review(  # noqa: PLR0913 (a command has this many options)
-    source: Annotated[
-        Path, typer.Argument(metavar="RUN|FILE", help="a run folder, or annotations as csv, tsv, jsonl or parquet")
-    ],
-    out: Annotated[Path | None, typer.Option(help="the HTML file; review.html in the run folder, or here")] = None,
-    decisions: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="what people decided on the page: counts as gold")
-    ] = None,
-    guideline: Annotated[Path | None, typer.Option(help="of a FILE: its clauses are accounted for")] = None,
-    labels: Annotated[
-        str | None, typer.Option(metavar="A,B|A>B", help="of a FILE: the labels; with > they are grades, best first")
-    ] = None,
-    edits: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="of a RUN: edits to try, a YAML list of clause, text, why")
-    ] = None,
-    propose: Annotated[
-        str | None, typer.Option(metavar="TEACHER", help="of a RUN: have this teacher propose edits, for you to read")
-    ] = None,
-    history: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="an earlier text of the guideline: what changed since; oldest first"),
-    ] = None,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column",
-            metavar="PART=COLUMN",
-            help="of a FILE: which column is row_id, judge, label, group; "
-            "several judge=COLUMN where each annotator has a column",
-        ),
-    ] = None,
-) -> None:
-    """Write the guideline review: where judges disagree, which clause is to blame, what a person should decide."""
-    if not source.exists():
-        raise typer.BadParameter(f"{source}: no such run folder or file", param_hint="RUN|FILE")
-    of_file = {"--guideline": guideline, "--labels": labels, "--column": columns}
-    of_run = {"--edits": edits, "--propose": propose}
-    for option, value in (of_file if source.is_dir() else of_run).items():
-        if value:
-            kind, other = ("a run folder", "a file") if source.is_dir() else ("a file", "a run folder")
-            raise typer.BadParameter(f"goes with {other}; {source} is {kind}", param_hint=option)
-    if source.is_dir():
-        from distill.runs import Run
-
-        written = Run(source).write_review(
-            out, decisions=decisions or (), edits=edits, propose=propose, history=history or ()
-        )
-    else:
-        from distill.annotations import AnnotationColumns, read_annotations
-        from distill.review_files import review_annotations
-
-        table = read_annotations(
-            source, columns=AnnotationColumns.parse(columns or ()), labels=labels, guideline=guideline
-        )
-        for note in table.notes:
-            print(f"{source}: {note}", file=sys.stderr)
-        written = review_annotations(
-            table, out or Path(f"{source.stem}_review.html"), decisions=decisions or (), history=history or ()
-        )
-    for path in written:
-        print(path)
+)(review)
 
 
 @app.command(epilog="Example: distill predict runs/quickstart/students/merged new.csv --out predicted.parquet")
@@ -305,11 +191,11 @@ def ladder(
     elif as_markdown:
         print(joined.to_markdown())
     else:
-        _print_table(joined.to_rich())
+        print_table(joined.to_rich())
         if joined.differences:
-            _print_table(joined.differences_to_rich())
+            print_table(joined.differences_to_rich())
         for path in runs:
-            _print_rounds(Run(path), named=len(runs) > 1)
+            print_rounds(Run(path), named=len(runs) > 1)
 
 
 @ledger_app.command("stats")
@@ -394,78 +280,3 @@ def version() -> None:
     from importlib.metadata import version as installed
 
     print(installed("distill"))
-
-
-def _run(
-    recipe: str,
-    overrides: list[str] | None,
-    out: Path | None,
-    limit: int | None,
-    *,
-    until: Any,
-    retry_failed: bool,
-    as_json: bool,
-) -> None:
-    from distill.progress import TerminalProgress
-    from distill.runner import run as run_recipe
-
-    try:
-        with TerminalProgress(sys.stderr) as progress:
-            finished = run_recipe(
-                recipe,
-                out=out,
-                limit=limit,
-                until=until,
-                overrides=overrides or (),
-                progress=progress,
-                retry_failed=retry_failed,
-            )
-    except KeyboardInterrupt:
-        print("interrupted: what was answered is kept; the same command goes on from there", file=sys.stderr)
-        raise typer.Exit(130) from None
-    if as_json:
-        print(json.dumps(finished.to_dict(), indent=1, default=str))
-        return
-    if until != "data":
-        _print_functions(finished)
-    if finished.has_ladder and until in ("eval", "report"):
-        _print_table(finished.ladder.to_rich())
-        _print_rounds(finished)
-    for name, path in finished.reports.items() if until == "report" else ():
-        print(f"{name:<18} {path}")
-    print(f"{'run folder':<18} {finished.path}")
-
-
-def _print_functions(run: Run) -> None:
-    """What the run's labeling functions cover; nothing where it has none."""
-    from rich.table import Table
-
-    from distill.eval.function_words import COLUMNS, function_cells
-
-    if not (facts := run.function_facts):
-        return
-    table = Table(title="labeling functions")
-    for number, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if number < 2 else "right")
-    for one in facts:
-        table.add_row(*function_cells(one))
-    _print_table(table)
-
-
-def _print_rounds(run: Run, *, named: bool = False) -> None:
-    """What each round asked, cost and gained, and why they ended; nothing where the run has none."""
-    if (rounds := run.rounds) is None:
-        return
-    table = rounds.to_rich()
-    table.title = f"Rounds of {run.path}" if named else table.title
-    _print_table(table)
-    for line in rounds.lines():
-        print(line)
-
-
-def _print_table(table: Table) -> None:
-    from rich.console import Console
-
-    console = Console()
-    # A file or a pipe has no width; a table that is folded to 80 columns helps nobody there.
-    (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(table)

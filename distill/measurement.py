@@ -73,6 +73,11 @@ def rows_with_truth(
     """The rows with what they are measured against in ``gold``, and who gave it.
 
     Gold where any test row has it; else the merged labels, whose truth source is ``teacher``; else None.
+
+    Args:
+        rows: Of the run, all splits.
+        labels: The merged labels; None where there are none.
+        recipe: Of the run, which names who gave the gold labels.
     """
     tested = pl.col("split") == "test"
     if rows.filter(tested)["gold"].is_not_null().any():
@@ -125,6 +130,14 @@ def label_cost(student: StudentConfig, votes: pl.DataFrame | None, rows: pl.Data
     """What the labels that it learned from cost; None where people gave them, or a price is not known.
 
     Answers on test rows measure and teach nobody.
+
+    Args:
+        student: Its section, which says whom it learned from.
+        votes: Of the run; None without teachers.
+        rows: Of the run, for their splits.
+
+    Returns:
+        Dollars that the answers cost when they were bought, also those that the ledger held.
     """
     if votes is None or HUMAN in student.train_on:
         return None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from distill.terminal import wide_console
+
 if TYPE_CHECKING:
     from distill.eval.people_agreement import PeopleAgreement
 
@@ -117,7 +119,6 @@ def agreement(
 
 
 def _print_agreement(found: PeopleAgreement) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -125,9 +126,7 @@ def _print_agreement(found: PeopleAgreement) -> None:
 
     said = people_said(found)
     assert said is not None
-    console = Console()
-    # A file or a pipe has no width; a table that is folded to 80 columns helps nobody there.
-    console = console if console.is_terminal else Console(width=_PIPE_COLUMNS)
+    console = wide_console(_PIPE_COLUMNS)
     for line in (*said.lede, *said.verdicts):
         console.print(escape(line), highlight=False)
     against = said.against if said.against is not None and len(said.against.lines) <= _MOST_LINES else None

@@ -73,11 +73,7 @@ def take_labels_of_people(session: Session) -> TakenLabels:
     ).collect()
     counts = {name: int(found[name].item()) for name in found.columns}
     write_table(_with_labels(known, chances=bool(config.annotations)), folder.rows)
-    said = ""
-    if config.decisions:
-        said += f"; {counts['decided']:,} decided by people"
-        if lost := len(decided) - counts["decided"]:
-            said += f", {lost:,} decisions are of rows that are not there"
+    said = _decisions_said(counts["decided"], len(decided)) if config.decisions else ""
     if not config.annotations:
         return TakenLabels(said, {})
     write_table(annotations, folder.annotations)
@@ -93,6 +89,11 @@ def take_labels_of_people(session: Session) -> TakenLabels:
     facts = {"rows": counts["annotated"], "several": settled.several, "median": settled.median, "open": settled.open}
     facts |= {"replaced": counts["replaced"], "not_there": lost}
     return TakenLabels(said, {"annotations": {**facts, "annotators": list(settled.annotators)}})
+
+
+def _decisions_said(used: int, given: int) -> str:
+    lost = f", {given - used:,} decisions are of rows that are not there" if given > used else ""
+    return f"; {used:,} decided by people{lost}"
 
 
 def _with_labels(known: pl.LazyFrame, *, chances: bool) -> pl.LazyFrame:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from distill.labeling.asked_rows import AskedRows
     from distill.labeling.ledger import Ledger
     from distill.labeling.teacher import Completion, Prompt, Reply, Request, Teacher
-    from distill.plan import TeacherPlan
+    from distill.plan_teacher import TeacherPlan
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,16 @@ def mean_interval(values: Sequence[float], *, of: int) -> Interval:
 
 
 def cost_usd(config: TeacherConfig, sent: Interval, received: Interval) -> Interval | None:
-    """Dollars for tokens, none of them from a provider's cache; None where the price is not known."""
+    """Dollars for tokens, none of them from a provider's cache; None where the price is not known.
+
+    Args:
+        config: The teacher's section, with its price; what is asked by batch jobs has theirs.
+        sent: Tokens in.
+        received: Tokens out.
+
+    Returns:
+        Dollars, from the low ends together to the high ends together.
+    """
     if not isinstance(config, ModelTeacherConfig):
         return Interval(0.0, 0.0)  # a file, or computed here
     known = config.known_price
@@ -194,7 +203,14 @@ def time_s(requests: int, latency: Interval | None, lanes: Interval | None, *, l
 
 
 def quota_s(quotas: Sequence[QuotaConfig | None], *, requests: int, tokens: float, usd: float | None) -> float:
-    """Seconds that quotas a minute make of so much at least."""
+    """Seconds that quotas a minute make of so much at least.
+
+    Args:
+        quotas: The teacher's and the run's; None is no quota.
+        requests: To be sent.
+        tokens: In and out.
+        usd: What they cost; None where it is not known, and then no quota of dollars counts.
+    """
     minutes = [0.0]
     for quota in quotas:
         if quota is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Protocol
 
@@ -60,6 +61,34 @@ class SilentProgress:
 
     def step(self, what: str, *, done: float, total: float | None, note: str = "", left_s: float | None = None) -> None:
         """Does nothing."""
+
+
+@dataclass(frozen=True)
+class TitledProgress:
+    """Progress whose stages carry the name of what they are a part of: ``round 1: label``."""
+
+    progress: Progress
+    title: str
+
+    def started(self, stage: str) -> None:
+        """Passes on."""
+        self.progress.started(f"{self.title}: {stage}")
+
+    def skipped(self, stage: str) -> None:
+        """Passes on."""
+        self.progress.skipped(f"{self.title}: {stage}")
+
+    def finished(self, stage: str, summary: str, seconds: float) -> None:
+        """Passes on."""
+        self.progress.finished(f"{self.title}: {stage}", summary, seconds)
+
+    def warn(self, text: str) -> None:
+        """Passes on."""
+        self.progress.warn(f"{self.title}: {text}")
+
+    def step(self, what: str, *, done: float, total: float | None, note: str = "", left_s: float | None = None) -> None:
+        """Passes on."""
+        self.progress.step(what, done=done, total=total, note=note, left_s=left_s)
 
 
 class TerminalProgress:

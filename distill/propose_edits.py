@@ -44,7 +44,9 @@ def propose_edits(run: Run, teacher: str, *, most: int = 3) -> list[ClauseEdit]:
     assert recipe.task is not None, "a run's recipe has a task"
     task = Task.from_config(recipe.task)
     if task.guideline is None:
-        raise UsageError(f"{run.path}: its task has no guideline whose clauses could be edited")
+        raise UsageError(
+            f"{run.path}: its task has no guideline whose clauses could be edited; give task.guideline and run it"
+        )
     if teacher not in recipe.teachers or recipe.teachers[teacher].type not in ("openai", "gemini"):
         able = [name for name, config in recipe.teachers.items() if config.type in ("openai", "gemini")]
         raise UsageError(

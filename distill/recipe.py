@@ -125,7 +125,11 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(path: Path | str) -> Path:
-    """A recipe's file: a path as it is, or the name of one that ships."""
+    """A recipe's file: a path as it is, or the name of one that ships.
+
+    Raises:
+        RecipeError: A bare name that is neither a file nor a recipe that ships.
+    """
     given = Path(path)
     if not given.exists() and given.suffix == "" and len(given.parts) == 1:
         shipped = shipped_recipes()

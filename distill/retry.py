@@ -80,7 +80,13 @@ def only_these(teacher: Teacher, wanted: set[Any], *, live: bool = False) -> Tea
 
 
 def merged_votes(kept: Path, parts: Path, failures: pl.DataFrame) -> pl.LazyFrame:
-    """The votes that there were, with those on failed rows replaced by the new ones, where there is one."""
+    """The votes that there were, with those on failed rows replaced by the new ones, where there is one.
+
+    Args:
+        kept: Table of the votes that there were.
+        parts: Folder with the tables of new ones.
+        failures: The rows that were asked again.
+    """
     fresh = pl.scan_parquet(parts / "*.parquet").join(failures.lazy(), on=_KEY, how="semi")
     old = pl.scan_parquet(kept).join(fresh.select(_KEY), on=_KEY, how="anti")
     return pl.concat([old, fresh], how="diagonal_relaxed")

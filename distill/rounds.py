@@ -6,7 +6,6 @@ or a spent budget goes on in the round that it was in, and ends in what an unint
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from collections.abc import Callable
@@ -22,19 +21,19 @@ from distill.eval.query_rounds import PartsWatch
 from distill.eval.query_rounds_words import no_part_gained_said
 from distill.eval.rounds import GainWatch, RoundFacts, RoundsFacts, no_gain_said, rounds_ladder
 from distill.eval.row_choice import ChoiceRule
-from distill.eval.wording import dollars, plural
+from distill.eval.wording import plural
 from distill.labeling.errors import TeacherError
 from distill.model_cards import card_paths
 from distill.monitor_stage import watch
-from distill.progress import Progress
+from distill.progress import TitledProgress
 from distill.recipe import Recipe
 from distill.recipe_rounds import CHOOSABLE, deciding_student
-from distill.rounds_asking import ASKED, RECHECKED, Purse, ask, cost_of, join_labeling, join_votes, write_asked_rows
+from distill.rounds_asking import ASKED, CONTROL, RECHECKED, Purse, ask, join_labeling, join_votes, write_asked_rows
+from distill.rounds_budget import RoundsBudget
 from distill.rounds_config import RoundsConfig
 from distill.rounds_ladder import (
     WHOLE,
     Measuring,
-    all_votes,
     asked_again,
     asked_rows,
     measure_round,
@@ -55,37 +54,6 @@ from distill.session import Ended, Session
 from distill.train_stage import train
 
 LastStage = Literal["label", "aggregate", "train", "eval", "monitor", "report"]
-_LEAST_SHARE = 0.2
-"""Of a round's rows, those that what is left of the budget must bear for a round to be begun."""
-_CONTROL = "control"
-
-
-@dataclass(frozen=True)
-class TitledProgress:
-    """Progress whose stages carry the name of what they are a part of: ``round 1: label``."""
-
-    progress: Progress
-    title: str
-
-    def started(self, stage: str) -> None:
-        """Passes on."""
-        self.progress.started(f"{self.title}: {stage}")
-
-    def skipped(self, stage: str) -> None:
-        """Passes on."""
-        self.progress.skipped(f"{self.title}: {stage}")
-
-    def finished(self, stage: str, summary: str, seconds: float) -> None:
-        """Passes on."""
-        self.progress.finished(f"{self.title}: {stage}", summary, seconds)
-
-    def warn(self, text: str) -> None:
-        """Passes on."""
-        self.progress.warn(f"{self.title}: {text}")
-
-    def step(self, what: str, *, done: float, total: float | None, note: str = "", left_s: float | None = None) -> None:
-        """Passes on."""
-        self.progress.step(what, done=done, total=total, note=note, left_s=left_s)
 
 
 def run_rounds(session: Session, *, until: LastStage) -> None:
@@ -127,6 +95,7 @@ class _Loop:
         self.rounds: RoundsConfig = self.top.recipe.rounds
         self.student = deciding_student(self.recipe)
         self.purse = Purse(self.recipe)
+        self.budget = RoundsBudget(self.rounds)
         patience = self.rounds.patience
         self.watch = GainWatch(patience) if self.top.task.closed else PartsWatch(patience)
         again = self.rounds.recheck.teacher if self.rounds.recheck else None
@@ -161,7 +130,7 @@ class _Loop:
         top, last = self.top, self._folder(self.last)
         parts = [self._folder(number).path for number in range(self.last + 1)]
         asked = [RunFolder(path / name) for path in parts for name in (RECHECKED, ASKED)]
-        join_labeling(top, last.votes, asked, beside=[RunFolder(path / _CONTROL / ASKED) for path in parts])
+        join_labeling(top, last.votes, asked, beside=[RunFolder(path / CONTROL / ASKED) for path in parts])
         top.earlier, top.held_labels = last, self._held_labels(self.last)
         for name, work in (("aggregate", stages.merge_votes), ("train", train)):
             if until == "label" or (until == "aggregate" and name == "train"):
@@ -184,7 +153,7 @@ class _Loop:
         asked = asked_rows(votes, self.recipe)
         if self.rounds.recheck is not None:
             self._recheck(session, before, votes=votes, asked=asked)
-        count = self._affordable(session)
+        count = self.budget.affordable(before, also=_votes_in(session.folder, RECHECKED))
         chosen = self._choose(session, self.rounds.choose, asked, before=before, count=count)
         self._ask(session, chosen, ASKED, teachers=self.labelers, most_usd=None)
         new = [_votes_in(session.folder, name) for name in (ASKED, RECHECKED)]
@@ -233,15 +202,21 @@ class _Loop:
         choose_suspects(session, before=before, asked_again=asked_again(votes, self.recipe), asked=asked)
         doubted = pl.read_parquet(suspects_path(session.folder))["row_id"]
         try:
-            self._ask(session, doubted, RECHECKED, teachers=[self.rounds.recheck.teacher], most_usd=self._left(session))
+            self._ask(
+                session,
+                doubted,
+                RECHECKED,
+                teachers=[self.rounds.recheck.teacher],
+                most_usd=self.budget.left_usd(before),
+            )
         except TeacherError as error:
             session.progress.warn(f"nothing came of asking again: {error}")
 
     def _control(self, session: Session, number: int, *, rows: int) -> RunFolder:
         """The part of a round that asks about random rows, with the deciding student alone."""
         before = self._folder(number - 1)
-        before = before if number == 1 else RunFolder(before.path / _CONTROL)
-        folder = RunFolder(session.folder.path / _CONTROL)
+        before = before if number == 1 else RunFolder(before.path / CONTROL)
+        folder = RunFolder(session.folder.path / CONTROL)
         control = self._session(folder, f"round {number}, control", earlier=before)
         control.recipe = self.recipe.model_copy(update={"students": {self.student: self.recipe.students[self.student]}})
         asked = asked_rows(pl.read_parquet(before.votes), self.recipe)
@@ -292,15 +267,7 @@ class _Loop:
         if left.is_empty():
             return "every row that may be chosen is asked (splits pool and train of labeling.splits)"
         wanted = min(self.rounds.rows, len(left))
-        if self.rounds.budget_usd is not None:
-            bears = self._bears(folder, recheck=True)
-            if bears < max(1.0, _LEAST_SHARE * wanted):
-                spent = self.rounds.budget_usd - (self._left_after(folder) or 0.0)
-                return (
-                    f"the budget is spent: {dollars(spent)} of {dollars(self.rounds.budget_usd)} (rounds.budget_usd), "
-                    f"and what is left bears {math.floor(bears):,} of {wanted:,} rows of another round"
-                )
-        return ""
+        return self.budget.too_little_said(folder, wanted)
 
     def _without_gain(self, number: int, facts: RoundFacts) -> str:
         """Takes in what a round gained; why it is over, where it is."""
@@ -317,40 +284,6 @@ class _Loop:
         if isinstance(self.watch, PartsWatch):
             return no_part_gained_said(facts, self.student)
         return no_gain_said(self.student, facts.gain_since, metric=facts.student(self.student).metric, since=since)
-
-    def _affordable(self, session: Session) -> int:
-        """Rows of a round that has begun: as many as wanted, fewer where the budget ends."""
-        if self.rounds.budget_usd is None:
-            return self.rounds.rows
-        bears = self._bears(self._folder(self.last - 1), recheck=False, also=_votes_in(session.folder, RECHECKED))
-        return int(min(self.rounds.rows, math.floor(bears)))
-
-    def _bears(self, folder: RunFolder, *, recheck: bool, also: Path | None = None) -> float:
-        """Rows that what is left bears, by what rows have cost; those of the recheck are taken off where they come."""
-        votes = pl.read_parquet(folder.votes)
-        again = self.rounds.recheck
-        labeled = votes.filter(pl.col("teacher") != (again.teacher if again else ""))
-        a_row = (cost_of(labeled) or 0.0) / max(1, labeled["row_id"].n_unique())
-        left = self._left_after(folder, also=also) or 0.0
-        if recheck and again is not None:
-            own = votes.filter(pl.col("teacher") == again.teacher)
-            # Before it was ever asked, a stronger teacher is taken to cost what all the others do together.
-            once = (cost_of(own) or 0.0) / own["row_id"].n_unique() if len(own) else a_row
-            left -= again.rows * once
-        if a_row <= 0:
-            return math.inf if left >= 0 else 0.0
-        return max(0.0, left) / (a_row * (2 if self.rounds.control else 1))
-
-    def _left(self, session: Session) -> float | None:
-        return self._left_after(self._folder(self.last - 1))
-
-    def _left_after(self, folder: RunFolder, *, also: Path | None = None) -> float | None:
-        """What is left of the budget of all rounds, once those up to a folder's are paid; None without one."""
-        if self.rounds.budget_usd is None:
-            return None
-        controls = RunFolder(folder.path / _CONTROL).votes
-        tables = [folder.votes, controls if controls.exists() else None, also if also and also.exists() else None]
-        return self.rounds.budget_usd - (cost_of(all_votes(tables)) or 0.0)
 
     def _folder(self, number: int) -> RunFolder:
         return self.top.folder.round(number)

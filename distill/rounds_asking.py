@@ -21,6 +21,8 @@ from distill.teachers.config import section_of
 
 ASKED, RECHECKED = "asked", "recheck"
 """Folders inside a round's: what every teacher was asked, and what a stronger one was asked again."""
+CONTROL = "control"
+"""The folder inside a round's of the same round on random rows, which it is compared to."""
 
 
 @dataclass

@@ -135,6 +135,11 @@ class RunFolder:
     def take_over(self, key: str, fingerprint: str, other: RunFolder) -> bool:
         """Takes over a stage of another folder that ended well on the same inputs: its files by hard links.
 
+        Args:
+            key: Of the stage.
+            fingerprint: Of all that it reads, which both folders' must agree on.
+            other: The folder that has done it.
+
         Returns:
             Whether there was one to take over.
         """

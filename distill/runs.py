@@ -176,7 +176,11 @@ class Run:
 
     @property
     def evaluations(self) -> dict[str, Evaluation]:
-        """Every measurement, by the name of who was measured."""
+        """Every measurement, by the name of who was measured.
+
+        Raises:
+            RunFolderError: The run is not measured yet, or its answers are no single labels.
+        """
         from distill.eval.evaluation import Evaluation
 
         self._need(self.folder.evaluations, "eval")

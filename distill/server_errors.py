@@ -45,5 +45,11 @@ class ServeError(Exception):
 
 
 def bad(message: str, *, param: str | None, code: str = "invalid_value") -> ServeError:
-    """A body that cannot be used (400)."""
+    """A body that cannot be used (400).
+
+    Args:
+        message: Where, what, got what, do what.
+        param: The field that is to blame; None for the body as a whole.
+        code: What programs read.
+    """
     return ServeError(400, message, code=code, param=param)

@@ -54,6 +54,12 @@ class Question(NamedTuple):
 def read_decision(body: Mapping[str, Any], *, task: Task, path: str, limits: Limits) -> tuple[Dialect, list[Question]]:
     """Reads the body of ``POST /v1/decisions`` or ``POST /v1/systemone``.
 
+    Args:
+        body: The JSON object that was sent.
+        task: The student's, whose labels may be asked about and whose inputs are read.
+        path: ``decisions`` or ``systemone``, which says the dialect.
+        limits: How many questions, and how long a text.
+
     Raises:
         ServeError: It cannot be answered, and why; ``unknown_options`` where a question is not the student's.
     """
@@ -109,6 +115,11 @@ def write_decision(
 
 def read_rows(body: Mapping[str, Any], *, task: Task, limits: Limits) -> list[Row]:
     """Reads the body of ``POST /v1/predict``: ``{"rows": [{"query": …, "title": …}, …]}``; other fields are left alone.
+
+    Args:
+        body: The JSON object that was sent.
+        task: The student's, whose inputs each row must have.
+        limits: How many rows, and how long a text.
 
     Raises:
         ServeError: It cannot be answered, and why.

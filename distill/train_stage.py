@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -17,7 +17,7 @@ from distill.students.config import HUMAN, LABELS
 if TYPE_CHECKING:
     from distill.students.abstention import Abstention
     from distill.students.config import StudentConfig
-    from distill.students.fit import FitProgress
+    from distill.students.fit import FitProgress, FitResult
 
 
 def train(session: Session) -> None:
@@ -29,12 +29,9 @@ def train(session: Session) -> None:
 
 def _train_one(session: Session, name: str, config: StudentConfig) -> None:
     from distill.students.fit import fit_student
-    from distill.students.parts_info import parts_told
     from distill.students.people import targets_for
 
     folder, task = session.folder, session.task
-    from_teachers = [source for source in config.train_on if source not in (HUMAN, LABELS)]
-    base = getattr(config, "base", None)
 
     def work() -> Ended:
         rows = pl.read_parquet(folder.rows)
@@ -42,7 +39,7 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
             config,
             rows,
             labels=pl.read_parquet(folder.labels) if LABELS in config.train_on else None,
-            votes=pl.read_parquet(folder.votes) if from_teachers else None,
+            votes=pl.read_parquet(folder.votes) if _from_teachers(config) else None,
             task=task,
             seed=session.recipe.seed,
         )
@@ -60,34 +57,47 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
             session.progress.warn(_no_threshold(name, fitted.abstention))
         facts = {"parameters": fitted.parameters, "train_s": round(fitted.seconds, 3), "rows": training.counts}
         facts["resumed_at"] = fitted.resumed_at
-        said = f"{fitted.parameters:,} parameters on {fitted.rows:,} rows"
         if config.prune is not None:
             facts["pruned"] = fitted.pruned
-            said += f", {fitted.pruned:,} left out as mislabeled"
-        if "traces_learned" in fitted.facts:
-            said += f", {fitted.facts['traces_learned']:,} traces"
-        said += f"; {fitted.traces.told()}" if fitted.traces else ""
-        if fitted.parts is not None:
-            said += f"; {parts_told(fitted.parts)}"
-        return Ended(said, facts={**facts, **fitted.facts})
+        return Ended(_fitted_said(fitted, config), facts={**facts, **fitted.facts})
 
-    session.stage(
-        f"train:{name}",
-        reads=[
-            _learnable_digest(folder.rows),
-            session.marks.get("aggregate") if LABELS in config.train_on else None,
-            votes_digest(folder.votes) if from_teachers else None,
-            config.model_dump(mode="json"),
-            path_digest(Path(base) / "config.json") if base and (Path(base) / "config.json").is_file() else None,
-            *_titles_digest(config),
-            [task.labels, task.inputs, task.positive, task.ordered],
-            *([task.basis] if not task.closed else []),
-            task.guideline.sha256 if task.guideline and getattr(config, "traces", None) else None,
-            session.recipe.seed,
-        ],
-        outputs=[folder.student(name)],
-        work=work,
-    )
+    session.stage(f"train:{name}", reads=_training_reads(session, config), outputs=[folder.student(name)], work=work)
+
+
+def _fitted_said(fitted: FitResult, config: StudentConfig) -> str:
+    """How training went, in words."""
+    from distill.students.parts_info import parts_told
+
+    said = f"{fitted.parameters:,} parameters on {fitted.rows:,} rows"
+    if config.prune is not None:
+        said += f", {fitted.pruned:,} left out as mislabeled"
+    if "traces_learned" in fitted.facts:
+        said += f", {fitted.facts['traces_learned']:,} traces"
+    said += f"; {fitted.traces.told()}" if fitted.traces else ""
+    return said if fitted.parts is None else f"{said}; {parts_told(fitted.parts)}"
+
+
+def _training_reads(session: Session, config: StudentConfig) -> list[Any]:
+    """All that a student hangs on: where nothing of it has changed, the student is not trained again."""
+    folder, task = session.folder, session.task
+    base = getattr(config, "base", None)
+    return [
+        _learnable_digest(folder.rows),
+        session.marks.get("aggregate") if LABELS in config.train_on else None,
+        votes_digest(folder.votes) if _from_teachers(config) else None,
+        config.model_dump(mode="json"),
+        path_digest(Path(base) / "config.json") if base and (Path(base) / "config.json").is_file() else None,
+        *_titles_digest(config),
+        [task.labels, task.inputs, task.positive, task.ordered],
+        *([task.basis] if not task.closed else []),
+        task.guideline.sha256 if task.guideline and getattr(config, "traces", None) else None,
+        session.recipe.seed,
+    ]
+
+
+def _from_teachers(config: StudentConfig) -> bool:
+    """Whether it learns from single teachers' votes."""
+    return any(source not in (HUMAN, LABELS) for source in config.train_on)
 
 
 def _learnable_digest(path: Path) -> str:

@@ -70,7 +70,9 @@ def try_edits(run: Run, edits: Sequence[ClauseEdit], *, rows: int = 200, limits:
     assert recipe.task is not None, "a run's recipe has a task"
     task, limits = Task.from_config(recipe.task), limits or TrialLimits()
     if task.guideline is None:
-        raise UsageError(f"{run.path}: its task has no guideline whose clauses could be edited")
+        raise UsageError(
+            f"{run.path}: its task has no guideline whose clauses could be edited; give task.guideline and run it"
+        )
     refused = {edit.clause: why for edit in edits if (why := refuse_edit(edit, task.guideline, limits))}
     wanted = [edit for edit in edits if edit.clause not in refused]
     if not wanted:
@@ -108,7 +110,10 @@ def _try_one(asking: _Asking, edit: ClauseEdit, *, rows: int, limits: TrialLimit
     recipe = asking.run.recipe
     affected, settled = trial_rows(first, asking.run.rows, clause=edit.clause, most=rows, seed=recipe.seed)
     if affected.is_empty():
-        raise DataError("no row on which these teachers differ cites the clause: nothing to try the edit on")
+        raise DataError(
+            f"no row on which {', '.join(names)} differ cites the clause, so nothing shows what an edit does; edit a "
+            "clause that the review names, or ask more rows first"
+        )
     both = pl.concat([affected, settled])
     changed = replace(asking.task, guideline=asking.task.guideline.with_clause(edit.clause, edit.text))
     old = _asked(asking, asking.task, both, samples=_AGAIN + 1).filter(pl.col("sample") == _AGAIN)

@@ -93,7 +93,10 @@ class YamlSource:
                 target[key] = {}
                 self.places[tuple(keys[:depth])] = _OVERRIDE
             if not isinstance(target[key], dict):
-                raise RecipeError(f"{_OVERRIDE} {assignment}: {'.'.join(keys[:depth])} is not a section")
+                section = ".".join(keys[:depth])
+                raise RecipeError(
+                    f"{_OVERRIDE} {assignment}: {section} is not a section but a value; set {section} itself"
+                )
             target = target[key]
         target[keys[-1]] = value
         self.places[tuple(keys)] = f"{_OVERRIDE} {path.strip()}"

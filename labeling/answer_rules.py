@@ -78,7 +78,10 @@ def _frequency(task: Task, votes: AnswerVotes) -> dict[str, float]:
     frequency = {label: float(count) for label, count in counts.iter_rows()}
     known = set(task.labels) if task.tree is None else set(task.labels) | set(task.tree.below)
     if unknown := [label for label in frequency if label not in known]:
-        raise DataError(f"votes: {len(unknown)} label(s) are not in the set, such as {unknown[:5]}")
+        raise DataError(
+            f"votes: {len(unknown)} label(s) are not in the set, such as {unknown[:5]}; map them to labels of the "
+            "task, or leave those votes out"
+        )
     return frequency
 
 

@@ -99,7 +99,9 @@ class AnswerVotes:
         """
         missing = [name for name in ("row_id", "teacher", column) if name not in votes.columns]
         if missing:
-            raise DataError(f"votes: missing column(s) {missing}, got {votes.columns}")
+            raise DataError(
+                f"votes: missing column(s) {missing}, got {votes.columns}; a vote needs row_id, teacher and {column}"
+            )
         own = pl.lit(True) if part is None else pl.col("part") == part
         row_ids = votes.lazy().filter(own).select(pl.col("row_id").unique(maintain_order=True).cast(pl.String))
         counts = own & pl.col(column).is_not_null()

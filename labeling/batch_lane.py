@@ -25,7 +25,6 @@ from distill.labeling.batch_results import (
     after_failure,
     count_paid,
     keep_results,
-    told,
     unfinished,
 )
 from distill.labeling.batch_service import BatchService, BatchStatus
@@ -35,6 +34,7 @@ from distill.labeling.jobs import Job
 from distill.labeling.ledger import Source
 from distill.labeling.limits import backoff_s
 from distill.labeling.progress import BatchProgress
+from distill.labeling.vote import reason_of
 
 if TYPE_CHECKING:
     from distill.labeling.lane import Lane
@@ -288,7 +288,7 @@ class BatchLane:
         except TeacherError as error:
             if error.retryable:  # it may have arrived all the same
                 job.trouble, job.next_look_s = error, self._floor.timing.clock() + _LOOK_FOR_IT_S
-                self._open.note(job, "unclear", reason=told(error))
+                self._open.note(job, "unclear", reason=reason_of(error))
             else:
                 await self._refused(job, error)
             return
@@ -324,11 +324,11 @@ class BatchLane:
     async def _refused(self, job: ProviderJob, error: TeacherError) -> None:
         """Deals with a job that the provider does not take: nothing of it was asked."""
         await asyncio.to_thread(self._journal.close, job.tag, "refused")
-        self._open.note(job, "refused", reason=told(error))
+        self._open.note(job, "refused", reason=reason_of(error))
         alone = not any(other.job_id for other in self._open.watched() if other is not job)
         rows = self._forget(job, Use())
         if not error.retryable:
-            self._lane.stop(f"the provider refused batch job {job.name}: {told(error)}", error.cause)
+            self._lane.stop(f"the provider refused batch job {job.name}: {reason_of(error)}", error.cause)
         elif alone:
             # Too much for it even so: a smaller job may fit.
             self._gathering.most_requests = max(1, min(self._gathering.most_requests, len(job.keys)) // 2)
@@ -362,9 +362,9 @@ class BatchLane:
             job.lost_since_s = now_s if job.lost_since_s is None else job.lost_since_s
             if error.retryable and now_s - job.lost_since_s < _UNREACHABLE_S:
                 job.look_again(now_s)
-                self._open.note(job, "unreachable", reason=told(error))
+                self._open.note(job, "unreachable", reason=reason_of(error))
             else:
-                self._leave(f"batch job {job.name} cannot be asked about: {told(error)}", error.cause)
+                self._leave(f"batch job {job.name} cannot be asked about: {reason_of(error)}", error.cause)
 
     async def _look_for(self, job: ProviderJob, entry: OpenJob) -> None:
         """Looks for a job of which only the intent is known."""

@@ -13,14 +13,13 @@ from distill.labeling.errors import BatchUnfinishedError, TeacherError
 from distill.labeling.jobs import Job
 from distill.labeling.ledger import Ledger, Source
 from distill.labeling.teacher import Reply
+from distill.labeling.vote import reason_of
 
 if TYPE_CHECKING:
     from distill.labeling.lane import Lane
 
 RESULTS_PER_STEP = 512
 """Results that are dealt with before anybody else gets a turn."""
-
-_MAX_REASON_CHARS = 500
 
 
 class Results(NamedTuple):
@@ -85,8 +84,17 @@ def count_paid(lane: Lane, replies: Iterable[Reply]) -> Use:
 
 
 def after_failure(lane: Lane, rows: Iterable[Job], error: TeacherError) -> list[Job]:
-    """Ends rows that are not sent again, and returns the others: as after a failure of a request sent live."""
-    again, text = [], told(error)
+    """Ends rows that are not sent again, and returns the others: as after a failure of a request sent live.
+
+    Args:
+        lane: Whose rows they are; it is stopped where the error stops teachers.
+        rows: Those that got no answer.
+        error: Why.
+
+    Returns:
+        The rows to be sent again.
+    """
+    again, text = [], reason_of(error)
     for job in rows:
         job.failures += 1
         job.so_far = ("failed", text, error.cause)
@@ -104,8 +112,3 @@ def unfinished(name: str, status: BatchStatus) -> BatchUnfinishedError:
     """Says that a job ended without a result for a request."""
     ends = {"expired": "expired", "cancelled": "was cancelled"}
     return BatchUnfinishedError(f"batch job {name} {ends.get(status.state, 'ended')} without a result for it")
-
-
-def told(error: TeacherError) -> str:
-    """An error by kind and in words, for a row's reason."""
-    return f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]

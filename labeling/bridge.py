@@ -137,25 +137,33 @@ class Stream(Generic[T]):
             while (found := await self._bridge.submit(_next, own)) is not None:
                 yield found[0]
             return
-        queue = self._waiting[reader]
-        while True:
-            async with self._moved:
-                while not queue and not self._ended:
-                    if max(map(len, self._waiting)) >= _AHEAD:
-                        await self._moved.wait()
-                        continue
-                    found = await self._bridge.submit(_next, self._shared)
-                    if found is None:
-                        self._ended = True
-                    else:
-                        for other in self._waiting:
-                            other.append(found[0])
-                    self._moved.notify_all()
-                if not queue:
-                    return
-                item = queue.pop(0)
-                self._moved.notify_all()
-            yield item
+        while (item := await self._take(self._waiting[reader])) is not None:
+            yield item[0]
+
+    async def _take(self, queue: list[T]) -> tuple[T] | None:
+        """The next item of a reader's queue, once there is one; None at the end."""
+        async with self._moved:
+            while not queue and not self._ended:
+                if max(map(len, self._waiting)) >= _AHEAD:
+                    await self._moved.wait()
+                else:
+                    await self._go_on()
+            if not queue:
+                return None
+            item = queue.pop(0)
+            self._moved.notify_all()
+        return (item,)
+
+    async def _go_on(self) -> None:
+        """Moves the shared iterator on by one item, which every reader gets."""
+        assert self._shared is not None, "it has queues"
+        found = await self._bridge.submit(_next, self._shared)
+        if found is None:
+            self._ended = True
+        else:
+            for queue in self._waiting:
+                queue.append(found[0])
+        self._moved.notify_all()
 
 
 def _next(iterator: Iterator[T]) -> tuple[T] | None:

@@ -211,7 +211,13 @@ class Purse:
         return "" if short is None else short.text(use[short.place])
 
     def learn(self, *, tokens: float, usd: float, rows: int = 1) -> None:
-        """Notes what a reply about so many rows used, in this run or when the ledger bought it."""
+        """Notes what a reply about so many rows used, in this run or when the ledger bought it.
+
+        Args:
+            tokens: Of the whole request, in and out.
+            usd: Of the whole request.
+            rows: How many it asked about. What single rows take and what several at once take is learned apart.
+        """
         count, seen = self._seen.get(rows > 1, (0.0, Use()))
         seen = Use(seen.requests + 1, seen.tokens + tokens, seen.usd + usd)
         self._seen[rows > 1] = (count + rows, seen)
@@ -228,7 +234,13 @@ class Purse:
         return estimate
 
     def settle(self, reserved: Use, used: Use, now_s: float) -> None:
-        """Puts right what was set aside for a request that has ended."""
+        """Puts right what was set aside for a request that has ended.
+
+        Args:
+            reserved: What :meth:`reserve` gave for it.
+            used: What it used; nothing where it never arrived.
+            now_s: By the run's clock.
+        """
         for budget in self._budget.chain():
             budget.in_flight -= 1
         self._count(reserved, used)

@@ -222,6 +222,11 @@ def p_value(errors: float, trials: float, *, target: float) -> float:
 
     ``P(Bin(n, 1 - target) <= x)``, which is the regularised incomplete beta function ``I_target(n - x, x + 1)`` and so
     has a value for effective numbers that are no whole ones.
+
+    Args:
+        errors: Wrong answers, at least 0; effective numbers may be fractions.
+        trials: Answers judged.
+        target: Share right, between 0 and 1, that is to be shown to be exceeded.
     """
     from scipy.special import betainc  # type: ignore[import-untyped]
 
@@ -231,7 +236,13 @@ def p_value(errors: float, trials: float, *, target: float) -> float:
 
 
 def least_share(errors: float, trials: float, *, level: float) -> float:
-    """The least share right at which so few errors have a chance of ``level``: the end of the one-sided interval."""
+    """The least share right at which so few errors have a chance of ``level``: the end of the one-sided interval.
+
+    Args:
+        errors: As in :func:`p_value`.
+        trials: As there.
+        level: One minus the confidence.
+    """
     from scipy.special import betaincinv
 
     return float(betaincinv(trials - errors, errors + 1.0, level)) if errors < trials else 0.0

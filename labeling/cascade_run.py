@@ -133,35 +133,15 @@ def run_cascade(
     """
     config = asked.config.cascade
     assert config is not None
-    by_name = {teacher.name: teacher for teacher in teachers}
-    if set(by_name) != set(config.order):
-        raise UsageError(
-            f"labeling.cascade.order: got {list(config.order)}, the teachers are {list(by_name)}; name both"
-        )
-    cheap, strong = (by_name[name] for name in config.order)
+    cheap, strong = _in_order(teachers, config)
     parts = _Parts(asked, ledger=ledger, on_votes=on_votes, on_progress=on_progress, watch=watch)
     rows = asked.askable().select("row_id")
     drawn = calibration_rows(asked, config)
-    rest = rows.join(drawn, on="row_id", how="anti")["row_id"]
     answers = parts.ask([cheap, strong], drawn["row_id"], canaries=drawn.clear()["row_id"])
-    choice, judged, kept = None, 0, rest.clear()
+    choice, judged = None, 0
     if parts.stopped is None:
         choice, judged = _choose(asked, config, answers, drawn, share=len(drawn) / len(rows))
-    if choice is None:
-        parts.leave([cheap, strong], rest)
-    elif choice.threshold is None:
-        parts.spare(cheap, rest, f"no threshold of {cheap.name} was shown to do, so {strong.name} answers every row")
-        parts.ask([strong], rest, canaries=rows["row_id"])
-    else:
-        said = answers_of(parts.ask([cheap], rest, canaries=rows["row_id"]), task=asked.task, by=config.by)
-        kept = kept_rows(said, choice.threshold)
-        kept = kept.filter(kept.is_in(rest.implode()))
-        unsure = rest.filter(~rest.is_in(kept.implode()))
-        parts.spare(strong, kept, f"{cheap.name} was sure")
-        if parts.stopped is None:
-            parts.ask([strong], unsure, canaries=pl.concat([unsure, drawn["row_id"]]))
-        else:
-            parts.leave([strong], unsure)
+    kept = _ask_the_rest(parts, cheap, strong, rows=rows["row_id"], drawn=drawn["row_id"], choice=choice)
     sharers = asked.sharing.shared["shared_from"]
     facts = CascadeFacts(
         config=config,
@@ -173,6 +153,52 @@ def run_cascade(
         stopped=parts.stopped,
     )
     return parts.result([cheap, strong]), facts
+
+
+def _in_order(teachers: Sequence[Teacher], config: CascadeConfig) -> tuple[Teacher, Teacher]:
+    """The cheap teacher and the strong one."""
+    by_name = {teacher.name: teacher for teacher in teachers}
+    if set(by_name) != set(config.order):
+        raise UsageError(
+            f"labeling.cascade.order: got {list(config.order)}, the teachers are {list(by_name)}; name both"
+        )
+    return by_name[config.order[0]], by_name[config.order[1]]
+
+
+def _ask_the_rest(
+    parts: _Parts, cheap: Teacher, strong: Teacher, *, rows: pl.Series, drawn: pl.Series, choice: Choice | None
+) -> pl.Series:
+    """Asks about every row that is not a calibration row, as the threshold says.
+
+    Args:
+        parts: Asks.
+        cheap: The teacher who is asked first.
+        strong: The other one.
+        rows: ``row_id`` of all rows that are asked.
+        drawn: Of the calibration rows, on which both were asked.
+        choice: The threshold; None where a teacher was stopped before there was one.
+
+    Returns:
+        ``row_id`` of the rows whose answer by the cheap teacher is kept.
+    """
+    rest = rows.filter(~rows.is_in(drawn.implode()))
+    if choice is None:
+        parts.leave([cheap, strong], rest)
+        return rest.clear()
+    if choice.threshold is None:
+        parts.spare(cheap, rest, f"no threshold of {cheap.name} was shown to do, so {strong.name} answers every row")
+        parts.ask([strong], rest, canaries=rows)
+        return rest.clear()
+    said = answers_of(parts.ask([cheap], rest, canaries=rows), task=parts.asked.task, by=parts.cascade.by)
+    kept = kept_rows(said, choice.threshold)
+    kept = kept.filter(kept.is_in(rest.implode()))
+    unsure = rest.filter(~rest.is_in(kept.implode()))
+    parts.spare(strong, kept, f"{cheap.name} was sure")
+    if parts.stopped is None:
+        parts.ask([strong], unsure, canaries=pl.concat([unsure, drawn]))
+    else:
+        parts.leave([strong], unsure)
+    return kept
 
 
 def _choose(
@@ -207,6 +233,8 @@ class _Parts:
 
     def __post_init__(self) -> None:
         config = self.asked.config
+        assert config.cascade is not None
+        self.cascade = config.cascade
         self._budget = Budget(config.budget_usd, quota=config.quota)
 
     def ask(self, teachers: Sequence[Teacher], row_ids: pl.Series, *, canaries: pl.Series) -> pl.DataFrame:

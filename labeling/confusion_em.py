@@ -150,7 +150,14 @@ def fit_confusions(
 
 
 def normalised(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Softmax over the last axis, and the log of what it was divided by."""
+    """Softmax over the last axis, and the log of what it was divided by.
+
+    Args:
+        logits: Logs of unnormalised probabilities, shape (rows, labels).
+
+    Returns:
+        The softmax, shape (rows, labels), and the log-sum-exp, shape (rows,).
+    """
     top = logits.max(axis=1, keepdims=True)
     found = np.exp(logits - top)
     total = found.sum(axis=1, keepdims=True)

@@ -47,7 +47,13 @@ def dawid_skene(panel: Panel, config: DawidSkeneConfig) -> Merged:
 
 
 def confusion_reader(config: DawidSkeneConfig, *, labels: int, ordered: bool) -> ReadConfusions:
-    """How confusions are read from counts; ``auto`` is ``by_distance`` for more than two grades, else ``full``."""
+    """How confusions are read from counts; ``auto`` is ``by_distance`` for more than two grades, else ``full``.
+
+    Args:
+        config: The section; its ``prior`` is the strength that confusions are drawn with.
+        labels: How many labels there are.
+        ordered: Whether they are grades.
+    """
     confusions = config.confusions
     if confusions == "auto":
         confusions = "by_distance" if ordered and labels > 2 else "full"
@@ -59,7 +65,15 @@ def confusion_reader(config: DawidSkeneConfig, *, labels: int, ordered: bool) ->
 
 
 def full_confusions(counts: np.ndarray, *, strength: float) -> np.ndarray:
-    """One confusion matrix a voter, drawn to that of all voters as ``strength`` votes of each true label would."""
+    """One confusion matrix a voter, drawn to that of all voters as ``strength`` votes of each true label would.
+
+    Args:
+        counts: Expected counts of true label and vote by voter, shape (voters, labels, labels).
+        strength: Of the prior, in votes; 0 is none.
+
+    Returns:
+        Chances of each vote given the true label, shape (voters, labels, labels); each line sums to 1.
+    """
     labels = counts.shape[1]
     pooled = counts.sum(axis=0) + np.eye(labels)
     pooled /= pooled.sum(axis=1, keepdims=True)
@@ -70,7 +84,15 @@ def full_confusions(counts: np.ndarray, *, strength: float) -> np.ndarray:
 
 
 def one_coin_confusions(counts: np.ndarray, *, strength: float) -> np.ndarray:
-    """Right with one probability whatever the label, wrong evenly; drawn to the average voter."""
+    """Right with one probability whatever the label, wrong evenly; drawn to the average voter.
+
+    Args:
+        counts: As in :func:`full_confusions`.
+        strength: As there.
+
+    Returns:
+        As there, with one value on each voter's diagonal and one beside it.
+    """
     labels = counts.shape[1]
     right = np.trace(counts, axis1=1, axis2=2)
     total = counts.sum(axis=(1, 2))
@@ -86,6 +108,13 @@ def distance_confusions(counts: np.ndarray, *, strength: float) -> np.ndarray:
 
     The likelihood is greatest where the expected distance equals the one counted; it falls in :math:`\lambda`, so that
     halving finds it.
+
+    Args:
+        counts: As in :func:`full_confusions`, of grades in their order.
+        strength: As there.
+
+    Returns:
+        As there.
     """
     labels = counts.shape[1]
     grades = np.arange(labels)

@@ -89,7 +89,7 @@ def panel_dependence(
     """
     if labels is None:
         if "label" not in votes.columns:
-            raise DataError(f"votes: missing column(s) ['label'], got {votes.columns}")
+            raise DataError(f"votes: missing column(s) ['label'], got {votes.columns}; name the column of labels so")
         labels = sorted(votes["label"].drop_nulls().cast(pl.String).unique())
     return estimate_dependence(Panel.from_votes(votes, labels), gold=gold)
 

@@ -78,7 +78,11 @@ def canonical(task: Task, value: Any) -> str:
 
 
 def parse_gold(task: Task, gold: str) -> Any:
-    """Reads canonical text; see :meth:`distill.labeling.task.Task.parse_gold`."""
+    """Reads canonical text; see :meth:`distill.labeling.task.Task.parse_gold`.
+
+    Raises:
+        DataError: It is not in the form that :func:`gold_text` gives.
+    """
     if not task.parts and task.answer_column in ("label", "text"):
         return gold
     try:

@@ -115,7 +115,10 @@ class Guideline:
         changed = Guideline.parse("\n".join(lines))
         read_back = changed.by_id.get(clause_id)
         if read_back is None or read_back.text != words or len(changed.clauses) != len(self.clauses):
-            raise DataError(f"guideline: clause {clause_id}: the new text is not read back as it is: {words[:80]!r}")
+            raise DataError(
+                f"guideline: clause {clause_id}: got a text that Markdown would read as something else, "
+                f"{words[:80]!r}; write the rule as plain sentences"
+            )
         return changed
 
     @classmethod

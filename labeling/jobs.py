@@ -197,6 +197,12 @@ class Floor:
         """Ends every job of a lane that waits for a reply which will not come.
 
         Jobs of other lanes ask for themselves: what stopped this lane need not stop them.
+
+        Args:
+            leader: The job that asked for the reply.
+            outcome: How they end.
+            reason: Why, in words.
+            cause: The same by name.
         """
         for job in self.pending.pop(leader.key):
             if job.lane is leader.lane:

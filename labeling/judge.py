@@ -11,10 +11,7 @@ from distill.labeling.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Completion, Prompt, Teacher
 from distill.labeling.traces import keep_trace
-from distill.labeling.vote import Outcome, PartVote, Vote, parts_of
-
-MAX_REASON_CHARS = 500
-"""A reason is cut to this."""
+from distill.labeling.vote import MAX_REASON_CHARS, Outcome, PartVote, Vote, parts_of
 
 _CANNOT_TELL = "the teacher said that it cannot tell"
 
@@ -141,7 +138,14 @@ class Judge:
         return None
 
     def vote(self, job: Job, outcome: Outcome, reason: str | None = None, cause: str | None = None) -> Vote:
-        """A vote without a label, with what its replies took."""
+        """A vote without a label, with what its replies took.
+
+        Args:
+            job: The row × sample that ends.
+            outcome: How.
+            reason: Why, in words; None where it is labeled.
+            cause: The same by name, one of :data:`~distill.labeling.errors.CAUSES`.
+        """
         answered = job.latency_s is not None
         return Vote(
             row_id=job.prompt.row_id,

@@ -65,7 +65,12 @@ class AgreeingVotes:
         return best
 
     def kept(self, trace: np.ndarray, clauses: np.ndarray) -> list[pl.Series]:
-        """Columns ``trace``, ``trace_teacher`` and ``clauses`` of all rows, of votes that :meth:`surest_with` found."""
+        """Columns ``trace``, ``trace_teacher`` and ``clauses`` of all rows, of votes that :meth:`surest_with` found.
+
+        Args:
+            trace: Position of the vote whose trace a row keeps, -1 for none, shape (rows,).
+            clauses: Likewise of the vote whose clauses it keeps.
+        """
         return [
             self._gathered("trace", trace, pl.String()),
             self._gathered("teacher", trace, pl.String()).alias("trace_teacher"),

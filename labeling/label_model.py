@@ -60,7 +60,16 @@ def label_model(panel: Panel, config: LabelModelConfig) -> Merged:
 
 
 def label_balance(panel: Panel, known: tuple[float, ...] | None) -> np.ndarray:
-    """Label frequencies that the posteriors are anchored at, shape (labels,)."""
+    """Label frequencies that the posteriors are anchored at, shape (labels,).
+
+    Args:
+        panel: The votes.
+        known: Shares by label, in the panel's order, where they are known; they need not sum to 1. Else the votes' own,
+            half drawn towards even ones.
+
+    Raises:
+        DataError: Not one share above 0 for each label.
+    """
     labels = len(panel.labels)
     if known is not None:
         given = np.asarray(known, dtype=np.float64)

@@ -4,44 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import repeat
 
 import polars as pl
 
 from distill.labeling.batch_lane import batch_lane
 from distill.labeling.budget import Use
-from distill.labeling.errors import DataError, LedgerError, RateLimitError, TeacherError, TeacherTimeoutError
+from distill.labeling.errors import LedgerError, RateLimitError, TeacherError, TeacherTimeoutError
+from distill.labeling.failure_watch import FailureWatch
 from distill.labeling.gate import Gate
-from distill.labeling.job_maker import JobMaker
+from distill.labeling.job_maker import ROWS_PER_STEP, JobMaker
 from distill.labeling.jobs import Errand, Floor, Job, Pack
-from distill.labeling.judge import MAX_REASON_CHARS, Judge
+from distill.labeling.judge import Judge
 from distill.labeling.labeling_events import LimitWatch
-from distill.labeling.ledger import Source
 from distill.labeling.limits import backoff_s
 from distill.labeling.option_tree import tree_of
-from distill.labeling.pack_answers import PackReader
 from distill.labeling.packs import Packing
 from distill.labeling.progress import Speedometer, TeacherProgress, TeacherTally, facts_of, snapshot
-from distill.labeling.prompt import Prompted
 from distill.labeling.reply_counts import ReplyCounts
-from distill.labeling.row_order import ALONE_COLUMN, together
-from distill.labeling.teacher import Completion, Part, Reply, Request, Teacher
-from distill.labeling.vote import Outcome, Vote, parts_of
+from distill.labeling.reply_reader import ReplyReader
+from distill.labeling.teacher import Part, Reply, Teacher
+from distill.labeling.unkept import UnkeptReplies
+from distill.labeling.vote import Outcome, Vote, parts_of, reason_of
 from distill.labeling.waiting import Waiting
 
-_ROWS_PER_STEP = 256
 _AT_RISK_PER_SLOT = 2
 _LONGEST_PAUSE_S = 900.0
 # A server that refuses the first packs that it is sent refuses all of them: the format, or their length.
 _PACKS_REFUSED = 3
-_NO_ANSWER = {
-    "filtered": "the provider withheld the answer to the rows asked about together",
-    "refused": "the model declined to judge the rows asked about together",
-    "length": "truncated at max_tokens, before this row's answer; raise it, or lower labeling.rows_per_request",
-    "stop": "the answer to the rows asked about together has none for this row, or two that differ",
-}
 
 
 class Lane:
@@ -72,22 +63,22 @@ class Lane:
         self._parts = parts_of(floor.task)
         self._guideline_version = floor.task.guideline.version if floor.task.guideline else None
         self._judge = Judge(teacher, task=floor.task, prompter=self._prompter, reasks=config.reasks, tally=self.tally)
+        self._counts = ReplyCounts(teacher, tally=self.tally, purse=self._purse)
+        self._reader = ReplyReader(
+            teacher, ledger=floor.ledger, packing=self._packing, judge=self._judge, counts=self._counts
+        )
         self._waiting = Waiting(self._packing)
-        self._pieces = PackReader(teacher.read)
         self._packs_refused = 0
         self._to_ask_alone: list[Job] = []
         self._fed = False
         self._workers: list[asyncio.Task[None]] = []
         self._parked: deque[asyncio.Future[None]] = deque()
-        self._unkept: deque[tuple[Errand, asyncio.Future[Reply]]] = deque()
-        self._bought = asyncio.Event()
-        self._maker = JobMaker(self, packing=self._packing, tree=tree_of(teacher, floor.task))
-        self._counts = ReplyCounts(teacher, tally=self.tally, purse=self._purse)
+        self._unkept = UnkeptReplies(floor.ledger, teacher=teacher.name, free=self.free)
+        self._maker = JobMaker(self, prompter=self._prompter, packing=self._packing, tree=tree_of(teacher, floor.task))
         self._backing_off: dict[Errand, asyncio.Task[None]] = {}
         self._open = 0
         self._ended = asyncio.Event()
-        stop = config.stop_after_failures
-        self._recent: deque[bool] = deque(maxlen=stop.of_last if stop else 1)
+        self._failures = FailureWatch(config.stop_after_failures)
         self._speedometer = Speedometer()
 
     # Rows in
@@ -108,12 +99,10 @@ class Lane:
             keepers.append(keeper)
         rows_each = self._packing.most if self._packing else 1
         async for batch in batches:
-            table = self._asked_of(batch)
-            alone = iter(table[ALONE_COLUMN] if ALONE_COLUMN in table.columns else repeat(False))
-            for prompted in self._prompter.steps(table, _ROWS_PER_STEP):
-                await self._until_open((2 * _ROWS_PER_STEP + 2 * _AT_RISK_PER_SLOT * self.limiter.limit) * rows_each)
+            for step in self._maker.steps(batch):
+                await self._until_open((2 * ROWS_PER_STEP + 2 * _AT_RISK_PER_SLOT * self.limiter.limit) * rows_each)
                 await delivered()
-                await self.floor.serve(self._compile(prompted, alone))
+                await self.floor.serve(self._begin(step))
                 await self._serve_alone()
                 await asyncio.sleep(0)
         self._fed = True
@@ -128,22 +117,10 @@ class Lane:
         self.gate.close()
         self.floor.note(self.teacher.name, "ended", **facts_of(self.tally), limit=self.limiter.limit)
 
-    def _asked_of(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """The rows of a batch that this lane asks, in the order of asking, with what it has to know of them."""
-        columns = self._prompter.columns
-        if missing := [name for name in columns if name not in batch.columns]:
-            raise DataError(f"rows: the task needs the columns {missing}, got {batch.columns}; correct task.inputs")
-        if ALONE_COLUMN in batch.columns:
-            if self._packing is None:  # it asks every row alone
-                batch = batch.filter(~pl.col(ALONE_COLUMN))
-            else:
-                columns = [*columns, ALONE_COLUMN]
-        table = batch.select(columns)
-        return table if self.floor.in_order else together(table, self.floor.task)
-
-    def _compile(self, prompted: Sequence[Prompted], alone: Iterator[bool]) -> list[Job]:
+    def _begin(self, step: Iterable[Job | Vote]) -> list[Job]:
+        """Counts rows as open, and ends those that cannot be asked; the jobs of the others."""
         jobs = []
-        for made in self._maker(prompted, alone):
+        for made in step:
             self._open += 1
             if isinstance(made, Vote):
                 self._emit(made)
@@ -273,7 +250,7 @@ class Lane:
         try:
             reply = await self.teacher.ask(request)
             now_s = timing.clock()
-            self._keep(errand, request, reply)
+            self._unkept.add(errand, request, reply)
             used = self._counts.pay(errand, reply)
             settled = True
             self.limiter.answered(now_s - began_s, now_s)
@@ -303,35 +280,17 @@ class Lane:
             return []
         return [] if pack.request else self.floor.apart(pack.members)
 
-    def _keep(self, errand: Errand, request: Request, reply: Reply) -> None:
-        if self.free:
-            kept: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-            kept.set_result(reply)
-        else:
-            source = Source(request.endpoint, request.model, self.teacher.name)
-            kept = self.floor.ledger.put_soon(request.key, reply, source=source, pointers=errand.pointers)
-        self._unkept.append((errand, kept))
-        self._bought.set()
-
     async def _use_kept(self) -> None:
         """Uses each reply once it is durable, in the order in which they came, which is that of the commits."""
         try:
             while True:
-                while not self._unkept:
-                    self._bought.clear()
-                    await self._bought.wait()
-                errand, kept = self._unkept[0]
-                reply = await kept
-                self._unkept.popleft()
+                errand, reply = await self._unkept.first_durable()
                 if again := self._deliver(errand, reply):
                     await self.floor.serve(again)
                 if self._parked:
                     self.wake()
         finally:
-            # Nobody waits any more; the ledger writes them all the same. One that failed has been told of already.
-            for _, kept in self._unkept:
-                if not kept.cancel() and not kept.cancelled():
-                    kept.exception()
+            self._unkept.forsake()
 
     def _deliver(self, errand: Errand, reply: Reply) -> list[Job]:
         if isinstance(errand, Job):
@@ -355,7 +314,7 @@ class Lane:
         else:
             self.limiter.failed()
         errand.failures += 1
-        text = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS]
+        text = reason_of(error)
         errand.so_far = ("failed", text, error.cause)
         if error.stops_teacher:
             self.stop(text, error.cause)
@@ -416,19 +375,6 @@ class Lane:
         outcome, reason, cause = errand.so_far or ("unsent", stopped, self.tally.stop_cause or "paused")
         self._give_up(errand, outcome, reason, cause=cause)
 
-    def _watch(self, went_wrong: bool, reason: str | None) -> None:
-        """Stops the lane when too many of the last rows asked came to nothing."""
-        stop = self.floor.config.stop_after_failures
-        if stop is None:
-            return
-        self._recent.append(went_wrong)
-        wrong = sum(self._recent)
-        if went_wrong and len(self._recent) == stop.of_last and wrong >= stop.fraction * stop.of_last:
-            self.stop(
-                f"{wrong} of the last {stop.of_last} rows asked failed or did not fit, the last one with: {reason}",
-                "failing",
-            )
-
     # Answers
 
     def receive(self, job: Job, reply: Reply, *, bought: bool) -> bool:
@@ -437,43 +383,11 @@ class Lane:
         Returns:
             Whether the job is to be served again.
         """
-        if self._packing is not None:
-            self._place(job, reply, bought=bought)
-        try:
-            whole, answer = self._read(job, reply, bought=bought)
-            self._counts.count(job, reply, whole, bought=bought)
-            if answer is None:
-                self._judge.again_alone(job, _NO_ANSWER[whole.finish])
-                return True
-            vote = self._judge(job, answer)
-        except Exception as error:  # one row's surprise must not end the run
-            reason = f"the reply cannot be read: {type(error).__name__}: {error}"
-            cause = error.cause if isinstance(error, TeacherError) else "error"
-            vote = self._judge.vote(job, "failed", reason[:MAX_REASON_CHARS], cause)
+        vote = self._reader(job, reply, bought=bought)
         if vote is None:
             return True
         self._finish(job, vote)
         return False
-
-    def _read(self, job: Job, reply: Reply, *, bought: bool) -> tuple[Completion, Completion | None]:
-        """Reads a reply: as a whole, and what answers the row."""
-        if job.part is not None:
-            pieces = self._pieces(reply, job.part.of, bought=bought)
-            return pieces.whole, pieces.answers[job.part.place]
-        whole = (reply.completion if bought else None) or self.teacher.read(reply)
-        return whole, whole
-
-    def _place(self, job: Job, reply: Reply, *, bought: bool) -> None:
-        """Notes where in its request a row was asked about, and that a reply to it alone is its own."""
-        part = reply.part
-        job.part = part if part is not None and part.of > 1 else None
-        if part is not None and part.of == 1:
-            job.alone = True
-        elif part is None and not bought and job.pointers:
-            request = job.request
-            source = Source(request.endpoint, request.model, self.teacher.name)
-            kept = self.floor.ledger.put_soon(request.key, reply, source=source, pointers=job.pointers)
-            kept.add_done_callback(lambda future: future.cancelled() or future.exception())
 
     def end(self, job: Job, outcome: Outcome, reason: str, *, cause: str) -> None:
         """Ends a job without a label."""
@@ -481,8 +395,8 @@ class Lane:
 
     def _finish(self, job: Job, vote: Vote) -> None:
         self._emit(vote)
-        if job.asked:
-            self._watch(vote.outcome in ("failed", "invalid"), vote.reason)
+        if job.asked and (reason := self._failures.note(vote.outcome in ("failed", "invalid"), vote.reason)):
+            self.stop(reason, "failing")
 
     def _emit(self, vote: Vote) -> None:
         vote.guideline_version = self._guideline_version

@@ -51,7 +51,14 @@ def connect(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns errors of SQLite, and of opening the file, into ours."""
+    """Turns errors of SQLite, and of opening the file, into ours.
+
+    Args:
+        path: Of the ledger, for the message.
+
+    Raises:
+        LedgerError: In place of a ``sqlite3.Error`` or ``OSError``: damaged, locked, full or not writable.
+    """
     try:
         yield
     except sqlite3.Error as error:
@@ -61,7 +68,16 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Checks that the file is a ledger that this version can use; makes it one where it is new."""
+    """Checks that the file is a ledger that this version can use; makes it one where it is new.
+
+    Args:
+        connection: Of the file, in autocommit mode.
+        path: Of the file, for messages.
+
+    Raises:
+        LedgerDamagedError: It is another program's database.
+        LedgerVersionError: A newer distill wrote it.
+    """
     version, application = _stamp(connection)
     if SCHEMA_VERSION <= version <= VERSION_WITH_POINTERS and application == APPLICATION_ID:
         return

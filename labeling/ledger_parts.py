@@ -98,7 +98,16 @@ def drop_dangling(connection: sqlite3.Connection) -> None:
 
 
 def select_by_keys(connection: sqlite3.Connection, query: str, keys: Iterable[bytes]) -> list[tuple[Any, ...]]:
-    """Runs a query that ends in ``IN (`` for any number of keys."""
+    """Runs a query that ends in ``IN (`` for any number of keys.
+
+    Args:
+        connection: Where it runs.
+        query: SQL up to and with the opening bracket.
+        keys: Any number; put in a few hundred at a time, since SQLite bounds the parameters of a statement.
+
+    Returns:
+        The lines of all, in no order.
+    """
     rows: list[tuple[Any, ...]] = []
     remaining = iter(keys)
     while chunk := list(islice(remaining, _KEYS_PER_QUERY)):

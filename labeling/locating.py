@@ -32,13 +32,11 @@ def plain_text(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def same_text(one: str, other: str) -> bool:
-    """Whether two texts say the same: NFKC, case and runs of white space apart. "note book" is not "notebook"."""
-    return folded(one) == folded(other)
-
-
 def folded(text: str) -> str:
-    """A text without what does not change it: compatibility forms (NFKC), case, runs of white space."""
+    """A text without what does not change it: compatibility forms (NFKC), case, runs of white space.
+
+    Two texts say the same where this is the same; "note book" and "notebook" do not.
+    """
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 

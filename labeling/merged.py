@@ -50,6 +50,11 @@ def posterior_merged(panel: Panel, probs: np.ndarray, prior: np.ndarray) -> Merg
     """The result of a method that works with posteriors: ties go to the label that more teachers gave.
 
     ``share`` counts teachers, as for the majority: what a method weighs a voter by differs from row to row.
+
+    Args:
+        panel: The votes.
+        probs: Posteriors, shape (rows, labels); set to 0 where a row has no vote.
+        prior: Label frequencies that they were anchored at, shape (labels,).
     """
     hard = panel.hard_judgments
     counts = panel.sum_by_row(hard.row, hard.probs)

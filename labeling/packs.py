@@ -47,7 +47,11 @@ class Packing:
 
     @classmethod
     def of(cls, teacher: Teacher, prompter: Prompter, config: LabelingConfig) -> Self | None:
-        """How this teacher is asked about several rows; None where it is asked row by row."""
+        """How this teacher is asked about several rows; None where it is asked row by row.
+
+        Whatever the recipe says, a teacher is where it explains known labels, goes by batch jobs, or writes no JSON and
+        has no requests of its own for several rows.
+        """
         wanted = config.rows_per_request
         if wanted is None or wanted.most == 1 or not getattr(teacher, "packs", False):
             return None
@@ -116,6 +120,11 @@ class Gatherer(Generic[Item]):
 
     def add(self, item: Item, *, company: tuple[str, int], row_id: str) -> list[list[Item]]:
         """Takes one more.
+
+        Args:
+            item: What stands for the row.
+            company: What it must have in common with those it is put together with.
+            row_id: The row; a row and its canary, or two samples of it, are never put together.
 
         Returns:
             The groups that are not to wait any longer; of one item where nobody came.

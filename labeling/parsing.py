@@ -329,7 +329,13 @@ def trace_of(found: Mapping[str, Any]) -> str | None:
 
 
 def cite(result: Answer, stated: Any, task: Task) -> None:
-    """Puts the clauses that are cited into an answer: known ones, and ones that the guideline does not have."""
+    """Puts the clauses that are cited into an answer: known ones, and ones that the guideline does not have.
+
+    Args:
+        result: The answer; its ``clauses`` and ``unknown_clauses`` are added to, each once.
+        stated: What the model wrote under ``clauses``: a text, a list of texts, or anything, which cites nothing.
+        task: Whose guideline knows the ids; without one, none is known.
+    """
     known = task.guideline.by_id if task.guideline else {}
     for item in [stated] if isinstance(stated, str) else stated if isinstance(stated, list) else []:
         for cited in [item] if isinstance(item, str) and item in known else _CLAUSE_ID.findall(str(item)):

@@ -121,7 +121,14 @@ def _clause_ids(task: Task) -> list[str]:
 
 
 def system_text(task: Task, answer: AnswerFormat, *, examples: bool, pack: bool = False) -> str:
-    """The system text: the same for every row of a task and an answer format."""
+    """The system text: the same for every row of a task and an answer format.
+
+    Args:
+        task: What is asked; its instructions take the place of the built-in ones.
+        answer: What the teacher is to write.
+        examples: Whether judged rows are shown before the row.
+        pack: Whether several rows are asked about at once.
+    """
     built_in = kind_instruction(task) or (_RELEVANCE if _is_relevance(task) else _CHOICE)
     parts = [(task.instructions or built_in).strip(), *_sets(task)]
     if task.guideline:

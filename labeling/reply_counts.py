@@ -49,7 +49,14 @@ class ReplyCounts:
         )
 
     def count(self, job: Job, reply: Reply, completion: Completion, *, bought: bool) -> None:
-        """Counts what a reply took: of one about several rows, the row's share."""
+        """Counts what a reply took: of one about several rows, the row's share.
+
+        Args:
+            job: The row; its tokens, cost and latency are added to.
+            reply: What came back.
+            completion: The same, read: of one about several rows the whole.
+            bought: Whether it was bought for this job in this run, which the teacher's counts then bear.
+        """
         place, of = (0, 1) if job.part is None else job.part[:2]
         read, written = (share_of(total, place, of) for total in (completion.input_tokens, completion.output_tokens))
         job.latency_s = reply.latency_s

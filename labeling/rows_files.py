@@ -81,6 +81,11 @@ def format_of(path: Path) -> str | None:
 def frame_batches(frame: pl.DataFrame | pl.LazyFrame, wanted: Wanted, *, source: str) -> Batches:
     """Cuts a polars table into batches; a lazy one is run in streaming mode.
 
+    Args:
+        frame: The rows.
+        wanted: Columns by name, with the recipe's keys that want them.
+        source: What the frame is called in messages.
+
     Raises:
         DataError: A wanted column is missing.
     """

@@ -81,7 +81,13 @@ class RowIndex:
         self.height = 0
 
     def add(self, frame: pl.DataFrame, *, labels: tuple[str, ...], inputs: tuple[str, ...]) -> None:
-        """Takes in a batch that has the columns of a table of rows."""
+        """Takes in a batch that has the columns of a table of rows.
+
+        Args:
+            frame: ``row_id``, ``group``, ``split``, ``gold``, ``weight`` and the inputs.
+            labels: The label set, for the code of the gold label.
+            inputs: Columns that make two rows the same where they agree.
+        """
         separator = "\x1f"
         columns = {
             "row": frame["row_id"].hash(),
@@ -121,7 +127,14 @@ class RowIndex:
         return Resolution(keep, clashing, merged, conflicting, weight, gold, duplicates)
 
     def leaking(self, without: Iterable[int] = ()) -> np.ndarray:
-        """First row of each group that stands in more than one split, leaving some rows out."""
+        """First row of each group that stands in more than one split, leaving some rows out.
+
+        Args:
+            without: Places of rows to leave out, counted from the first row ever added.
+
+        Returns:
+            Places, ascending, shape (groups,).
+        """
         used = np.ones(self.height, dtype=bool)
         used[list(without)] = False
         rows = np.flatnonzero(used)
@@ -131,7 +144,15 @@ class RowIndex:
         return rows[odd]
 
     def stratified(self, keep: np.ndarray, limit: int) -> np.ndarray:
-        """Narrows ``keep`` to ``limit`` rows: the first ones of every split, in proportion to the splits."""
+        """Narrows ``keep`` to ``limit`` rows: the first ones of every split, in proportion to the splits.
+
+        Args:
+            keep: Which rows may stay, shape (rows,).
+            limit: How many do.
+
+        Returns:
+            A mask of the same shape; ``keep`` itself where it has no more than ``limit``.
+        """
         rows = np.flatnonzero(keep)
         if len(rows) <= limit:
             return keep

@@ -60,6 +60,12 @@ class RowPlan:
     def make(cls, config: DataConfig, task: Task, *, seed: int, slices: Sequence[str] = ()) -> RowPlan:
         """Settles the columns.
 
+        Args:
+            config: The ``data`` section.
+            task: Whose inputs, evidence and images are columns.
+            seed: Of the recipe, for splits that are drawn.
+            slices: Further columns, by which results are told apart (``eval.slices``).
+
         Raises:
             DataError: The recipe contradicts itself: an input has a reserved name, ``columns`` renames what nothing
                 uses, or ``gold_map`` leads out of the label set.

@@ -80,6 +80,12 @@ class Findings:
 def prepare(batch: RawBatch, plan: RowPlan, findings: Findings, log: ProblemLog) -> pl.DataFrame:
     """Makes rows of a batch and lists those that cannot be used.
 
+    Args:
+        batch: As a reader gave it.
+        plan: Which column means what.
+        findings: Counts over all batches; added to.
+        log: Where rows that cannot be used are listed; added to.
+
     Returns:
         The usable rows, with the columns of a table of rows and ``__source``, ``__unit``, ``__number`` for messages.
     """

@@ -90,6 +90,11 @@ class ProblemLog:
     def raise_if_too_bad(self, source: str, *, read: int, most: float) -> None:
         """Stops where too much was lost.
 
+        Args:
+            source: What was read, for the message.
+            read: Rows read in all.
+            most: Share of them that may be lost (``data.max_bad_fraction``).
+
         Raises:
             DataError: More than ``most`` of the rows read cannot be used, or none can.
         """

@@ -72,6 +72,11 @@ Batches = Iterator[RawBatch]
 def require_columns(source: str, available: Collection[str], wanted: Wanted) -> None:
     """Checks that a source has every column that the recipe names.
 
+    Args:
+        source: What was read, for the message.
+        available: Columns that it has.
+        wanted: Columns by name, with the recipe's keys that want them.
+
     Raises:
         DataError: One message that lists all that are missing, each with the closest names that are there.
     """

@@ -40,6 +40,6 @@ def stream_rows(config: DataConfig, *, task: Task, log: ProblemLog) -> Iterator[
         if len(frame):
             yield frame
     if not findings.read:
-        raise DataError(f"{plan.source}: there are no rows")
+        raise DataError(f"{plan.source}: there are no rows; check the file")
     if not found:
         log.raise_if_too_bad(plan.source, read=findings.read, most=1.0)

@@ -29,7 +29,13 @@ class Share(NamedTuple):
 
 
 def wilson_share(successes: int, trials: int, *, level: float = 0.95) -> Share:
-    """A share with Wilson's score interval (Wilson 1927): right when it is looked at once, at the end."""
+    """A share with Wilson's score interval (Wilson 1927): right when it is looked at once, at the end.
+
+    Args:
+        successes: How often it was so.
+        trials: Of how many; with none, the share and its interval are None.
+        level: Two-sided confidence.
+    """
     if not trials:
         return Share(successes, trials, None, None, None)
     z = NormalDist().inv_cdf(0.5 + level / 2)
@@ -48,6 +54,11 @@ def anytime_share(successes: int, trials: int, *, level: float = 0.95) -> Share:
     inequality), with s successes and f failures:
 
         B(s + 1, f + 1) / (p^s (1 - p)^f)  <  1 / (1 - level)
+
+    Args:
+        successes: As in :func:`wilson_share`.
+        trials: As there.
+        level: Confidence of all intervals together.
     """
     if not trials:
         return Share(successes, trials, None, None, None)

@@ -46,7 +46,10 @@ def student_probs(panel: Panel, predictions: pl.DataFrame) -> np.ndarray:
     known = predictions.select(pl.col("row_id").cast(pl.String), "probs").drop_nulls("probs")
     widths = known["probs"].list.len().unique().to_list()
     if widths not in ([], [len(panel.labels)]):
-        raise DataError(f"predictions: distributions of {widths} values, there are {len(panel.labels)} labels")
+        raise DataError(
+            f"predictions: got distributions of {widths} values for {len(panel.labels)} labels; give one a label, in "
+            "order"
+        )
     known = known.unique("row_id", keep="first", maintain_order=True)
     found = panel.row_ids.to_frame("row_id").join(known, on="row_id", how="left", maintain_order="left")["probs"]
     probs = np.full((len(found), len(panel.labels)), np.nan)
@@ -81,7 +84,16 @@ def with_student(panel: Panel, merged: Merged, student: np.ndarray) -> Merged:
 
 
 def student_weights(panel: Panel, merged: Merged, student: np.ndarray, seen: np.ndarray) -> tuple[float, float]:
-    """Weights of an average voter and of the student, each at least 0; the same where nothing tells."""
+    """Weights of an average voter and of the student, each at least 0; the same where nothing tells.
+
+    A voter's weight is how far it agrees beyond what always saying the commonest label would.
+
+    Args:
+        panel: The votes.
+        merged: What they were merged into without the student.
+        student: The student's distributions, shape (rows, labels).
+        seen: Which rows the student has predicted, shape (rows,).
+    """
     hard = panel.hard_judgments
     votes = np.bincount(hard.row, minlength=len(panel.row_ids))
     several = (votes > 1) & seen

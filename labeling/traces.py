@@ -204,6 +204,11 @@ def contradicts(trace: str, label: str, labels: tuple[str, ...]) -> bool:
 
     The last conclusion counts: "not exact, so it is a substitute" concludes ``substitute``. Mentions in sentences that
     tell of somebody else's word ("the note asks for exact") or of a mere thought ("if it were cordless") do not.
+
+    Args:
+        trace: The reasoning.
+        label: The label that it was given with.
+        labels: The label set.
     """
     phrases = _phrases(labels)
     if phrases.any_label.search(trace) is None:
@@ -229,6 +234,11 @@ def unknown_clauses_in(trace: str, task: Task, values: Mapping[str, str]) -> lis
     """Ids in a trace that look like the guideline's and are not there, each once.
 
     Only ids with letters that the guideline's own have; one that stands in the row is a model's name.
+
+    Args:
+        trace: The reasoning.
+        task: Whose guideline knows the ids; without one there is nothing to find.
+        values: The row's inputs by name.
     """
     if task.guideline is None or not any(character.isdigit() for character in trace):
         return []

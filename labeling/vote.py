@@ -28,6 +28,19 @@ own and counts nowhere as a vote.
 """
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 
+MAX_REASON_CHARS = 500
+"""A reason is cut to this."""
+
+
+def reason_of(error: Exception, *, before: str = "") -> str:
+    """An error by kind and in words, cut to what a reason may hold.
+
+    Args:
+        error: What went wrong.
+        before: What stands before it.
+    """
+    return f"{before}{type(error).__name__}: {error}"[:MAX_REASON_CHARS]
+
 
 @dataclass(slots=True)
 class PartVote:

@@ -44,7 +44,16 @@ def encoded(value: Any) -> bytes:
 
 
 def generate_start(config: GeminiTeacherConfig, prompt: Prompt, *, lane: GeminiLane) -> bytes:
-    """The start of a body that rows share: everything up to the text of the row."""
+    """The start of a body that rows share: everything up to the text of the row.
+
+    Args:
+        config: The teacher's section.
+        prompt: Of any of the rows; what differs between them is not read.
+        lane: ``logprobs`` states the options, which the server ignores and the reply is read by.
+
+    Returns:
+        JSON up to the row's text, which follows as a JSON string.
+    """
     fields: dict[str, Any] = {"model": model_path(config.model)}
     if lane == "logprobs":
         fields["options"] = list(prompt.options)
@@ -56,7 +65,13 @@ def generate_start(config: GeminiTeacherConfig, prompt: Prompt, *, lane: GeminiL
 
 
 def generation_start(config: GeminiTeacherConfig, prompt: Prompt, *, lane: GeminiLane) -> bytes:
-    """``generationConfig`` without its closing brace, which a row's seed may come before."""
+    """``generationConfig`` without its closing brace, which a row's seed may come before.
+
+    Args:
+        config: The teacher's section; its ``extra_body`` comes last and so decides.
+        prompt: For the schema of the answer.
+        lane: ``logprobs`` asks for log-probabilities, every other lane for JSON of that schema.
+    """
     fields: dict[str, Any] = {"maxOutputTokens": config.output_limit}
     if config.temperature is not None:
         fields["temperature"] = config.temperature

@@ -44,6 +44,11 @@ def constraint(structured: str, schema: Mapping[str, Any], *, endpoint: str = ""
     ``json_schema``: OpenAI's ``response_format``, strict. ``json_schema_unbounded``: the same without the keywords that
     not every strict mode knows (Azure's, of older models). ``structured_outputs``: vLLM's own field. ``guided_json``:
     vLLM's before 0.12; later ones ignore it without a word. ``json_object``: any JSON object.
+
+    Args:
+        structured: The dialect; any other word holds the server to nothing.
+        schema: JSON schema of the answer.
+        endpoint: The server's address, which tells what its strict mode does not know.
     """
     if structured == "json_object":
         return {"response_format": {"type": "json_object"}}

@@ -73,9 +73,9 @@ class OpenAITeacherConfig(LaneConfig):
     def _fit_in_a_header(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
         for name, secret in value.items():
             if not name.isascii() or not name.isprintable() or set(name) & set(" :") or not name:
-                raise ValueError(f"header name {name!r} is not allowed")
+                raise ValueError(f"got the header name {name!r}; write one ASCII word, without a space or colon")
             if any(character in secret.get_secret_value() for character in "\r\n\0"):
-                raise ValueError(f"header {name}: its value holds a line break")
+                raise ValueError(f"header {name}: its value holds a line break or a null character; take it out")
         return value
 
     @field_validator("extra_body")

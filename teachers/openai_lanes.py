@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from distill.labeling.errors import LaneMissingError
@@ -13,6 +12,9 @@ from distill.teachers.openai_connection import Exchange, Send
 
 class OpenAILane(Protocol):
     """One way of asking and answering. What it sends is its own; servers, retries and the ledger are not.
+
+    A lane that can ask about several rows in one request also has ``compile_pack(prompts, *, sample)``, which makes it;
+    the answers are then :attr:`~distill.labeling.teacher.Completion.parts`.
 
     Attributes:
         answer: What is asked for.
@@ -32,14 +34,6 @@ class OpenAILane(Protocol):
 
     async def ask(self, request: Request, send: Send) -> Exchange:
         """Sends a request; gives what the ledger is to keep, which :meth:`read` can read."""
-        ...
-
-
-class PackingLane(OpenAILane, Protocol):
-    """A lane that can ask about several rows in one request."""
-
-    def compile_pack(self, prompts: Sequence[Prompt], *, sample: int) -> Request:
-        """Asks about every row at once; the answers are :attr:`~distill.labeling.teacher.Completion.parts`."""
         ...
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from distill.labeling.category_tree import SEPARATOR
 from distill.labeling.errors import DataError
 from distill.labeling.labeling_function import Stated
-from distill.labeling.option_tree import SEPARATOR
 from distill.labeling.queries.brand_dictionary import BrandDictionary
 from distill.labeling.queries.catalogue import Catalogue, Hit
 from distill.labeling.queries.catalogue_config import CatalogueConfig
@@ -42,7 +42,17 @@ class QueryTools:
         self._section = catalogue
 
     def function(self, name: str) -> Callable[[Mapping[str, str]], Any]:
-        """A tool as a labeling function: abstains where it has nothing to say."""
+        """A tool as a labeling function: abstains where it has nothing to say.
+
+        Args:
+            name: Of the tool.
+
+        Returns:
+            Takes a row's inputs; gives the answer with its confidence, by part where the task has parts, or None.
+
+        Raises:
+            DataError: The task does not ask what the tool answers, or it reads clicks and there are none.
+        """
         single = task_of_tool(name, self._task)
         if single is None:
             raise DataError(f"query_tools: {name} answers {TOOL_TASKS[name]}, which the task does not ask; take it out")
@@ -171,6 +181,12 @@ def query_tool_teachers(
     section: str, config: QueryToolsTeacherConfig, *, task: Task, catalogue: CatalogueConfig
 ) -> list[FunctionTeacher]:
     """A teacher for each tool of a section; each its own family, since each looks at evidence of its own.
+
+    Args:
+        section: Name of the section; a teacher is ``section.tool``.
+        config: The section.
+        task: What is asked; each tool answers the part that is of its kind.
+        catalogue: Products, and clicks where a tool reads them; read when the first tool is asked.
 
     Raises:
         DataError: A tool answers nothing that the task asks.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -19,7 +19,6 @@ ToolName = Literal[
     "clicked_brands",
     "clicked_categories",
 ]
-TOOLS: tuple[str, ...] = get_args(ToolName)
 TOOL_TASKS: dict[str, str] = {
     "noisy_channel": "spelling",
     "brand_dictionary": "brand",

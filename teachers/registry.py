@@ -76,6 +76,11 @@ def build_teachers(
 def build_teacher(name: str, config: TeacherConfig, *, load_student: LoadStudent | None = None) -> Teacher:
     """Builds the one teacher that a section describes; see :func:`build_teachers`.
 
+    Args:
+        name: Of the teacher, which is that of its section.
+        config: The section.
+        load_student: Loads the student of a section of type student.
+
     Raises:
         DataError: A file is missing or cannot be used.
         UsageError: The section is of several teachers, or names a student and nothing was given to load it.

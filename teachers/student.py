@@ -73,7 +73,9 @@ class StudentTeacher(LocalModelTeacher):
         config, inputs = self._config, self._student.task.inputs
         values: list[dict[str, Any]] = [from_json(part) for part in parts]
         if missing := [name for name in inputs if name not in values[0]]:
-            raise ValueError(f"the student reads the inputs {missing}, the task has {', '.join(values[0])}")
+            raise ValueError(
+                f"the student reads the inputs {missing}, the task has {', '.join(values[0])}; add them to task.inputs"
+            )
         columns = {name: [row[name] for row in values] for name in inputs}
         rows = pl.DataFrame({"row_id": [str(number) for number in range(len(values))], **columns})
         found = self._student.predict(

@@ -80,7 +80,13 @@ class BrandDictionary:
     def from_products(
         cls, titles: Sequence[str], brands: Sequence[str], *, aliases: Mapping[str, str] | None = None
     ) -> BrandDictionary:
-        """The brands of a catalogue, commonest first, with the trust in each learned from its titles."""
+        """The brands of a catalogue, commonest first, with the trust in each learned from its titles.
+
+        Args:
+            titles: Of the products.
+            brands: Of the same products; empty where one has none.
+            aliases: Further names, each with the brand that it means.
+        """
         names = (brand for brand, _ in Counter(brand for brand in brands if brand).most_common())
         dictionary = cls(names, aliases=aliases)
         dictionary.learn_trust(titles, brands)

@@ -125,6 +125,11 @@ def with_evidence(rows: pl.DataFrame, config: CatalogueConfig, *, source: str) -
 def read_titles(rows: str, column: str, *, key: str) -> list[str]:
     """A column of files as ``data.rows`` names them, without missing ones.
 
+    Args:
+        rows: A path, a pattern, or ``hf://owner/set``.
+        column: Its name there.
+        key: The recipe's key that names them, for messages.
+
     Raises:
         DataError: There is no such file or column.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from distill.labeling.option_tree import SEPARATOR
+from distill.labeling.category_tree import SEPARATOR
 from distill.labeling.queries.catalogue import Catalogue, Hit, discounted
 
 _LEAST_SHARE = 0.2

@@ -192,6 +192,11 @@ def merge_expansions(sources: Iterable[Sequence[Expansion]], *, most: int = 10, 
     r"""Ranked lists made into one by reciprocal rank fusion: :math:`\sum_s 1 / (60 + r_s)` (Cormack et al. 2009).
 
     Texts that differ in case or spacing alone are one.
+
+    Args:
+        sources: Lists, each the best first.
+        most: How many texts are kept.
+        constant: What is added to each rank: the larger, the less a first place is worth over a second.
     """
     scores: dict[str, float] = {}
     spelled: dict[str, str] = {}

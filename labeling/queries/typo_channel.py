@@ -152,7 +152,14 @@ class TypoChannel:
 
 
 def steps(place: Place, typed: str, done: int, key: str) -> Iterator[Action]:
-    """The steps from a place that agree with what was typed after ``done`` characters."""
+    """The steps from a place that agree with what was typed after ``done`` characters.
+
+    Args:
+        place: Of the meant text.
+        typed: What was typed, in keystrokes.
+        done: How many of its characters are explained already.
+        key: The meant key at the place; empty at the end.
+    """
     for action in place.actions:
         if typed.startswith(action.typed, done):
             yield action

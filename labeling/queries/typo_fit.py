@@ -46,6 +46,11 @@ def fit_typos(
 def align(channel: TypoChannel, typed: str, meant: str) -> list[tuple[int, Action]] | None:
     """The likeliest way from a meant text to a typed one, both in keystrokes: steps with the key that each begins at.
 
+    Args:
+        channel: How slips happen, with the chance of each.
+        typed: What was typed.
+        meant: What was meant.
+
     Returns:
         None where the channel knows no way.
     """

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from distill.labeling.locating import near_place, places_of, plain_text, same_text
+from distill.labeling.locating import folded, near_place, places_of, plain_text
 
 DECOMPOSED = unicodedata.normalize("NFD", "나이키 운동화")  # every syllable is two or three jamo
 
@@ -54,4 +54,4 @@ def test_a_near_miss_is_found_where_it_is_the_only_one(part: str, text: str, fou
 
 def test_spacing_between_words_is_part_of_what_a_text_says() -> None:
     assert plain_text("  Cafe\u0301  Noir ") == "Café Noir"
-    assert same_text("Note  Book", "note book") and not same_text("notebook", "note book")
+    assert folded("Note  Book") == folded("note book") != folded("notebook")
