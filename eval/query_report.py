@@ -10,10 +10,11 @@ from typing import Any
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
+from distill.eval.labeling_facts import TeacherFacts
 from distill.eval.ladder import Ladder
 from distill.eval.page import markdown_cell, markdown_table, render_page, write_forms
 from distill.eval.plots import Whisker, dot_whisker
-from distill.eval.query_evaluation import PartMeasurement
+from distill.eval.query_facts import PartMeasurement
 from distill.eval.query_report_words import (
     PartWords,
     QueryWords,
@@ -26,7 +27,7 @@ from distill.eval.query_report_words import (
 from distill.eval.query_rounds_words import RoundsWords
 from distill.eval.rounds import RoundsFacts
 from distill.eval.rounds_plots import part_plot
-from distill.eval.run_facts import FileLink, TeacherFacts
+from distill.eval.run_facts import FileLink
 from distill.eval.wording import interval
 
 _WIDE_PX, _NARROW_PX = 920, 340

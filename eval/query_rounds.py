@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ConfigDict, Field
 
 from distill.eval.intervals import Estimate
-from distill.eval.query_evaluation import Check, TeacherClaim
+from distill.eval.query_facts import Check, TeacherClaim
 
 
 class PartRound(BaseModel):
