@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from distill.eval.frozen import Frozen
 from distill.eval.labeling_facts import TeacherFacts
 from distill.eval.ladder import Ladder
 from distill.eval.page import markdown_cell, markdown_table, render_page, write_forms
@@ -34,10 +35,8 @@ _WIDE_PX, _NARROW_PX = 920, 340
 Pair = tuple[Markup, Markup]
 
 
-class PartMerged(BaseModel):
+class PartMerged(Frozen):
     """What merging made of one part."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     part: str | None
     rows: int
@@ -48,10 +47,8 @@ class PartMerged(BaseModel):
     method: str
 
 
-class PartOutcomes(BaseModel):
+class PartOutcomes(Frozen):
     """How one teacher's questions ended on one part."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     teacher: str
     family: str
@@ -59,10 +56,8 @@ class PartOutcomes(BaseModel):
     outcomes: dict[str, int]
 
 
-class QueryFacts(BaseModel):
+class QueryFacts(Frozen):
     """Everything that the report shows. This is what ``report.json`` holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     parts: list[PartMeasurement]
