@@ -16,7 +16,7 @@ from distill.eval.wording import metric_title
 from distill.session import Session
 from distill.students.config import HUMAN, LABELS, StudentConfig
 from distill.students.model_card import CARD_FILE, CardContext, Figure, SplitSize, TeacherShare, write_card
-from distill.students.student import StudentInfo
+from distill.students.student_info import StudentInfo
 
 
 def card_paths(session: Session) -> list[Path]:

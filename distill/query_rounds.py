@@ -26,7 +26,7 @@ from distill.run_folder import RunFolder
 from distill.session import Session
 from distill.students.asked_task import part_name
 from distill.students.config import HUMAN
-from distill.students.student import StudentInfo
+from distill.students.student_info import StudentInfo
 
 
 class RoundLines(NamedTuple):
