@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator
 from datetime import date
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,16 +186,14 @@ def run(cache: Path, *, students: list[str], sets: list[str], seeds: list[int], 
     done = {(line["set"], line["student"], line["variant"], line["seed"]) for line in _lines(cache)}
     for name in sets:
         data = DATA[name](folder)
-        for student in students:
-            for seed in seeds:
-                for variant in _fitting(data, variants):
-                    if (name, student, variant, seed) in done:
-                        continue
-                    line = {"set": name, "student": student, "variant": variant, "seed": seed}
-                    line |= _trained(data, STUDENTS[student] | VARIANTS[variant], seed=seed)
-                    with cache.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(line) + "\n")
-                    print(name, student, seed, variant, f"AUC {line['auc']:.3f}", f"{line['cpu_s']:.0f} s", flush=True)
+        for student, seed, variant in product(students, seeds, _fitting(data, variants)):
+            if (name, student, variant, seed) in done:
+                continue
+            line = {"set": name, "student": student, "variant": variant, "seed": seed}
+            line |= _trained(data, STUDENTS[student] | VARIANTS[variant], seed=seed)
+            with cache.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            print(name, student, seed, variant, f"AUC {line['auc']:.3f}", f"{line['cpu_s']:.0f} s", flush=True)
 
 
 def _fitting(data: Data, variants: list[str]) -> Iterator[str]:
