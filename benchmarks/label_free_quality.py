@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import active_choice
@@ -298,32 +299,28 @@ def _teachers_pets(
         "| taught by the LLM less taught by people, in points | agreement | truth | flattered by |",
         "|" + " --- |" * 4,
     ]
-    for kind in ("dcn", "encoder"):
-        for guess, truth in _PAIRS[:3]:
-            differences = []
-            for parts in (whole, drawn):
-                of_seeds = []
-                for seed, part in zip(seeds, parts, strict=True):
-                    names = [one.name for one in seed.students]
-                    if f"{kind}-llm" in names and f"{kind}-human" in names:
-                        one, other = names.index(f"{kind}-llm"), names.index(f"{kind}-human")
-                        of_seeds.append(
-                            [part[guess][:, one] - part[guess][:, other], part[truth][:, one] - part[truth][:, other]]
-                        )
-                differences.append(np.mean(of_seeds, axis=0) if of_seeds else None)
-            if differences[0] is None or differences[1] is None:
-                continue
-            (of_guess, of_truth), (draws_guess, draws_truth) = differences
-            flattered, flattered_draws = of_guess - of_truth, draws_guess - draws_truth
-            cells = [f"{kind}: {guess.split(': ')[1]}"]
-            for value, draws in (
-                (of_guess, draws_guess),
-                (of_truth, draws_truth),
-                (flattered, flattered_draws),
-            ):
-                cells.append(f"{100 * float(value[0]):+.1f} ({_ends(100 * draws, '+.1f')})")
-            lines.append("| " + " | ".join(cells) + " |")
+    for kind, (guess, truth) in product(("dcn", "encoder"), _PAIRS[:3]):
+        apart, draws = (_apart(seeds, parts, kind, (guess, truth)) for parts in (whole, drawn))
+        if apart is None or draws is None:
+            continue
+        cells = [f"{kind}: {guess.split(': ')[1]}"]
+        for value, spread in zip((*apart, apart[0] - apart[1]), (*draws, draws[0] - draws[1]), strict=True):
+            cells.append(f"{100 * float(value[0]):+.1f} ({_ends(100 * spread, '+.1f')})")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _apart(
+    seeds: Sequence[Seed], parts: Sequence[dict[str, Floats]], kind: str, numbers: tuple[str, str]
+) -> Floats | None:
+    """``[2, draws]``: the student of the LLM's labels less its twin of people's, mean over seeds that have both."""
+    found = []
+    for seed, part in zip(seeds, parts, strict=True):
+        names = [one.name for one in seed.students]
+        if {f"{kind}-llm", f"{kind}-human"} <= set(names):
+            one, other = names.index(f"{kind}-llm"), names.index(f"{kind}-human")
+            found.append([part[number][:, one] - part[number][:, other] for number in numbers])
+    return np.mean(found, axis=0) if found else None
 
 
 def _listed(seed: Seed, numbers: dict[str, Floats]) -> str:

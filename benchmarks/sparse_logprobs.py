@@ -164,10 +164,6 @@ def soft_targets(draws: TokenDraws, shares: np.ndarray) -> TokenTargets:
 # ---------------------------------------------------------------------------------------------------- room and bias
 
 
-def independent_uniforms(positions: int, draws: int) -> np.ndarray:
-    return np.sort(np.random.default_rng(1).random((positions, draws)), axis=1)
-
-
 @torch.no_grad()
 def logits_on(world: World, sequences: list[list[int]]) -> Iterator[Tensor]:
     for first in range(0, len(sequences), 16):

@@ -15,7 +15,8 @@ from distill.eval.student_estimate import HeldOutRows, StudentToEstimate, estima
 from distill.run_folder import RunFolder, write_json
 from distill.session import Session
 from distill.students.config import LABELS, StudentConfig
-from distill.students.student import StudentInfo, load_student
+from distill.students.student import load_student
+from distill.students.student_info import StudentInfo
 from distill.teachers.config import functions_among
 
 AUDIT_GOLD = "audit gold"

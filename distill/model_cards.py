@@ -10,13 +10,13 @@ import polars as pl
 
 from distill.eval.evaluation import Evaluation
 from distill.eval.intervals import Estimate
-from distill.eval.query_evaluation import PartMeasurement
+from distill.eval.query_facts import PartMeasurement
 from distill.eval.student_facts import answered_facts
 from distill.eval.wording import metric_title
 from distill.session import Session
 from distill.students.config import HUMAN, LABELS, StudentConfig
 from distill.students.model_card import CARD_FILE, CardContext, Figure, SplitSize, TeacherShare, write_card
-from distill.students.student import StudentInfo
+from distill.students.student_info import StudentInfo
 
 
 def card_paths(session: Session) -> list[Path]:

@@ -8,15 +8,9 @@ import polars as pl
 
 from distill.eval.ladder import Kind, Ladder, LadderRow
 from distill.eval.query_answers import PartAnswers, gold_answers, part_answers
-from distill.eval.query_evaluation import (
-    PartMeasurement,
-    Predictor,
-    QueryMeasurement,
-    Settings,
-    measure_part,
-    paired_gain,
-    queries_of,
-)
+from distill.eval.query_claims import Predictor, Settings, paired_gain
+from distill.eval.query_evaluation import measure_part, queries_of
+from distill.eval.query_facts import PartMeasurement, QueryMeasurement
 from distill.eval.query_label_free import expansion_passes, spelling_passes
 from distill.eval.query_tallies import Measured, Retrieval
 from distill.eval.scored import TruthSource

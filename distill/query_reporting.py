@@ -7,11 +7,11 @@ from typing import Any
 
 import polars as pl
 
+from distill.eval.labeling_facts import teacher_facts
 from distill.eval.ladder import Ladder
-from distill.eval.query_evaluation import QueryMeasurement
+from distill.eval.query_facts import QueryMeasurement
 from distill.eval.query_report import PartMerged, PartOutcomes, QueryFacts, plain, write_query_report
 from distill.eval.rounds import RoundsFacts
-from distill.eval.run_facts import teacher_facts
 from distill.run_files import file_links
 from distill.session import Ended, Session
 

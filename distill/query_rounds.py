@@ -11,17 +11,9 @@ import polars as pl
 from distill.eval.intervals import Estimate
 from distill.eval.ladder import LadderRow
 from distill.eval.query_answers import PartAnswers, gold_answers
-from distill.eval.query_evaluation import (
-    PartEvaluation,
-    PartMeasurement,
-    Predictor,
-    QueryMeasurement,
-    check_gains,
-    mean_of,
-    paired_gain,
-    part_title,
-    share_of,
-)
+from distill.eval.query_claims import Predictor, check_gains, paired_gain
+from distill.eval.query_evaluation import mean_of, part_title, share_of
+from distill.eval.query_facts import PartEvaluation, PartMeasurement, QueryMeasurement
 from distill.eval.query_label_free import SetRightBy, agreeing, estimate_part
 from distill.eval.query_rounds import PartRound
 from distill.eval.query_tallies import Measured
@@ -34,7 +26,7 @@ from distill.run_folder import RunFolder
 from distill.session import Session
 from distill.students.asked_task import part_name
 from distill.students.config import HUMAN
-from distill.students.student import StudentInfo
+from distill.students.student_info import StudentInfo
 
 
 class RoundLines(NamedTuple):

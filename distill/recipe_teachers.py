@@ -83,7 +83,7 @@ def _inputs_of(condition: Condition) -> list[str]:
 
 
 def _student_problems(here: Location, config: StudentTeacherConfig, task: TaskConfig) -> Iterator[Problem]:
-    from distill.students.student import StudentInfo
+    from distill.students.student_info import StudentInfo
 
     try:
         info = StudentInfo.read(config.path)

@@ -15,7 +15,7 @@ from distill.session import Session
 from distill.students.abstention import Abstention
 from distill.students.calibration import Calibration
 from distill.students.model_card import CARD_FILE
-from distill.students.student import StudentInfo
+from distill.students.student_info import StudentInfo
 
 _CAUSAL_TRACES = "traces_"
 """Counts of a causal student's traces: ``traces_learned``, and ``traces_<problem>`` for those left out."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from distill.eval.labeling_functions import FunctionFacts
     from distill.eval.ladder import Ladder
     from distill.eval.ladder_comparison import LadderComparison, MeasuredRun
-    from distill.eval.query_evaluation import QueryMeasurement
+    from distill.eval.query_facts import QueryMeasurement
     from distill.eval.review import Review
     from distill.eval.rounds import RoundsFacts
     from distill.labeling.task import Task
@@ -192,7 +192,7 @@ class Run:
     @property
     def query_measurement(self) -> QueryMeasurement | None:
         """Measurements of a task whose answers are no single label, by part; None where they are."""
-        from distill.eval.query_evaluation import QueryMeasurement
+        from distill.eval.query_facts import QueryMeasurement
 
         self._need(self.folder.evaluations, "eval")
         text = self.folder.evaluations.read_text(encoding="utf-8")

@@ -14,8 +14,9 @@ from typing import Any
 
 import polars as pl
 from markupsafe import Markup
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from distill.eval.frozen import Frozen
 from distill.eval.page import markdown_cell, render_page, write_whole
 from distill.eval.review import Review, Said
 from distill.eval.wording import printable
@@ -44,10 +45,8 @@ _DECISIONS: dict[str, pl.DataType] = {
 }
 
 
-class Case(BaseModel):
+class Case(Frozen):
     """One row to decide."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     row_id: str
     group: str
@@ -59,22 +58,18 @@ class Case(BaseModel):
     worth: float = Field(description="by which cases are ordered, highest first")
 
 
-class Decision(BaseModel):
+class Decision(Frozen):
     """What a person decided of one row."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     row_id: str
     label: str
-    clauses: list[str] = []
+    clauses: list[str] = Field(default_factory=list)
     note: str = ""
     decided_at: str | None = None
 
 
-class _Saved(BaseModel):
+class _Saved(Frozen):
     """The file that the page saves."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: str
     version: int

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from distill.eval.frozen import Frozen
 from distill.eval.wording import plural, share
 
 if TYPE_CHECKING:
@@ -17,10 +18,8 @@ _CLEAR_BORDER = 0.6
 _FEW_FOR_A_VERDICT = 8
 
 
-class Advice(BaseModel):
+class Advice(Frozen):
     """One thing to do, and why."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str = Field(description="what to do, as an imperative")
     why: str = Field(description="the evidence, in words")

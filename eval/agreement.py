@@ -6,20 +6,19 @@ from itertools import combinations
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval import metrics
 from distill.eval.config import EvalConfig
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, Size, estimate, undefined
 from distill.eval.metrics import Floats
 from distill.eval.scored import collapse_votes, label_indices
 from distill.labeling.task import Task
 
 
-class PairAgreement(BaseModel):
+class PairAgreement(Frozen):
     """Two judges on the rows that both labeled."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     first: str
     second: str

@@ -26,6 +26,7 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from distill.eval.frozen import Frozen
 from distill.eval.metrics import Floats
 from distill.eval.scored import collapse_votes, label_indices
 from distill.labeling.errors import DataError
@@ -35,10 +36,8 @@ FEWEST_ROWS = 30
 """Rows that an annotator must share with others for the test to be run on it, as the paper advises."""
 
 
-class AgainstAnnotator(BaseModel):
+class AgainstAnnotator(Frozen):
     """The candidate against one annotator."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     annotator: str
     rows: int = Field(description="rows that the annotator, the candidate and at least one other judged")
@@ -50,10 +49,8 @@ class AgainstAnnotator(BaseModel):
     wins: bool = Field(description="whether that hypothesis is refused")
 
 
-class AlternativeAnnotatorTest(BaseModel):
+class AlternativeAnnotatorTest(Frozen):
     """What the test found for one candidate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     candidate: str
     epsilon: float

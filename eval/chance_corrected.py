@@ -23,9 +23,10 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.config import EvalConfig
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, Size, estimate, undefined
 from distill.eval.metrics import Floats
 from distill.eval.scored import collapse_votes, label_indices
@@ -35,10 +36,8 @@ Weights = Literal["identity", "linear", "quadratic"]
 Level = Literal["nominal", "ordinal", "interval"]
 
 
-class Reliability(BaseModel):
+class Reliability(Frozen):
     """How far a panel of judges agrees beyond chance. 0 is chance, 1 is complete, below 0 is worse than chance."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     judges: int
     rows: int = Field(description="rows with at least two judges")

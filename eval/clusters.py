@@ -13,9 +13,10 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.config import EvalConfig
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, ratio_estimates
 from distill.eval.metrics import Floats, Ints
 
@@ -30,10 +31,8 @@ _WORDS = 3
 _TELLING = 3
 
 
-class Theme(BaseModel):
+class Theme(Frozen):
     """Contested rows that are alike."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="the clause, or the border, that stands out, and the most telling words")
     clauses: tuple[str, ...] = Field(description="the cause that most of its rows were put to; empty where none")

@@ -15,9 +15,10 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.config import EvalConfig
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, Size, estimate, ratio_estimates, undefined
 
 Change = Literal["typo", "case", "word_order", "listing_order"]
@@ -31,10 +32,8 @@ _PARTS = re.compile(r"\s*[;|\n]\s*|\s*,\s+|(?<=[.!?])\s+")
 _LEAST_LETTERS = 4
 
 
-class Consistency(BaseModel):
+class Consistency(Frozen):
     """How a student takes one kind of change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     change: str
     rows: int = Field(description="rows that the change touches; the others are left out")

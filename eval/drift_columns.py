@@ -70,7 +70,14 @@ def column_kinds(
 def column_measures(
     rows: pl.DataFrame, exchange: Exchange, kinds: Mapping[str, ColumnKind], *, level: float
 ) -> list[Measure]:
-    """What is compared of the columns, words left out: lengths, empty cells, values, numbers."""
+    """What is compared of the columns, words left out: lengths, empty cells, values, numbers.
+
+    Args:
+        rows: ``[n]``, the rows of both sets, columns as text.
+        exchange: Which rows are current, and how groups are exchanged.
+        kinds: Of the columns compared, from :func:`column_kinds`.
+        level: Coverage of the intervals.
+    """
     measures: list[Measure] = []
     for name, kind in kinds.items():
         text = rows[name]
@@ -93,7 +100,11 @@ def column_measures(
 def word_measures(
     rows: pl.DataFrame, exchange: Exchange, kinds: Mapping[str, ColumnKind], *, level: float
 ) -> WordFindings:
-    """What is compared of words: those that only one set has, and those that rise and fall."""
+    """What is compared of words: those that only one set has, and those that rise and fall.
+
+    Of a category a value is one word; columns of numbers, and those in which nobody says anything, have none. Arguments
+    as for :func:`column_measures`.
+    """
     found = WordFindings()
     for name, kind in kinds.items():
         if kind == "number":

@@ -19,9 +19,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.config import EvalConfig
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, ratio_estimates
 from distill.eval.page import markdown_cell, markdown_table, write_whole
 from distill.eval.scored import collapse_votes
@@ -33,29 +34,23 @@ Verdict = Literal["adopt", "reject", "undecided"]
 _ALIKE = 0.85
 
 
-class ClauseEdit(BaseModel):
+class ClauseEdit(Frozen):
     """A proposed change of one clause."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     clause: str = Field(description="number of the clause, such as E4")
     text: str = Field(min_length=1, description="its new text")
     why: str = Field("", description="for those who read the trial")
 
 
-class TrialLimits(BaseModel):
+class TrialLimits(Frozen):
     """What an edit may cost and break."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     harm: float = Field(0.02, ge=0, le=1, description="share of settled rows that an edit may harm beyond noise")
     growth: float = Field(0.1, ge=0, description="share by which one edit may lengthen the guideline")
 
 
-class EditTrial(BaseModel):
+class EditTrial(Frozen):
     """What trying an edit showed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     edit: ClauseEdit
     diff: list[str] = Field(description="the clause before and after, as a unified diff")
@@ -74,10 +69,8 @@ class EditTrial(BaseModel):
     more_rows: int | None = Field(None, description="affected rows still needed at this gain, where undecided")
 
 
-class Tried(BaseModel):
+class Tried(Frozen):
     """What came of a file of edits."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     trials: list[EditTrial]
     refused: dict[str, str] = Field(description="why the others were not asked about, by clause")

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from distill.eval.frozen import Frozen
 from distill.eval.scored import collapse_votes
 
 if TYPE_CHECKING:
     from distill.eval.run_facts import RunReport
 
 
-class Voice(BaseModel):
+class Voice(Frozen):
     """What one judge said of a row."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     judge: str
     label: str
@@ -24,10 +23,8 @@ class Voice(BaseModel):
     trace: str | None
 
 
-class Example(BaseModel):
+class Example(Frozen):
     """One row with its truth, its prediction and its votes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     row_id: str
     split: str

@@ -17,11 +17,12 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.config import EvalConfig
 from distill.eval.drawn_rows import chances, drawn_sample
 from distill.eval.evaluation import primary_metric
+from distill.eval.frozen import Frozen
 from distill.eval.metrics import Floats, Ints
 from distill.eval.prediction_powered import PredictionPowered, prediction_powered_mean
 from distill.eval.scored import TruthSource, label_indices
@@ -34,10 +35,8 @@ _FEWEST_LABELED = 10
 _FEWEST_GROUPS = 2
 
 
-class LabeledDifference(BaseModel):
+class LabeledDifference(Frozen):
     """How much better one predictor is than another, by a few labels and many guesses."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     better: str
     than: str
@@ -45,10 +44,8 @@ class LabeledDifference(BaseModel):
     found: PredictionPowered
 
 
-class FewLabels(BaseModel):
+class FewLabels(Frozen):
     """What a part of the test rows with labels tells of all of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     truth_source: TruthSource
     rows: int = Field(description="test rows")

@@ -23,8 +23,9 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from distill.eval.frozen import Frozen
 from distill.eval.metrics import Floats, Ints
 
 FEW_GROUPS = 20
@@ -32,10 +33,8 @@ _CELLS_AT_ONCE = 2_000_000
 _CELLS_KEPT = 64_000_000
 
 
-class Estimate(BaseModel):
+class Estimate(Frozen):
     """A number and how sure it is. ``value`` is None where it is undefined, and ``note`` says why."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     value: float | None = Field(description="the number itself, on all rows")
     low: float | None = Field(None, description="lower end of the interval")

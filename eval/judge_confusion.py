@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from itertools import combinations
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from distill.eval.frozen import Frozen
 from distill.eval.scored import collapse_votes
 from distill.labeling.task import Task
 
 
-class JudgeConfusion(BaseModel):
+class JudgeConfusion(Frozen):
     """The labels of two judges on the rows that both labeled."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     first: str
     second: str

@@ -27,9 +27,10 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.config import EvalConfig
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, Size, estimate, ratio_estimates, undefined
 from distill.eval.metrics import Floats, Ints
 from distill.eval.scored import collapse_votes, label_indices
@@ -39,10 +40,8 @@ _EXCHANGES = 200
 RANKS_NOT_GRADES = "ranks teachers, does not grade them: agreement reads above accuracy where families err together"
 
 
-class RankedTeacher(BaseModel):
+class RankedTeacher(Frozen):
     """One teacher, by how far the other families side with it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     teacher: str
     family: str
@@ -52,10 +51,8 @@ class RankedTeacher(BaseModel):
     rank: int = Field(description="from 1, by kappa, so that a teacher that gives one label to all ranks low")
 
 
-class ConfidenceEstimate(BaseModel):
+class ConfidenceEstimate(Frozen):
     """What a student's own confidence says of how often it is right, and whether that may be believed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     expected: Estimate = Field(description="mean probability of the predicted label; an expectation, no accuracy")
     gap: Estimate | None = Field(
@@ -70,10 +67,8 @@ class ConfidenceEstimate(BaseModel):
     note: str
 
 
-class LabelFreeEstimate(BaseModel):
+class LabelFreeEstimate(Frozen):
     """What is said of a student without any label by a person. It ranks and tracks students; it grades none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     positive: str | None = Field(
         None, description="where set, every figure counts a label as this one or not; None: as the label that it is"
@@ -104,10 +99,8 @@ class LabelFreeEstimate(BaseModel):
     notes: tuple[str, ...] = Field((), description="what each figure is known to get wrong, or why one is missing")
 
 
-class LabelFreeFacts(BaseModel):
+class LabelFreeFacts(Frozen):
     """What a run tells of its teachers and students without any label by a person."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     teachers: list[RankedTeacher] = Field(default_factory=list, description="best first; empty below two families")
     students: dict[str, LabelFreeEstimate] = Field(default_factory=dict)

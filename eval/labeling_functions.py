@@ -15,9 +15,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.config import EvalConfig
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, ratio_estimates, undefined
 from distill.eval.scored import collapse_votes
 from distill.labeling.errors import DataError
@@ -25,10 +26,8 @@ from distill.labeling.errors import DataError
 _WANTED = ("row_id", "teacher", "outcome", "label")
 
 
-class FunctionFacts(BaseModel):
+class FunctionFacts(Frozen):
     """What one labeling function did."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     family: str

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.config import EvalConfig
 from distill.eval.evaluation import Evaluation, paired_difference, primary_metric
 from distill.eval.few_labels import FewLabels
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate
 from distill.eval.label_free import LabelFreeEstimate
 from distill.eval.ladder_words import ladder_cells
@@ -71,10 +72,8 @@ class Rung:
     gain_over: str | None = None
 
 
-class LadderRow(BaseModel):
+class LadderRow(Frozen):
     """One rung, as written and read back."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str | None = Field(None, description="the run it comes from, where several are compared")
     part: str | None = Field(None, description="the part of a task of several that it is measured on")
@@ -120,10 +119,8 @@ class LadderRow(BaseModel):
         return f"{self.run}: {name}" if self.run else name
 
 
-class Ladder(BaseModel):
+class Ladder(Frozen):
     """Rungs in the order they were reached."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: list[LadderRow]
     baseline: float | None = Field(None, description="what answering the commonest label always would score")

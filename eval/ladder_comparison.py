@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.config import EvalConfig
 from distill.eval.evaluation import paired_difference
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate
 from distill.eval.ladder import Ladder, LadderRow, merge_ladders
 from distill.eval.wording import interval, metric_title, plural
@@ -44,10 +45,8 @@ class MeasuredRun:
     config: EvalConfig
 
 
-class RunDifference(BaseModel):
+class RunDifference(Frozen):
     """One student of a run less one of the first run, on the test rows that both runs have with the same gold."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str
     student: str | None = Field(description="None where the run has no measured student")

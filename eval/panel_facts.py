@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from distill.eval.frozen import Frozen
 from distill.labeling.dependence import Source, panel_dependence
 from distill.labeling.panel_advice import dependence_by_label, next_family
 from distill.labeling.task import Task
@@ -19,10 +20,8 @@ _FEWEST_PILOT = 20
 _MOST_FAMILIES = 12
 
 
-class LabelWorth(BaseModel):
+class LabelWorth(Frozen):
     """The panel on the rows of one label."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     label: str
     rows: int
@@ -30,10 +29,8 @@ class LabelWorth(BaseModel):
     n_eff: float | None = Field(description="independent votes that a row's votes are worth")
 
 
-class FamilyGain(BaseModel):
+class FamilyGain(Frozen):
     """What a family brings to the others."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     family: str
     rows: int = Field(description="rows that it labeled")
@@ -43,10 +40,8 @@ class FamilyGain(BaseModel):
     expected_gain: float = Field(description="of accuracy, as a share, by the normal approximation: for its order")
 
 
-class PanelFacts(BaseModel):
+class PanelFacts(Frozen):
     """What a panel is worth."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     teachers: int
     families: int

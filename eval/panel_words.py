@@ -14,7 +14,6 @@ _JUDGED_BY = {
     "assumed": "These votes do not show it, which takes three families or gold; 0.4 is usual between families of "
     "language models.",
 }
-_FAR_BELOW = 0.75
 
 
 def panel_said(facts: PanelFacts | None) -> list[str]:
@@ -35,22 +34,6 @@ def panel_said(facts: PanelFacts | None) -> list[str]:
         lines.append(advice)
     lines.append(_JUDGED_BY[facts.source])
     return lines
-
-
-def panel_clause(facts: PanelFacts | None) -> str:
-    """A clause for the stage's line, where the panel is worth far less than it looks or a family is on trial."""
-    if facts is None:
-        return ""
-    if facts.families == 1:
-        return "; all teachers are of one family: a teacher of another one would bring more than a further one of it"
-    if facts.pilots:
-        best = facts.gains[0]
-        if best.expected_gain <= 0:
-            return "; no family on trial is expected to help"
-        return f"; of the families on trial add {best.family} next (about {_points(best)} expected)"
-    if facts.n_eff < _FAR_BELOW * min(facts.votes, facts.families):
-        return f"; errors correlate by {facts.between:.2f} between {facts.families} families ({facts.source})"
-    return ""
 
 
 def panel_table(facts: PanelFacts | None) -> tuple[list[str], list[list[str]]] | None:

@@ -8,12 +8,13 @@ from itertools import combinations
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.agreement import judge_agreement
 from distill.eval.alternative_annotator import AlternativeAnnotatorTest, alternative_annotator_test
 from distill.eval.chance_corrected import Reliability, panel_reliability
 from distill.eval.config import EvalConfig
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate
 from distill.eval.scored import collapse_votes
 from distill.labeling.errors import DataError
@@ -45,10 +46,8 @@ class PeopleAndModels:
     task: Task
 
 
-class JudgePair(BaseModel):
+class JudgePair(Frozen):
     """Two judges on the rows that both labeled."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     first: str
     second: str
@@ -58,10 +57,8 @@ class JudgePair(BaseModel):
     kappa: Estimate = Field(description="Cohen's kappa, unweighted")
 
 
-class Candidate(BaseModel):
+class Candidate(Frozen):
     """A model beside people."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     rows: int = Field(description="rows that it and a person labeled")
@@ -69,10 +66,8 @@ class Candidate(BaseModel):
     test: AlternativeAnnotatorTest | None = Field(None, description="None with fewer than two people")
 
 
-class PeopleAgreement(BaseModel):
+class PeopleAgreement(Frozen):
     """People beside each other and beside models."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     people: list[str]
     rows: int = Field(description="rows that a person labeled")

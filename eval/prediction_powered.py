@@ -36,8 +36,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import FEW_GROUPS, Estimate, wilson
 from distill.eval.metrics import Floats
 from distill.labeling.errors import DataError
@@ -47,10 +48,8 @@ _FEWEST_TO_TUNE = 10
 _NO_ERROR = 1e-9
 
 
-class PredictionPowered(BaseModel):
+class PredictionPowered(Frozen):
     """An estimate from a few labels and many guesses, beside the one that the labels give alone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     estimate: Estimate = Field(description="prediction-powered; rows and groups are the labeled ones")
     labels_alone: Estimate = Field(description="the same from the labeled rows only")

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, Size, estimate
 from distill.eval.metrics import Floats
 from distill.labeling.errors import DataError
@@ -83,10 +84,8 @@ def estimates(
     return found
 
 
-class PairedClaim(BaseModel):
+class PairedClaim(Frozen):
     """Whether a student is at least as good as its teacher, as a one-sided claim on the same queries."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: str = Field(description="what is compared")
     student: float = Field(description="the student's value")

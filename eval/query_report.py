@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from distill.eval.frozen import Frozen
+from distill.eval.labeling_facts import TeacherFacts
 from distill.eval.ladder import Ladder
 from distill.eval.page import markdown_cell, markdown_table, render_page, write_forms
 from distill.eval.plots import Whisker, dot_whisker
-from distill.eval.query_evaluation import PartMeasurement
+from distill.eval.query_facts import PartMeasurement
 from distill.eval.query_report_words import (
     PartWords,
     QueryWords,
@@ -26,17 +28,15 @@ from distill.eval.query_report_words import (
 from distill.eval.query_rounds_words import RoundsWords
 from distill.eval.rounds import RoundsFacts
 from distill.eval.rounds_plots import part_plot
-from distill.eval.run_facts import FileLink, TeacherFacts
+from distill.eval.run_facts import FileLink
 from distill.eval.wording import interval
 
 _WIDE_PX, _NARROW_PX = 920, 340
 Pair = tuple[Markup, Markup]
 
 
-class PartMerged(BaseModel):
+class PartMerged(Frozen):
     """What merging made of one part."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     part: str | None
     rows: int
@@ -47,10 +47,8 @@ class PartMerged(BaseModel):
     method: str
 
 
-class PartOutcomes(BaseModel):
+class PartOutcomes(Frozen):
     """How one teacher's questions ended on one part."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     teacher: str
     family: str
@@ -58,10 +56,8 @@ class PartOutcomes(BaseModel):
     outcomes: dict[str, int]
 
 
-class QueryFacts(BaseModel):
+class QueryFacts(Frozen):
     """Everything that the report shows. This is what ``report.json`` holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     parts: list[PartMeasurement]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from distill.eval.query_evaluation import PartEvaluation, PartMeasurement, TeacherClaim
+from distill.eval.query_facts import PartEvaluation, PartMeasurement, TeacherClaim
 from distill.eval.wording import (
     TRUTH_WORDS,
     count,

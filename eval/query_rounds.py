@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate
-from distill.eval.query_evaluation import Check, TeacherClaim
+from distill.eval.query_facts import Check, TeacherClaim
 
 
-class PartRound(BaseModel):
+class PartRound(Frozen):
     """One student on one part after one round."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     student: str
     part: str = Field(description="the task's type where it has no parts")

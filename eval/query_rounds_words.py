@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from distill.eval.intervals import Estimate
     from distill.eval.ladder import LadderRow
-    from distill.eval.query_evaluation import TeacherClaim
+    from distill.eval.query_facts import TeacherClaim
     from distill.eval.query_rounds import PartRound
     from distill.eval.rounds import RoundFacts, RoundsFacts
 

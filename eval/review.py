@@ -120,8 +120,12 @@ class Review(Frozen):
     collisions: list[Collision]
     causes: list[Cause]
     unexplained: int = Field(description="citable conflicts that no cause took")
-    themes: list[Theme] = Field([], description="contested rows that are alike, see distill.eval.clusters")
-    slices: list[SliceAgreement] = Field([], description="agreement by value of the columns of eval.slices")
+    themes: list[Theme] = Field(
+        default_factory=list, description="contested rows that are alike, see distill.eval.clusters"
+    )
+    slices: list[SliceAgreement] = Field(
+        default_factory=list, description="agreement by value of the columns of eval.slices"
+    )
     history: GuidelineHistory | None = Field(None, description="earlier versions of the guideline, where given")
     never_cited: list[str]
     uncovered: Estimate = Field(description="share of rows for which a judge who cites clauses elsewhere cites none")

@@ -19,7 +19,7 @@ from distill.eval.intervals import Estimate
 from distill.eval.page import markdown_cell, markdown_table, render_page, write_forms
 from distill.eval.plots import Whisker, dot_whisker
 from distill.eval.review import Boundary, Review, TellingRow
-from distill.eval.run_words import Tile
+from distill.eval.run_headline import Tile
 from distill.eval.wording import count, dollars, interval, plural, share
 
 _WIDE_PX, _NARROW_PX = 920, 340

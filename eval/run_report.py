@@ -100,6 +100,39 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
     if words.few is not None:
         parts += ["## A few labels", markdown_cell(words.few.lede, longest=1200), markdown_table(*words.few.quality)]
         parts += [markdown_table(*table) for table in (words.few.differences, words.few.further) if table]
+    parts += _markdown_of_teachers(facts, words)
+    if words.unlabeled is not None:
+        parts += _markdown_unlabeled(words.unlabeled)
+    parts += _markdown_of_merging(words)
+    if words.people is not None:
+        parts += people_markdown(words.people)
+    evaluation = facts.evaluations.get(words.shown or "")
+    if evaluation is not None:
+        parts += _markdown_of(evaluation, words)
+    if words.students is not None:
+        parts += _markdown_of_students(words.students)
+    if facts.drift is not None:
+        parts.append(drift_markdown(facts.drift, level=2).rstrip())
+    parts += _markdown_of_orders(facts, words)
+    if facts.examples:
+        shown = facts.inputs[:2]
+        lines_shown: list[list[object]] = [
+            [e.row_id, *(e.inputs[name] for name in shown), *(said or "–" for said in (e.truth, e.predicted, e.merged))]
+            for e in facts.examples[:10]
+        ]
+        columns = ["row", *shown, "truth", "predicted", "merged"]
+        parts += ["## Rows worth reading", words.examples, markdown_table(columns, lines_shown)]
+    if facts.files:
+        links = [[link.holds, link.href] for link in facts.files]
+        parts += ["## Files", markdown_table(["what", "where"], links)]
+    if words.data:
+        parts += ["## What came in", markdown_table(["", ""], [list(line) for line in words.data])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_of_teachers(facts: RunFacts, words: Words) -> list[str]:
+    """What was asked and of whom: teachers, labeling functions, the cascade, and how far judges agree."""
+    parts: list[str] = []
     if facts.teachers:
         columns = ["teacher", "asked", *words.outcomes_seen, "cost", "from ledger"]
         table: list[list[object]] = [
@@ -117,45 +150,23 @@ def run_markdown(facts: RunFacts, words: Words) -> str:
             [f"{p.first} – {p.second}", p.rows, share(p.agreement), interval(p.kappa, "kappa")] for p in facts.pairs
         ]
         parts += ["## Agreement", *words.agreement, markdown_table(["pair", "rows", "same label", "kappa"], table)]
-    if words.unlabeled is not None:
-        parts += _markdown_unlabeled(words.unlabeled)
-    parts += _markdown_of_merging(words)
-    if words.people is not None:
-        parts += people_markdown(words.people)
-    evaluation = facts.evaluations.get(words.shown or "")
-    if evaluation is not None:
-        parts += _markdown_of(evaluation, words)
-    if words.students is not None:
-        parts += _markdown_of_students(words.students)
-    if facts.drift is not None:
-        parts.append(drift_markdown(facts.drift, level=2).rstrip())
+    return parts
+
+
+def _markdown_of_orders(facts: RunFacts, words: Words) -> list[str]:
+    """Who did what planted text asked for: in rows of the data, and in copies that the run made."""
+    parts: list[str] = []
     if facts.canaries:
-        table = [[c.name, c.planted, c.breached, share(c.rate), share(c.usual)] for c in facts.canaries]
+        table: list[list[object]] = [
+            [c.name, c.planted, c.breached, share(c.rate), share(c.usual)] for c in facts.canaries
+        ]
         columns = ["judge", "planted rows", "gave in", "breach rate", "same error without a plant"]
         parts += ["## Listings that give orders", words.canaries, markdown_table(columns, table)]
     if facts.obeyed:
         table = [[o.name, o.asked, o.tried, o.breached, share(o.rate), share(o.moved)] for o in facts.obeyed]
         columns = ["teacher", "planted copies", "tried", "obeyed", "breach rate", "moved to a third answer"]
         parts += ["## Orders planted by this run", words.obeyed, markdown_table(columns, table)]
-    if facts.examples:
-        table = [
-            [
-                e.row_id,
-                *(e.inputs[name] for name in facts.inputs[:2]),
-                e.truth or "–",
-                e.predicted or "–",
-                e.merged or "–",
-            ]
-            for e in facts.examples[:10]
-        ]
-        columns = ["row", *facts.inputs[:2], "truth", "predicted", "merged"]
-        parts += ["## Rows worth reading", words.examples, markdown_table(columns, table)]
-    if facts.files:
-        links = [[link.holds, link.href] for link in facts.files]
-        parts += ["## Files", markdown_table(["what", "where"], links)]
-    if words.data:
-        parts += ["## What came in", markdown_table(["", ""], [list(line) for line in words.data])]
-    return "\n\n".join(parts) + "\n"
+    return parts
 
 
 def _markdown_unlabeled(said: UnlabeledWords) -> list[str]:

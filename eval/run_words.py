@@ -6,48 +6,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distill.eval.asking_words import PLACE_LEVEL, asking_said, obeyed_said
+from distill.eval.asking_words import asking_said, obeyed_said
 from distill.eval.cascade_words import cascade_said, right_means
 from distill.eval.estimate_words import FewLabelsWords, UnlabeledWords, few_labels_said, unlabeled_said
 from distill.eval.evaluation import METRICS, Evaluation
 from distill.eval.function_words import COLUMNS, function_cells, functions_said
-from distill.eval.ladder import Ladder, LadderRow
+from distill.eval.labeling_facts import TeacherFacts
+from distill.eval.ladder import Ladder
 from distill.eval.ladder_words import cost_title
 from distill.eval.merging_facts import merging_said
 from distill.eval.panel_words import label_table, panel_said, panel_table
 from distill.eval.people_words import PeopleWords, people_said
 from distill.eval.rounds import rounds_cells
-from distill.eval.run_facts import RunFacts, TeacherFacts
+from distill.eval.run_facts import RunFacts
+from distill.eval.run_headline import Tile, alerts_said, headline_said, lede_said, tiles_of
 from distill.eval.student_words import StudentWords, students_said
 from distill.eval.trace_words import traces_said
 from distill.eval.wording import (
-    TRUTH_WORDS,
     count,
     dollars,
     flatten,
-    interval,
-    is_percent,
     metric_meaning,
     metric_title,
     number,
     plural,
-    quantity,
-    seconds,
     share,
 )
 from distill.labeling.vote import OUTCOMES
 
 _NOT_SHOWN = frozenset({"warnings", "path"})
 """Of the summary of rows: shown elsewhere, or true on one machine only."""
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A number at the top of the page: its name, itself, and what it means."""
-
-    name: str
-    value: str
-    note: str
 
 
 @dataclass(frozen=True)
@@ -124,10 +112,10 @@ def put_in_words(facts: RunFacts) -> Words:
     first = facts.ladder.rows[0] if facts.ladder.rows else None
     truth = first.truth_source if first else None
     return Words(
-        headline=_headline(facts),
-        lede=_lede(facts),
-        tiles=_tiles(facts),
-        alerts=_alerts(facts, evaluation),
+        headline=headline_said(facts),
+        lede=lede_said(facts),
+        tiles=tiles_of(facts),
+        alerts=alerts_said(facts, evaluation),
         contents=_contents(facts),
         metric=metric_title(first.metric, positive=facts.positive, truth_source=truth) if first else "quality",
         level=f"{100 * first.quality.level:g}%" if first else "95%",
@@ -192,121 +180,6 @@ def _shown(facts: RunFacts) -> str | None:
     if best is not None:
         return best.name
     return next(iter(facts.evaluations), None)
-
-
-def _claim(row: LadderRow) -> str:
-    said, positive = number(row.quality.value, row.metric), row.positive
-    if row.truth_source == "teacher":
-        return {
-            "positive_accuracy": f"agrees with the teachers’ merged labels, {positive} or not, on {said} of test rows",
-            "accuracy": f"gives the teachers’ merged label to {said} of test rows",
-        }.get(row.metric, f"reaches {said} {metric_title(row.metric)} against the teachers’ merged labels")
-    return {
-        "positive_accuracy": f"tells {positive} from the rest on {said} of test rows",
-        "accuracy": f"gives the right label to {said} of test rows",
-        "auc": f"ranks {positive} above the rest with an AUC of {said}",
-    }.get(row.metric, f"reaches {said} {metric_title(row.metric)} on the test rows")
-
-
-def _headline(facts: RunFacts) -> str:
-    best = facts.ladder.best
-    if best is not None:
-        return f"{best.name} {_claim(best)}"
-    if facts.labels is not None:
-        return f"{plural(facts.labels.rows, 'row')} labeled by {plural(len(facts.teachers), 'teacher')}; no student yet"
-    return "Nothing was measured yet"
-
-
-def _lede(facts: RunFacts) -> str:
-    best = facts.ladder.best
-    if best is None:
-        return "There is no trained student with a measured quality in this run."
-    quality = best.quality
-    said = f"Measured against {TRUTH_WORDS[best.truth_source]}, on {plural(quality.rows, 'row')} in "
-    said += f"{plural(quality.groups, 'group')}."
-    if quality.low is not None and quality.high is not None:
-        ends = f"{number(quality.low, best.metric)} and {number(quality.high, best.metric)}"
-        said += f" Were the test groups drawn anew, the figure would mostly fall between {ends}"
-        said += f" ({100 * quality.level:g}% interval)."
-    if best.powered is not None and facts.few_labels is not None:
-        both = interval(best.powered.estimate, best.metric)
-        said += f" Those are a part of {plural(facts.few_labels.rows, 'test row')}; with guesses for the rest it is"
-        said += f" {both}."
-    if facts.ladder.baseline is not None:
-        said += f" Always giving the commonest answer would reach {number(facts.ladder.baseline, best.metric)}."
-    said += _cost_said(best)
-    if best.truth_source == "teacher":
-        said += " This is agreement with those who taught it and reads high; it ranks students and is no accuracy."
-    return said
-
-
-def _cost_said(best: LadderRow) -> str:
-    took = f", in {seconds(best.train_s)} of training" if best.train_s is not None else ""
-    if best.trained_on == "human":
-        return f" It learned from labels by people{took}."
-    price = "of unknown cost" if best.cost_usd is None else f"that cost {dollars(best.cost_usd)}"
-    return f" It learned from labels {price}{took}." if best.trained_on else ""
-
-
-def _tiles(facts: RunFacts) -> list[Tile]:
-    best, tiles = facts.ladder.best, []
-    if best is not None:
-        ends = best.quality
-        spread = f"{number(ends.low, best.metric)} to {number(ends.high, best.metric)}" if ends.low is not None else ""
-        title = metric_title(best.metric, positive=best.positive, truth_source=best.truth_source)
-        tiles.append(Tile(title, number(ends.value, best.metric), f"{spread}, truth: {best.truth_source}"))
-        if best.gain is not None:
-            said = interval(best.gain, best.metric, signed=True).split(" ", 1)
-            unit = " points" if is_percent(best.metric) else ""
-            tiles.append(
-                Tile(f"gain over {best.gain_over}", said[0] + unit, said[1].strip("()") if len(said) > 1 else "")
-            )
-    if facts.teachers:
-        known = [teacher.cost_usd for teacher in facts.teachers if teacher.cost_usd is not None]
-        missing = sum(teacher.answered - teacher.priced for teacher in facts.teachers)
-        value = dollars(sum(known)) if known else "unknown"
-        note = f"{plural(missing, 'answer')} of unknown price" if missing else "every answer’s price is known"
-        tiles.append(Tile("cost of the teachers’ answers", value, note))
-    if facts.labels is not None:
-        note = f"by {plural(len(facts.teachers), 'teacher')}"
-        if facts.labels.mean_n_eff is not None:
-            note += f", worth {facts.labels.mean_n_eff:.1f} independent votes a row"
-        tiles.append(Tile("rows labeled", count(facts.labels.rows), note))
-    if best is not None and best.pairs_per_s:
-        tiles.append(Tile("speed here", quantity(best.pairs_per_s, "/s"), f"{quantity(best.parameters)} parameters"))
-    return tiles
-
-
-def _alerts(facts: RunFacts, evaluation: Evaluation | None) -> list[str]:
-    alerts = []
-    for row in facts.ladder.rows:
-        if row.is_student and row.unanswered:
-            alerts.append(
-                f"{row.name} has no prediction for {plural(row.unanswered, 'test row')}; its numbers leave them out."
-            )
-    for teacher in facts.teachers:
-        asked = teacher.asked - teacher.spared
-        lost = asked - sum(teacher.outcomes[name] for name in ("labeled", "abstained", "explained"))
-        if asked and lost > 0.05 * asked:
-            alerts.append(f"{teacher.name} gave no usable answer on {plural(lost, 'line')} of {count(asked)}.")
-    alerts += [
-        f"{name} was paused: its quality on gold rows fell below the line."
-        for name, found in facts.asking.quality.items()
-        if found.paused
-    ]
-    alerts += [
-        f"{name} labels a row by its place among those asked about together; lower labeling.rows_per_request."
-        for name, packed in facts.asking.packing.items()
-        if packed.place is not None and packed.place.p < PLACE_LEVEL
-    ]
-    if facts.labels is not None and facts.labels.warning:
-        alerts.append(f"How votes were merged: {facts.labels.warning}.")
-    best = facts.ladder.best
-    if best and best.gain and best.gain.low is not None and best.gain.low <= 0:
-        alerts.append(f"The gain over {best.gain_over} is not shown to be one: its interval includes zero.")
-    if evaluation is not None and evaluation.groups < 20:
-        alerts.append(f"Only {evaluation.groups} test groups: every interval here is rough.")
-    return alerts
 
 
 def _contents(facts: RunFacts) -> list[tuple[str, str]]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distill.eval.clauses import Units
 from distill.eval.config import EvalConfig
+from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, ratio_estimates
 
 
-class SliceAgreement(BaseModel):
+class SliceAgreement(Frozen):
     """Agreement on the rows that have one value of a column."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     column: str
     value: str

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 import numpy as np
@@ -102,20 +102,16 @@ def estimate_student(
         seed: Of the resamples and the changes.
     """
     config = config or EvalConfig()
-    sides = _Sides.of(task, config)
     said = student.predictions.filter(pl.col("label").is_not_null())
-    notes: list[str] = []
-    agreement = _agreement(said, held_out, sides, config, seed, notes)
-    others = _other_families(student, said, held_out, sides, config, seed)
-    if others is not None:
-        notes.append("agreement with other families reads high where all families err together")
-    found = LabelFreeEstimate(positive=sides.positive, agreement=agreement, other_families=others)
+    sides = _Sides.of(task, config)
+    reading = _Reading(student, said, held_out, task=task, sides=sides, config=config, seed=seed)
+    agreement, others = reading.agreement(), reading.other_families()
+    found = LabelFreeEstimate(positive=reading.sides.positive, agreement=agreement, other_families=others)
     if "probs" in said.columns and not said["probs"].null_count() and len(said):
-        found = found.model_copy(update=_expected(student, said, held_out, sides, config, seed, notes))
-    changes = _consistency(student, said, held_out.test, task, sides, config, seed)
-    if changes:
-        notes.append("consistency finds students that waver; one that never does may still be wrong every time")
-    return found.model_copy(update={"consistency": changes.pop("all", None), "changes": changes, "notes": tuple(notes)})
+        found = found.model_copy(update=reading.expected())
+    changes = reading.consistency()
+    update = {"consistency": changes.pop("all", None), "changes": changes, "notes": tuple(reading.notes)}
+    return found.model_copy(update=update)
 
 
 @dataclass(frozen=True)
@@ -157,133 +153,144 @@ class _Sides:
         return table.with_columns(columns)
 
 
-def _agreement(
-    said: pl.DataFrame, held_out: HeldOutRows, sides: _Sides, config: EvalConfig, seed: int, notes: list[str]
-) -> Estimate | None:
-    if held_out.labels is None:
-        return None
-    merged = held_out.labels.filter(pl.col("label").is_not_null()).select("row_id", merged="label")
-    both = _with_groups(said.select("row_id", "label"), held_out.test, config).join(merged, on="row_id")
-    if both.is_empty():
-        notes.append("no agreement: teachers were asked about no test row; name test in labeling.splits")
-        return None
-    label = sides(both.select("label"))["label"]
-    same = (label == sides(both.select(label="merged"))["label"]).to_numpy().astype(float)
-    notes.append(
-        "agreement is with merged labels of teachers: it reads high where they err together, and higher for a student "
-        "that learned to imitate them"
-    )
-    return _share(same, both, config, seed)
+@dataclass(frozen=True)
+class _Reading:
+    """One student beside what it is held against, which every figure is made of.
 
+    Attributes:
+        student: Who.
+        said: Its predictions on test rows that it answered.
+        held_out: On what.
+        task: The labels asked for.
+        sides: How answers are compared.
+        config: Resamples, level, and how many rows consistency asks about.
+        seed: Of the resamples and the changes.
+        notes: What a reader has to know of the figures made so far; each adds its own.
+    """
 
-def _other_families(
-    student: StudentToEstimate,
-    said: pl.DataFrame,
-    held_out: HeldOutRows,
-    sides: _Sides,
-    config: EvalConfig,
-    seed: int,
-) -> Estimate | None:
-    """Agreement with what the families that it did not learn from say most; None where it learned from all or none."""
-    if held_out.votes is None or not student.families or "family" not in held_out.votes.columns:
-        return None
-    others = held_out.votes.filter(~pl.col("family").fill_null(pl.col("teacher")).is_in(list(student.families)))
-    others = others.join(held_out.test.select("row_id"), on="row_id", how="semi")
-    if others.is_empty():
-        return None
-    own = said.select(
-        "row_id", "label", teacher=pl.lit("\0student"), family=pl.lit("\0student"), outcome=pl.lit("labeled")
-    )
-    panel = pl.concat([others.select(own.columns), own])
-    ranked = rank_teachers(sides(panel), held_out.test, task=sides.task, config=config, seed=seed)
-    found = next((one.agreement for one in ranked if one.teacher == "\0student"), None)
-    return None if found is None or found.value is None else found.model_copy(update={"note": None})
+    student: StudentToEstimate
+    said: pl.DataFrame
+    held_out: HeldOutRows
+    task: Task
+    sides: _Sides
+    config: EvalConfig
+    seed: int
+    notes: list[str] = field(default_factory=list)
 
-
-def _expected(
-    student: StudentToEstimate,
-    said: pl.DataFrame,
-    held_out: HeldOutRows,
-    sides: _Sides,
-    config: EvalConfig,
-    seed: int,
-    notes: list[str],
-) -> dict[str, object]:
-    here = sides(said)
-    checked = None
-    if student.predict is not None and len(held_out.audit):
-        answers = student.predict(held_out.audit).filter(pl.col("label").is_not_null())
-        if len(answers):
-            checked = sides(answers), sides(held_out.audit)
-    found = confidence_estimate(here, held_out.test, task=sides.task, labeled=checked, config=config, seed=seed)
-    thresholded = None
-    if checked is not None:
-        both = checked[0].join(checked[1].select("row_id", "gold"), on="row_id")
-        right = (both["label"] == both["gold"]).to_numpy().astype(float)
-        thresholded = threshold_estimate(
-            confidence_of(here, sides.task), labeled_confidence=confidence_of(both, sides.task), labeled_right=right
+    def agreement(self) -> Estimate | None:
+        """How often it gives the merged label; None where teachers were asked about no test row."""
+        if self.held_out.labels is None:
+            return None
+        merged = self.held_out.labels.filter(pl.col("label").is_not_null()).select("row_id", merged="label")
+        both = self._with_groups(self.said.select("row_id", "label")).join(merged, on="row_id")
+        if both.is_empty():
+            self.notes.append("no agreement: teachers were asked about no test row; name test in labeling.splits")
+            return None
+        label = self.sides(both.select("label"))["label"]
+        same = (label == self.sides(both.select(label="merged"))["label"]).to_numpy().astype(float)
+        self.notes.append(
+            "agreement is with merged labels of teachers: it reads high where they err together, and higher for a "
+            "student that learned to imitate them"
         )
-    notes.append(f"what it expects of itself is {found.note}" if checked is None else found.note)
-    if checked is not None and student.calibrated_on_audit:
-        notes.append(
-            "its probabilities were set right on this same audit gold, so that the gap there is small by making; only "
-            "the shift between the splits is tested"
+        return self._share(same, both)
+
+    def other_families(self) -> Estimate | None:
+        """Agreement with what families that it did not learn from say most; None where it learned from all or none."""
+        votes, families = self.held_out.votes, self.student.families
+        if votes is None or not families or "family" not in votes.columns:
+            return None
+        others = votes.filter(~pl.col("family").fill_null(pl.col("teacher")).is_in(list(families)))
+        others = others.join(self.held_out.test.select("row_id"), on="row_id", how="semi")
+        if others.is_empty():
+            return None
+        own = self.said.select(
+            "row_id", "label", teacher=pl.lit("\0student"), family=pl.lit("\0student"), outcome=pl.lit("labeled")
         )
-    return {
-        "expected": found.expected,
-        "gap": found.gap,
-        "shift": found.shift,
-        "believable": found.believable,
-        "thresholded": thresholded,
-    }
+        panel = self.sides(pl.concat([others.select(own.columns), own]))
+        ranked = rank_teachers(panel, self.held_out.test, task=self.sides.task, config=self.config, seed=self.seed)
+        found = next((one.agreement for one in ranked if one.teacher == "\0student"), None)
+        if found is None or found.value is None:
+            return None
+        self.notes.append("agreement with other families reads high where all families err together")
+        return found.model_copy(update={"note": None})
 
+    def expected(self) -> dict[str, object]:
+        """Fields of :class:`LabelFreeEstimate` that say what it expects of itself, and whether that may be believed."""
+        here = self.sides(self.said)
+        checked = None
+        if self.student.predict is not None and len(self.held_out.audit):
+            answers = self.student.predict(self.held_out.audit).filter(pl.col("label").is_not_null())
+            if len(answers):
+                checked = self.sides(answers), self.sides(self.held_out.audit)
+        found = confidence_estimate(
+            here, self.held_out.test, task=self.sides.task, labeled=checked, config=self.config, seed=self.seed
+        )
+        thresholded = None
+        if checked is not None:
+            both = checked[0].join(checked[1].select("row_id", "gold"), on="row_id")
+            right = (both["label"] == both["gold"]).to_numpy().astype(float)
+            thresholded = threshold_estimate(
+                confidence_of(here, self.sides.task),
+                labeled_confidence=confidence_of(both, self.sides.task),
+                labeled_right=right,
+            )
+        self.notes.append(f"what it expects of itself is {found.note}" if checked is None else found.note)
+        if checked is not None and self.student.calibrated_on_audit:
+            self.notes.append(
+                "its probabilities were set right on this same audit gold, so that the gap there is small by making; "
+                "only the shift between the splits is tested"
+            )
+        return {
+            "expected": found.expected,
+            "gap": found.gap,
+            "shift": found.shift,
+            "believable": found.believable,
+            "thresholded": thresholded,
+        }
 
-def _consistency(
-    student: StudentToEstimate,
-    said: pl.DataFrame,
-    test: pl.DataFrame,
-    task: Task,
-    sides: _Sides,
-    config: EvalConfig,
-    seed: int,
-) -> dict[str, Estimate]:
-    """Consistency by change, and under ``all``; each row is asked about again under one change only."""
-    if student.predict is None or not config.consistency_rows or said.is_empty():
-        return {}
-    answered = test.join(said.select("row_id"), on="row_id", how="semi")
-    order = np.argsort([_place(name, seed) for name in answered["row_id"]], kind="stable")
-    wanted = -(-config.consistency_rows // len(CHANGES))
-    parts = []
-    for number, change in enumerate(CHANGES):
-        # Twice as many as wanted: a change does not touch every row.
-        candidates = answered[order[number :: len(CHANGES)][: 2 * wanted]]
-        fresh = changed_rows(candidates, change, inputs=task.inputs, seed=seed).head(wanted)
-        parts.append(fresh.with_columns(_change=pl.lit(change)))
-    changed = pl.concat(parts)
-    if changed.is_empty():
-        return {}
-    after = sides(student.predict(changed.drop("_change"))).select("row_id", after="label")
-    both = changed.select("row_id", "_change").join(after, on="row_id").join(sides(said), on="row_id")
-    both = _with_groups(both.select("row_id", "_change", "label", "after"), test, config)
-    same = both["label"].eq_missing(both["after"]).to_numpy().astype(float)
-    found = {"all": _share(same, both, config, seed)}
-    for change in CHANGES:
-        at = (both["_change"] == change).to_numpy()
-        if at.any():
-            found[change] = _share(same[at], both.filter(pl.col("_change") == change), config, seed)
-    return found
+    def consistency(self) -> dict[str, Estimate]:
+        """Consistency by change, and under ``all``; each row is asked about again under one change only."""
+        if self.student.predict is None or not self.config.consistency_rows or self.said.is_empty():
+            return {}
+        changed = self._changed()
+        if changed.is_empty():
+            return {}
+        after = self.sides(self.student.predict(changed.drop("_change"))).select("row_id", after="label")
+        both = changed.select("row_id", "_change").join(after, on="row_id").join(self.sides(self.said), on="row_id")
+        both = self._with_groups(both.select("row_id", "_change", "label", "after"))
+        same = both["label"].eq_missing(both["after"]).to_numpy().astype(float)
+        found = {"all": self._share(same, both)}
+        for change in CHANGES:
+            at = (both["_change"] == change).to_numpy()
+            if at.any():
+                found[change] = self._share(same[at], both.filter(pl.col("_change") == change))
+        self.notes.append("consistency finds students that waver; one that never does may still be wrong every time")
+        return found
 
+    def _changed(self) -> pl.DataFrame:
+        """Test rows that it answered, each under one change, which ``_change`` names."""
+        answered = self.held_out.test.join(self.said.select("row_id"), on="row_id", how="semi")
+        order = np.argsort([_place(name, self.seed) for name in answered["row_id"]], kind="stable")
+        wanted = -(-self.config.consistency_rows // len(CHANGES))
+        parts = []
+        for number, change in enumerate(CHANGES):
+            # Twice as many as wanted: a change does not touch every row.
+            candidates = answered[order[number :: len(CHANGES)][: 2 * wanted]]
+            fresh = changed_rows(candidates, change, inputs=self.task.inputs, seed=self.seed).head(wanted)
+            parts.append(fresh.with_columns(_change=pl.lit(change)))
+        return pl.concat(parts)
 
-def _with_groups(said: pl.DataFrame, rows: pl.DataFrame, config: EvalConfig) -> pl.DataFrame:
-    weight = pl.col("weight") if config.weighted and "weight" in rows.columns else pl.lit(1.0)
-    return said.join(rows.select("row_id", "group", weight.cast(pl.Float64).alias("weight")), on="row_id")
+    def _with_groups(self, said: pl.DataFrame) -> pl.DataFrame:
+        """Answers with the ``group`` and ``weight`` of their test rows."""
+        test = self.held_out.test
+        weight = pl.col("weight") if self.config.weighted and "weight" in test.columns else pl.lit(1.0)
+        return said.join(test.select("row_id", "group", weight.cast(pl.Float64).alias("weight")), on="row_id")
 
-
-def _share(same: np.ndarray, rows: pl.DataFrame, config: EvalConfig, seed: int) -> Estimate:
-    """Weighted share of ones, with its interval over groups."""
-    weight = rows["weight"].to_numpy()[:, None]
-    resamples = Resamples.of(rows["group"].to_numpy(), count=config.bootstrap, seed=seed)
-    return ratio_estimates(same[:, None] * weight, weight, resamples, level=config.level)[0]
+    def _share(self, same: np.ndarray, rows: pl.DataFrame) -> Estimate:
+        """Weighted share of ones, with its interval over groups."""
+        weight = rows["weight"].to_numpy()[:, None]
+        resamples = Resamples.of(rows["group"].to_numpy(), count=self.config.bootstrap, seed=self.seed)
+        return ratio_estimates(same[:, None] * weight, weight, resamples, level=self.config.level)[0]
 
 
 def _first_groups(rows: pl.DataFrame, *, most: int) -> pl.DataFrame:

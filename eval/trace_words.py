@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from distill.eval.wording import count, plural
 
 if TYPE_CHECKING:
-    from distill.eval.run_facts import TeacherFacts
+    from distill.eval.labeling_facts import TeacherFacts
 
 _SAID = {
     "empty": "empty",

@@ -54,7 +54,13 @@ def record_of(task: Task) -> dict[str, Any] | None:
 
 
 def task_of(record: Mapping[str, Any], *, inputs: tuple[str, ...], brands: BrandList | None = None) -> Task:
-    """The task of a record; guideline, evidence and what else only teachers see are not there."""
+    """The task of a record; guideline, evidence and what else only teachers see are not there.
+
+    Args:
+        record: From :func:`record_of`.
+        inputs: The task's, the query first.
+        brands: From :func:`read_brands`, for the part that is linked to them.
+    """
     kept: list[dict[str, Any]] = [
         {name: tuple(value) if isinstance(value, list) else value for name, value in one.items()}
         for one in record["singles"]

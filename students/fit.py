@@ -31,7 +31,8 @@ from distill.students.job import EpochRecord, FitProgress, Job, JobResult
 from distill.students.model_card import write_card
 from distill.students.part_fit import first_infos, fit_parts
 from distill.students.parts_info import PartInfo
-from distill.students.student import FORMAT_VERSION, PARTS_FORMAT_VERSION, Student, StudentInfo, load_student
+from distill.students.student import Student, load_student
+from distill.students.student_info import FORMAT_VERSION, PARTS_FORMAT_VERSION, StudentInfo
 from distill.students.trace_fit import traces_info, with_threshold
 from distill.students.trace_rows import fit_traces
 from distill.students.train import ERROR_FILE, PROGRESS_MARK, train

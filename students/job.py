@@ -153,7 +153,12 @@ class Job:
         return digest.hexdigest()
 
     def write(self, training: TrainingSet, *, fingerprint: str = "") -> None:
-        """Writes the job's inputs, ``job.json`` last."""
+        """Writes the job's inputs, ``job.json`` last, so that a folder with one is whole.
+
+        Args:
+            training: Rows to learn from and to validate on.
+            fingerprint: From :meth:`fingerprint`, by which a later call tells whether it is the same training.
+        """
         self.folder.mkdir(parents=True)
         training.train.write_parquet(self.folder / "train.parquet")
         training.validation.write_parquet(self.folder / "validation.parquet")

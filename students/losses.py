@@ -53,15 +53,6 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, *, weight: Tensor | None 
     return mean_over_rows(soft_cross_entropy_rows(logits, target), weight)
 
 
-def hard_cross_entropy(logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
-    """Cross-entropy to the target's most probable label; use :func:`soft_cross_entropy` to learn the distribution.
-
-    Of labels that are equally probable the first is taken. Arguments and result are those of
-    :func:`soft_cross_entropy`, to which it is equal on one-hot targets.
-    """
-    return mean_over_rows(hard_cross_entropy_rows(logits, target), weight)
-
-
 def soft_cross_entropy_rows(logits: Tensor, target: Tensor, *, temperature: float = 1.0) -> Tensor:
     """``-T² sum_k t_k log p_k``."""
     log_p, t = _softened(logits, target, temperature)
@@ -69,7 +60,7 @@ def soft_cross_entropy_rows(logits: Tensor, target: Tensor, *, temperature: floa
 
 
 def hard_cross_entropy_rows(logits: Tensor, target: Tensor) -> Tensor:
-    """``-log p_k`` for the target's top label, the first of equals."""
+    """``-log p_k`` for the target's top label, the first of equals; as the soft one on one-hot targets."""
     top = target.argmax(dim=-1, keepdim=True)
     return -logits.float().log_softmax(dim=-1).gather(-1, top.to(logits.device)).squeeze(-1)
 

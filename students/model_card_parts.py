@@ -6,7 +6,7 @@ import json
 
 from distill.students.asked_task import task_of
 from distill.students.part_predictions import prediction_schema
-from distill.students.student import StudentInfo
+from distill.students.student_info import StudentInfo
 
 _DOES = {
     "spelling": "corrects the query",

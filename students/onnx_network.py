@@ -16,7 +16,7 @@ from distill.students.network import Example, Network, Output
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distill.students.student import StudentInfo
+    from distill.students.student_info import StudentInfo
 
 EXPORT_FILE = "export.json"
 MODEL_FILE = "model.onnx"
@@ -150,7 +150,7 @@ def reader_of(folder: Path, info: StudentInfo) -> Network:
         return DcnNetwork.reader(folder)
     if info.type == "encoder" and info.asked is not None:
         from distill.students.query_encoder import QueryNetwork
-        from distill.students.student import task_of_info
+        from distill.students.student_info import task_of_info
 
         return QueryNetwork.reader(folder, task=task_of_info(folder, info), max_length=info.max_length or 512)
     if info.type == "encoder":

@@ -144,7 +144,18 @@ def predictions_of(
     *,
     writes: bool = False,
 ) -> pl.DataFrame:
-    """A line a row and part, rows in their order and parts in the task's."""
+    """A line a row and part, rows in their order and parts in the task's.
+
+    Args:
+        task: What was answered.
+        row_ids: ``[n]``.
+        answers: By part, ``[n]``: the answers at the part's own threshold.
+        infos: By part, what makes an answer's probability its confidence.
+        writes: Whether the student writes its answers, so that one may be ``invalid``.
+
+    Returns:
+        The columns of :func:`prediction_schema`; an answer that is none has confidence 0.
+    """
     schema = prediction_schema(task, writes=writes)
     lines: list[list[dict[str, Any]]] = [[] for _ in row_ids]
     for single in task.singles:

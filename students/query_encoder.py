@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
-from distill.students.asked_task import head_kind, part_name, reading_order
+from distill.students.asked_task import part_name, reading_order
 from distill.students.config import EncoderConfig
-from distill.students.encoder import not_an_encoder, read_base, set_dropout
-from distill.students.letters import Alphabet, letters_of
+from distill.students.encoder import read_base, set_dropout
+from distill.students.letters import letters_of
 from distill.students.network import Example, Output
-from distill.students.part_targets import ANSWERS, expansion_vocabulary, spelling_pairs
+from distill.students.query_model import dropout_of, load_trunk, model_with_heads
+from distill.students.query_vocabulary import Vocabulary
 from distill.students.reading_examples import padded_readings, reading_pieces
-from distill.students.readings import FIRST_WEIGHTS, Readings, written
-from distill.students.span_vocabulary import SpanVocabulary
-from distill.students.span_words import WORD_LETTERS, WordReader
+from distill.students.readings import written
+from distill.students.span_words import WORD_LETTERS
 from distill.students.text import PairTemplate
 from distill.students.tree_softmax import TreeSoftmax
 
@@ -29,31 +28,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
-PARTS_FILE = "parts.json"
-"""In a student's folder: what the heads read and write."""
 WEIGHTS_FILE = "parts.safetensors"
 """Beside ``model.safetensors``, which stays the trunk that ``AutoModel`` loads."""
 MOST_LETTERS = 512
 """Letters of a text that are spelled; the rest stays."""
 _RESERVED_TOKENS = 8
-_NAMES_TOGETHER = 256
 _PADDING = {"letter_ids": 0, "letter_pieces": 0, "word_first": -1, "word_last": -1, "word_letters": 0, "word_names": 0}
-
-
-class Vocabulary(NamedTuple):
-    """What heads say beyond the task: learned from the training rows.
-
-    Attributes:
-        alphabet: Of a spelling head that edits letters; None without one.
-        texts: What a list of texts is chosen from, by part.
-        spans: What spans are marked on.
-        readings: Of a spelling head that chooses among corrections; None without one.
-    """
-
-    alphabet: Alphabet | None
-    texts: Mapping[str, tuple[str, ...]]
-    spans: SpanVocabulary = SpanVocabulary()
-    readings: Readings | None = None
 
 
 class QueryNetwork:
@@ -107,12 +87,12 @@ class QueryNetwork:
         """
         source, model_config, tokenizer = read_base(config.base)
         set_dropout(model_config, config.dropout)
-        trunk = _load_trunk(source, name=config.base, config=model_config)
+        trunk = load_trunk(source, name=config.base, config=model_config)
         limit = getattr(model_config, "max_position_embeddings", None) or config.max_length
-        vocabulary = _vocabulary(task, rows, config)
-        dropout = _dropout(model_config)
+        vocabulary = Vocabulary.of(task, rows, config)
+        dropout = dropout_of(model_config)
         network = cls(trunk, tokenizer, task=task, vocabulary=vocabulary, max_length=min(config.max_length, limit))
-        network.model = _with_heads(trunk, network, dropout=dropout, named=True)
+        network.model = model_with_heads(trunk, network, dropout=dropout, named=True)
         return network
 
     @classmethod
@@ -126,9 +106,9 @@ class QueryNetwork:
         from safetensors.torch import load_file
 
         network = cls.reader(folder, task=task, max_length=max_length)
-        trunk = _load_trunk(str(folder), name=str(folder))
+        trunk = load_trunk(str(folder), name=str(folder))
         try:
-            model: Any = _with_heads(trunk, network, dropout=0.0, named=False)
+            model: Any = model_with_heads(trunk, network, dropout=0.0, named=False)
             model.heads.load_state_dict(load_file(folder / WEIGHTS_FILE))
         except (OSError, SafetensorError, RuntimeError) as error:
             raise StudentError(
@@ -149,15 +129,9 @@ class QueryNetwork:
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
-            found = json.loads((folder / PARTS_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise StudentError(f"{folder}: not a whole student ({error}); train the student again") from error
-        alphabet = found["alphabet"] and Alphabet(**{name: tuple(value) for name, value in found["alphabet"].items()})
-        texts = {name: tuple(value) for name, value in found["texts"].items()}
-        words = found.get("words")  # what was trained before words were read has none
-        spans = SpanVocabulary(None if words is None else tuple(words), bool(found.get("listed")))
-        readings = Readings.load(folder) if found.get("corrector") else None
-        vocabulary = Vocabulary(alphabet, texts, spans, readings)
+        vocabulary = Vocabulary.load(folder)
         return cls(nn.Identity(), tokenizer, task=task, vocabulary=vocabulary, max_length=max_length)
 
     @property
@@ -283,17 +257,7 @@ class QueryNetwork:
             {name: tensor.detach().cpu().contiguous() for name, tensor in model.heads.state_dict().items()},
             folder / WEIGHTS_FILE,
         )
-        alphabet = self.vocabulary.alphabet
-        said = {
-            "alphabet": alphabet and {name: getattr(alphabet, name) for name in ("letters", "replace", "append")},
-            "texts": self.vocabulary.texts,
-            "words": self.vocabulary.spans.letters,
-            "listed": self.vocabulary.spans.listed,
-            **({"corrector": True} if self.vocabulary.readings is not None else {}),
-        }
-        if self.vocabulary.readings is not None:
-            self.vocabulary.readings.save(folder)
-        (folder / PARTS_FILE).write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        self.vocabulary.save(folder)
 
     def _read_whole(self, word: str) -> bool:
         if word not in self._whole:
@@ -327,104 +291,3 @@ def _pieces(origins: Sequence[int], starts: Sequence[int]) -> list[int]:
         first = int(np.searchsorted(places, places[at], side="left")) if at >= 0 else 0
         found.append(own[min(first + turn, max(int(at), 0))])
     return found
-
-
-def _vocabulary(task: Task, rows: pl.LazyFrame, config: EncoderConfig) -> Vocabulary:
-    kinds = {part_name(single): head_kind(single) for single in task.singles}
-    table = rows.select(task.source, ANSWERS).collect()
-    texts = {name: expansion_vocabulary(table, name) for name, kind in kinds.items() if kind == "ranking"}
-    for name, found in texts.items():
-        if not found:
-            raise StudentError(f"{name}: no text to choose from in the training rows; take the part out of the task")
-    spelled = [name for name, kind in kinds.items() if kind == "edits"]
-    marked = [name for name, kind in kinds.items() if kind == "spans"]
-    spans = SpanVocabulary.of(table, marked, task=task, config=config.spans)
-    if spelled and config.corrector is not None:
-        return Vocabulary(None, texts, spans, Readings.from_section(config.corrector))
-    alphabet = Alphabet.of(spelling_pairs(table, spelled[0], source=task.source)) if spelled else None
-    return Vocabulary(alphabet, texts, spans)
-
-
-def _with_heads(trunk: nn.Module, network: QueryNetwork, *, dropout: float, named: bool) -> nn.Module:
-    """The model, with heads drawn from torch's global generator; ``named`` ones begin from their options' words."""
-    import torch
-
-    from distill.students.query_heads import LetterTagger, Marks, NamedOptions, QueryModel, ReadingChooser
-    from distill.students.span_head import WordMarks
-
-    config: Any = trunk.config
-    width = int(config.hidden_size)
-    heads: dict[str, nn.Module] = {}
-    for name, single in network.parts.items():
-        kind = head_kind(single)
-        if kind == "edits" and network.vocabulary.readings is not None:
-            heads[name] = ReadingChooser(width, FIRST_WEIGHTS, dropout=dropout)
-        elif kind == "edits":
-            alphabet = network.vocabulary.alphabet
-            assert alphabet is not None
-            sizes = {"letters": alphabet.size, "replace": len(alphabet.replace), "append": len(alphabet.append)}
-            heads[name] = LetterTagger(width, **sizes, dropout=dropout)
-        elif kind == "spans":
-            letters = network.vocabulary.spans.letters
-            heads[name] = (
-                Marks(width, len(single.types), dropout=dropout)
-                if letters is None
-                else WordMarks(
-                    width,
-                    len(single.types),
-                    letters=WordReader(letters).size,
-                    names=network.vocabulary.spans.listed,
-                    dropout=dropout,
-                )
-            )
-        else:
-            texts = (*network.vocabulary.texts.get(name, ()), "")  # the last one: none of them
-            plain = single.labels if kind == "labels" else texts
-            names = network.options(name).names if kind == "paths" else tuple((text,) for text in plain)
-            states = _name_states(trunk, network.tokenizer, names) if named else torch.zeros(len(names), width)
-            heads[name] = NamedOptions(states, dropout=dropout)
-    return QueryModel(trunk, heads)
-
-
-def _name_states(trunk: nn.Module, tokenizer: Any, names: Sequence[Sequence[str]]) -> Tensor:
-    """``[options, D]``: the mean of what a trunk makes of each option's names, which are as many for all."""
-    import torch
-
-    from distill.students.query_heads import TRUNK_INPUTS, mean_state
-
-    texts = [text for own in names for text in own]
-    training, found = trunk.training, []
-    trunk.eval()
-    with torch.no_grad():
-        for start in range(0, len(texts), _NAMES_TOGETHER):
-            batch = tokenizer(
-                texts[start : start + _NAMES_TOGETHER],
-                padding=True,
-                truncation=True,
-                max_length=64,
-                split_special_tokens=True,
-                return_tensors="pt",
-            )
-            states = trunk(**{name: batch[name] for name in TRUNK_INPUTS if name in batch}).last_hidden_state
-            found.append(mean_state(states, batch["attention_mask"]))
-    trunk.train(training)
-    return torch.cat(found).unflatten(0, (len(names), -1)).mean(dim=1)
-
-
-def _load_trunk(source: str, *, name: str, config: Any = None) -> nn.Module:
-    import torch
-    from transformers import AutoModel
-
-    attention = {} if torch.cuda.is_available() else {"attn_implementation": "eager"}
-    settings = {} if config is None else {"config": config}
-    try:
-        found: nn.Module = AutoModel.from_pretrained(source, **settings, dtype=torch.float32, **attention)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise StudentError(not_an_encoder(name, error)) from error
-    return found
-
-
-def _dropout(config: Any) -> float:
-    """The base's own, which ``dropout`` of the section has set already where it is given."""
-    found = [value for name, value in config.to_dict().items() if "hidden" in name and name.endswith("dropout_prob")]
-    return float(found[0]) if found else float(getattr(config, "dropout", 0.1) or 0.0)

@@ -21,7 +21,12 @@ _ONE_LABEL = {
 
 
 def query_problems(student: StudentConfig, task: TaskConfig | Task) -> Iterator[Problem]:
-    """What does not fit, as the key of the section that is wrong and why."""
+    """What does not fit, as the key of the section that is wrong and why; nothing where all does.
+
+    Args:
+        student: The section.
+        task: One whose answers are no single label.
+    """
     if student.type == "dcn":
         yield "type", "a student of type dcn learns one label a row, and these answers are none; use encoder or causal"
         return

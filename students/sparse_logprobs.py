@@ -300,7 +300,17 @@ class LogprobsWriter:
     def draw_in_parts(
         self, key: str, tokens: Sequence[int] | np.ndarray, *, start: int, parts: Iterable[Tensor]
     ) -> None:
-        """As :meth:`draw`, of logits that come a few positions at a time."""
+        """As :meth:`draw`, of logits that come a few positions at a time: the same draws, in less memory.
+
+        Args:
+            key: To look it up by; once in a file.
+            tokens: The sequence, up to the last token that is told of at least.
+            start: Position of the first token that is told of.
+            parts: ``[n_i, V]`` each, in the order of the positions, without a gap.
+
+        Raises:
+            StudentError: As for :meth:`draw`.
+        """
         drawn: list[TokenDraws] = []
         # The sequence's draws do not depend on how its positions are parted.
         most = max(0, len(tokens) - start)

@@ -8,7 +8,8 @@ import pytest
 from distill.eval.config import EvalConfig
 from distill.eval.ladder import Ladder, LadderRow
 from distill.eval.query_answers import PartAnswers, answer_text, gold_answers, part_answers, same_answer
-from distill.eval.query_evaluation import Predictor, Settings, measure_part, paired_gain
+from distill.eval.query_claims import Predictor, Settings, paired_gain
+from distill.eval.query_evaluation import measure_part
 from distill.eval.query_label_free import spelling_passes
 from distill.eval.query_report import QueryFacts, query_markdown, write_query_report
 from distill.eval.query_report_words import put_in_words

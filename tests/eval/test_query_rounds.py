@@ -9,15 +9,9 @@ from distill.eval.intervals import Estimate
 from distill.eval.label_free import LabelFreeEstimate
 from distill.eval.ladder import LadderRow
 from distill.eval.query_answers import PartAnswers, answered_right
-from distill.eval.query_evaluation import (
-    Check,
-    Predictor,
-    Settings,
-    TeacherClaim,
-    check_gains,
-    measure_part,
-    paired_gain,
-)
+from distill.eval.query_claims import Predictor, Settings, check_gains, paired_gain
+from distill.eval.query_evaluation import measure_part
+from distill.eval.query_facts import Check, TeacherClaim
 from distill.eval.query_label_free import estimate_part
 from distill.eval.query_metrics import PairedClaim
 from distill.eval.query_report_words import check_claim_said

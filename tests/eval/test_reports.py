@@ -14,11 +14,12 @@ import pytest
 from distill.eval import plots, run_report
 from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.evaluation import evaluate
+from distill.eval.labeling_facts import teacher_facts
 from distill.eval.ladder import Ladder, Rung, build_ladder
 from distill.eval.page import markdown_cell
 from distill.eval.review import review
 from distill.eval.review_report import write_review_report
-from distill.eval.run_facts import FileLink, RunFacts, RunReport, teacher_facts
+from distill.eval.run_facts import FileLink, RunFacts, RunReport
 from distill.eval.run_report import write_run_report
 from distill.eval.student_facts import AbstentionFacts, CalibrationFacts, StudentFacts, TraceLearning
 from distill.eval.wording import printable

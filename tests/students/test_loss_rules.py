@@ -10,7 +10,7 @@ import torch
 from distill.labeling.task import Task
 from distill.students import loss_rules
 from distill.students.config import DcnConfig
-from distill.students.losses import hard_cross_entropy, soft_cross_entropy, soft_cross_entropy_rows
+from distill.students.losses import hard_cross_entropy_rows, mean_over_rows, soft_cross_entropy, soft_cross_entropy_rows
 from distill.students.noise_losses import early_learning_rows, generalised_cross_entropy_rows
 from distill.students.objective import LabelObjective, Objective, objective_for
 from distill.students.training_set import grades
@@ -90,7 +90,7 @@ def test_validation_is_by_soft_cross_entropy(loss: dict[str, Any]) -> None:
 def test_hard_ce_is_by_name() -> None:
     objective = _objective("hard_ce")
     columns = _columns(objective)
-    expected = hard_cross_entropy(LOGITS, columns["target"], weight=columns["weight"])
+    expected = mean_over_rows(hard_cross_entropy_rows(LOGITS, columns["target"]), columns["weight"])
     assert float(objective.cost(LOGITS, columns, training=True)) == pytest.approx(float(expected))
 
 

@@ -7,7 +7,7 @@ import yaml
 from distill.students.abstention import Abstention
 from distill.students.calibration import Calibration, Score
 from distill.students.model_card import CardContext, Figure, SplitSize, TeacherShare, model_card, write_card
-from distill.students.student import StudentInfo
+from distill.students.student_info import StudentInfo
 
 INFO = StudentInfo(
     type="encoder",

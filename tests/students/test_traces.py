@@ -19,7 +19,8 @@ from distill.students.config import EncoderConfig
 from distill.students.encoder import EncoderNetwork
 from distill.students.fit import FitResult, fit_student
 from distill.students.objective import LabelObjective, objective_for
-from distill.students.student import StudentInfo, load_student
+from distill.students.student import load_student
+from distill.students.student_info import StudentInfo
 from distill.students.trace_objective import TraceObjective
 from distill.students.trace_rows import TraceCounts, clause_columns, clause_labels, clause_vocabulary, fit_traces
 from distill.students.trace_texts import NO_TOKEN, embeddings, token_ids, with_traces
