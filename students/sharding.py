@@ -38,7 +38,9 @@ def require_shards(options: Mapping[str, Any]) -> None:
     if asked is None:
         return
     if asked == "deepspeed" and find_spec("deepspeed") is None:
-        raise MissingDependencyError("deepspeed", needed_for="trainer.deepspeed", install="pip install deepspeed")
+        raise MissingDependencyError(
+            "deepspeed", needed_for="trainer.deepspeed", install="pip install 'distill[deepspeed]'"
+        )
     if not torch.cuda.is_available():
         # accelerate passes over both on CPUs without a word.
         raise StudentError(f"trainer.{asked}: shards a model over GPUs, and there is none here; leave it out")

@@ -25,7 +25,7 @@ from distill.labeling.errors import DistillError, StudentError
 if TYPE_CHECKING:
     from distill.students.job import FitProgress, Job, JobResult
 
-_POLL_S = 0.1
+_POLL_S = 0.2
 _LAST_WORDS_S = 30.0
 """How long the processes wait for each other when they end: one that is gone early takes the others' store along."""
 _ENDED, _LEFT = "ended", "left"

@@ -1,7 +1,6 @@
 """One command in every process of a torchrun, on two machines: the first process leads, the others train with it."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,22 +23,15 @@ seed: 5
 data: {{rows: {rows}, id: row_id, group: group, gold: gold, split: split}}
 task: {{type: relevance, labels: [exact, substitute, irrelevant], positive: exact, inputs: [query, title, brand]}}
 students:
-  crossed: {{type: dcn, train_on: human, epochs: 2, buckets: 64, embedding_dim: 4, hidden: [8], dropout: 0, batch_size: 7,
-    threads: 1, wide: null}}
+  crossed: {{type: dcn, train_on: human, epochs: 2, buckets: 64, embedding_dim: 4, hidden: [8], dropout: 0,
+    batch_size: 7, threads: 1, wide: null}}
   encoder: {{type: encoder, base: {base}, train_on: human, epochs: 2, lr: 0.001, batch_tokens: 150, precision: fp32,
     threads: 1, validation: 0.25, wide: null, trainer: {{gradient_accumulation_steps: {parts}}}}}
 """
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _on_two_machines(*arguments: str, folder: Path) -> list[tuple[int, str]]:
+def _on_two_machines(*arguments: str, folder: Path, port: int) -> list[tuple[int, str]]:
     """Status and output of ``python -m distill …`` under a torchrun for each of two machines, both of them this one."""
-    port = _free_port()
     environment = {**os.environ, "PYTHONPATH": str(Path(distill.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     started = []
     for machine in range(2):
@@ -59,7 +51,9 @@ def _on_two_machines(*arguments: str, folder: Path) -> list[tuple[int, str]]:
 
 
 @pytest.mark.slow
-def test_two_machines_train_the_students_of_one_process(rows: pl.DataFrame, tiny_base: Path, tmp_path: Path) -> None:
+def test_two_machines_train_the_students_of_one_process(
+    rows: pl.DataFrame, tiny_base: Path, tmp_path: Path, free_port: int
+) -> None:
     from safetensors.torch import load_file
 
     rows.write_parquet(tmp_path / "rows.parquet")
@@ -68,7 +62,7 @@ def test_two_machines_train_the_students_of_one_process(rows: pl.DataFrame, tiny
         recipe = RECIPE.format(rows=tmp_path / "rows.parquet", base=tiny_base, parts=parts)
         (tmp_path / f"{name}.yaml").write_text(recipe)
     distill.run(tmp_path / "one.yaml", out=tmp_path / "one", until="train")
-    ended = _on_two_machines("train", "two.yaml", "--out", "two", folder=tmp_path)
+    ended = _on_two_machines("train", "two.yaml", "--out", "two", folder=tmp_path, port=free_port)
     assert [status for status, _ in ended] == [0, 0], ended
     assert "train:encoder" not in ended[1][1]  # the second machine runs no stage
     for student in ("crossed", "encoder"):
@@ -87,7 +81,7 @@ def test_a_script_of_ones_own_is_told_what_to_call(
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "2"}.items():
         monkeypatch.setenv(name, value)
     training = training_set(rows, train_on="human", labels=None, votes=None, task=task, validation_share=0.0)
-    with pytest.raises(StudentError, match=r"process 2 of 4 of torchrun .* together\(main\)"):
+    with pytest.raises(StudentError, match=r"process 2 of 4 of torchrun .*together\(main\)"):
         fit_student(DcnConfig(train_on=("human",)), training, task=task, out=tmp_path / "s", seed=1)
 
 
