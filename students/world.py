@@ -47,7 +47,7 @@ def together(command: Callable[[], None]) -> None:
     if not in_torchrun():
         command()
         return
-    world = World()
+    world = World.of_torchrun()
     if world.process > 0:
         try:
             status = world.follow()
@@ -86,20 +86,27 @@ def current_world() -> World | None:
 class World:
     """The processes of one torchrun.
 
-    Attributes:
+    Args:
+        store: A store of torch.distributed that all of them see, with nothing of ours in it.
         processes: How many there are.
         process: Which one this is; 0 leads.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, store: Any, *, processes: int, process: int) -> None:
+        self.processes = processes
+        self.process = process
+        self._store = store
+        self._trainings = 0
+
+    @classmethod
+    def of_torchrun(cls) -> World:
+        """Those that torchrun started with this one."""
         from torch.distributed import PrefixStore, rendezvous
 
-        self.processes = int(os.environ["WORLD_SIZE"])
-        self.process = int(os.environ["RANK"])
-        store, _, _ = next(iter(rendezvous("env://")))
+        store, process, processes = next(iter(rendezvous("env://")))
         # torchrun may start its processes anew beside the same store.
-        self._store: Any = PrefixStore(f"distill/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-        self._trainings = 0
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return cls(PrefixStore(f"distill/{attempt}", store), processes=processes, process=process)
 
     def train(self, job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobResult:
         """In the first process: trains with all of them."""

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +15,7 @@ from distill.labeling.task import Task
 from distill.students.config import DcnConfig
 from distill.students.fit import fit_student
 from distill.students.training_set import training_set
-from distill.students.world import in_torchrun, together
+from distill.students.world import World, in_torchrun, together
 
 RECIPE = """
 version: 1
@@ -90,3 +91,30 @@ def test_a_command_alone_is_run_as_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
     done: list[bool] = []
     together(lambda: done.append(in_torchrun()))
     assert done == [False]
+
+
+def test_the_others_end_as_the_first_does() -> None:
+    from torch.distributed import HashStore
+
+    store = HashStore()
+    first, second = (World(store, processes=2, process=process) for process in range(2))
+    with ThreadPoolExecutor(1) as others:
+        status = others.submit(second.follow)
+        first.end(0)
+        assert status.result(timeout=60) == 0
+    store = HashStore()
+    World(store, processes=2, process=0).end(3)  # waits for nobody
+    assert World(store, processes=2, process=1).follow() == 3
+
+
+def test_a_machine_that_does_not_see_the_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.distributed import HashStore
+
+    monkeypatch.setattr("distill.students.world._LAST_WORDS_S", 0.0)
+    store = HashStore()
+    store.set("job/0", str(tmp_path / "run" / ".encoder.job"))
+    with pytest.raises(StudentError, match=r"\.encoder\.job: not to be seen by process 1 of 2, on .*--out"):
+        World(store, processes=2, process=1).follow()
+    # Where the first process failed too, that one tells it.
+    store.set("ended", "1")
+    assert World(store, processes=2, process=1).follow() == 1
