@@ -259,7 +259,7 @@ def main(arguments: list[str] | None = None) -> int:
         with _process_group():
             train(Job.read(folder), on_progress=_print_progress if first else None)
     except DistillError as error:
-        if first:
+        if first and folder.is_dir():
             (folder / ERROR_FILE).write_text(str(error), encoding="utf-8")
         print(error, file=sys.stderr)
         return error.exit_code
