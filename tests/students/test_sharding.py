@@ -18,6 +18,7 @@ from distill.labeling.task import Task
 from distill.students.config import DcnConfig, EncoderConfig
 from distill.students.first_token import read_first_token_only
 from distill.students.job import Job
+from distill.students.query_heads import NamedOptions
 from distill.students.sharding import deepspeed_settings, layers_to_shard, require_shards
 from distill.students.train import train
 from distill.students.training_set import training_set
@@ -122,6 +123,15 @@ def test_a_copy_reads_the_first_token_too() -> None:
     copy(input_ids=torch.tensor([[1, 2, 3]]))
     assert seen == [(1, 1, 16)]
     assert not copy.bert.encoder.layer[-1].first_token_only
+
+
+def test_a_scale_that_was_saved_as_a_scalar_is_read() -> None:
+    # FSDP refuses scalar parameters, so that the scale is a row of one now.
+    heads = nn.ModuleDict({"category": NamedOptions(torch.eye(3), dropout=0.0)})
+    assert all(parameter.ndim > 0 for parameter in heads.parameters())
+    saved = {**heads.state_dict(), "category.scale": torch.tensor(0.5)}
+    heads.load_state_dict(saved)
+    assert heads.state_dict()["category.scale"].tolist() == [0.5]
 
 
 def test_deepspeed_is_told_what_the_trainer_knows(tmp_path: Path) -> None:
