@@ -44,11 +44,17 @@ _DISK_WORDS = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EFBIG, er
 
 def main() -> None:
     """Entry point of the ``distill`` command."""
-    from distill.labeling.errors import DistillError
+    from distill.students.world import together
 
     # Threads of a matrix product that spin while they wait keep the core from whoever they wait for. Where anything
     # else runs beside it, training with two threads was 5 to 8 times slower for that. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    together(_command)
+
+
+def _command() -> None:
+    from distill.labeling.errors import DistillError
+
     try:
         app(standalone_mode=True)
     except DistillError as error:

@@ -32,18 +32,22 @@ def read_first_token_only(model: nn.Module) -> bool:
     config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", None) not in _KNOWN or config.is_decoder or config.add_cross_attention:
         return False
-    encoder: Any = model.base_model
-    layer = encoder.encoder.layer[-1]
+    layer = _last_layer(model)
     layer.first_token_only = False
     layer.forward = MethodType(_forward_of_layer, layer)
 
-    def switch(on: bool) -> None:
-        layer.first_token_only = on
+    def switch(model: Any, on: bool) -> None:
+        _last_layer(model).first_token_only = on
 
     # Hooks, since a forward of our own would hide the classifier's parameters from the Trainer and from exporters.
-    model.register_forward_pre_hook(lambda *_: switch(True))
-    model.register_forward_hook(lambda *_: switch(False), always_call=True)
+    # They ask the model that is called for its layer: it may be a deep copy, which takes the hooks along.
+    model.register_forward_pre_hook(lambda model, *_: switch(model, True))
+    model.register_forward_hook(lambda model, *_: switch(model, False), always_call=True)
     return True
+
+
+def _last_layer(model: Any) -> Any:
+    return model.base_model.encoder.layer[-1]
 
 
 def _forward_of_layer(

@@ -39,6 +39,7 @@ from distill.students.train import ERROR_FILE, PROGRESS_MARK, train
 from distill.students.training_set import TrainingSet, one_hot
 from distill.students.weak_labels import PRUNED_FILE, prepare_weak_labels
 from distill.students.wide import WidePart, best_share, fit_wide
+from distill.students.world import current_world
 
 _REPORTED_STDERR = 2000
 _OF_QUERIES = ("weights", "synthetic", "corrector", "over_correction", "spans", "answer_tokens")
@@ -131,7 +132,7 @@ def fit_student(
             from distill.students.causal_teacher import make_missing
 
             make_missing(job, config.teacher_logprobs)
-        result = train(job, on_progress=on_progress) if processes_of(config) == 1 else _torchrun(job, on_progress)
+        result = _trained(job, on_progress)
         info = replace(_info(job, task=task, training=training, result=result), traces=traces)
         info.write(job.student_folder)
         write_brands(task, job.student_folder)
@@ -209,7 +210,13 @@ def _begun(job: Job, training: TrainingSet) -> Iterator[None]:
 
 
 def processes_of(config: StudentConfig) -> int:
-    """How many processes train: what ``devices`` says, and for ``auto`` as many as there are GPUs, or one."""
+    """How many processes train: what ``devices`` says, and for ``auto`` as many as there are GPUs, or one.
+
+    Inside a torchrun its processes train, whatever is said.
+    """
+    world = current_world()
+    if world is not None:
+        return world.processes
     if config.devices != "auto":
         return config.devices
     import torch
@@ -329,6 +336,13 @@ def _set_right(
                 source=held_out.source,
             )
     return replace(student.info, calibration=calibration, abstention=abstention)
+
+
+def _trained(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobResult:
+    world = current_world()
+    if world is not None:
+        return world.train(job, on_progress)
+    return train(job, on_progress=on_progress) if processes_of(job.config) == 1 else _torchrun(job, on_progress)
 
 
 def _torchrun(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobResult:

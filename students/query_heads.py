@@ -112,7 +112,9 @@ class NamedOptions(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.turn = nn.Linear(width, width)
         self.options = nn.Parameter(names.clone())
-        self.scale = nn.Parameter(torch.tensor(_FIRST_SCALE).log())
+        # A row of one number, since FSDP cannot cut a scalar; students that were saved before hold one.
+        self.scale = nn.Parameter(torch.tensor([_FIRST_SCALE]).log())
+        self.register_load_state_dict_pre_hook(_scale_in_row)
         self.bias = nn.Parameter(torch.zeros(len(names)))
         with torch.no_grad():
             nn.init.eye_(self.turn.weight)
@@ -123,6 +125,11 @@ class NamedOptions(nn.Module):
         turned = nn.functional.normalize(self.turn(self.dropout(state)), dim=-1)
         options = nn.functional.normalize(self.options, dim=-1)
         return self.scale.exp() * (turned @ options.T) + self.bias
+
+
+def _scale_in_row(_: nn.Module, state: dict[str, Tensor], prefix: str, *__: Any) -> None:
+    if f"{prefix}scale" in state:
+        state[f"{prefix}scale"] = state[f"{prefix}scale"].reshape(1)
 
 
 class LetterTagger(nn.Module):

@@ -50,8 +50,20 @@ def train(job: Job, *, on_progress: Callable[[FitProgress], None] | None = None)
     Raises:
         StudentError: The base cannot be loaded, or the loss is not a number.
     """
-    with quiet(), environment_kept(), threads_set(job.config.threads), seeded(job.seed):
-        return _train(job, on_progress)
+    with quiet(), environment_kept(), threads_set(_own_threads(job.config.threads)), seeded(job.seed):
+        try:
+            return _train(job, on_progress)
+        finally:
+            if job.config.trainer.get("deepspeed"):
+                from distill.students.sharding import forget_deepspeed
+
+                forget_deepspeed()
+
+
+def _own_threads(threads: int | None) -> int | None:
+    """This process's share of the training's CPU threads on this machine."""
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return threads if threads is None else max(1, threads // beside)
 
 
 def new_network(
@@ -247,7 +259,7 @@ def main(arguments: list[str] | None = None) -> int:
         with _process_group():
             train(Job.read(folder), on_progress=_print_progress if first else None)
     except DistillError as error:
-        if first:
+        if first and folder.is_dir():
             (folder / ERROR_FILE).write_text(str(error), encoding="utf-8")
         print(error, file=sys.stderr)
         return error.exit_code

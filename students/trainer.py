@@ -34,10 +34,10 @@ from distill.students.job import EpochRecord
 from distill.students.network import Example, Network
 from distill.students.objective import Objective
 from distill.students.reporter import VALIDATION_LOSS
+from distill.students.sharding import deepspeed_settings, layers_to_shard, require_shards, shards
 from distill.students.vocabulary_cut import VocabularyCut
 
 _REPORTS_A_TRAINING = 100
-_SHARDS = ("fsdp", "deepspeed")
 
 
 def training_arguments(
@@ -66,7 +66,9 @@ def training_arguments(
         **config.trainer,
     }
     _require_reports(settings["report_to"])
-    _require_shards(config)
+    require_shards(config.trainer)
+    if settings.get("deepspeed"):
+        settings["deepspeed"] = deepspeed_settings(settings["deepspeed"])
     try:
         arguments = TrainingArguments(
             output_dir=str(folder),
@@ -96,13 +98,6 @@ def training_arguments(
         # One process with several visible GPUs would be wrapped in DataParallel, which is slower than one of them.
         arguments._n_gpu = 1
     return arguments
-
-
-def _require_shards(config: StudentConfig) -> None:
-    asked = [name for name in _SHARDS if config.trainer.get(name)]
-    if asked and not torch.cuda.is_available():
-        # accelerate passes over both on CPUs without a word.
-        raise StudentError(f"trainer.{asked[0]}: shards a model over GPUs, and there is none here; leave it out")
 
 
 def _require_reports(report_to: str) -> None:
@@ -160,12 +155,15 @@ class DistributionTrainer(Trainer):
         self._best = best
         self._vocabulary = material.vocabulary
         self.batches = material.batches
-        sharded = any(self._config.trainer.get(name) for name in _SHARDS)
-        self._whole_model = deepcopy(network.model) if sharded else None
-        if sharded:
+        self._sharded = shards(self._config.trainer)
+        if self._sharded:
             best.weights_of = self._gathered
+        if arguments.fsdp_plugin_args is not None:
+            arguments.fsdp_plugin_args.setdefault("transformer_cls_names_to_wrap", layers_to_shard(network.model))
         super().__init__(
-            model=network.model,
+            # Shards are cut in place. The network's own model stays whole, for the gathered weights in the end: heads,
+            # the cut vocabulary and adapters are parts of it that others hold on to.
+            model=deepcopy(network.model) if self._sharded else network.model,
             args=arguments,
             train_dataset=material.train,
             eval_dataset=material.validation if len(material.validation) else None,
@@ -229,6 +227,13 @@ class DistributionTrainer(Trainer):
         loss, logits = self._objective.loss(self._network, model, batch, columns)
         return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """With DeepSpeed the Trainer rounds all numbers to the model's; targets and weights keep their digits."""
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        if self.is_deepspeed_enabled:
+            prepared |= {name: inputs[name].to(self.args.device) for name in self._train.columns}
+        return prepared
+
     def resume(self, checkpoint: Path) -> None:
         """Trains on from a checkpoint, as if nothing had happened."""
         best, objective = read_ours(checkpoint, process=self.args.process_index)
@@ -242,16 +247,20 @@ class DistributionTrainer(Trainer):
         Raises:
             RuntimeError: The gathered weights are not whole.
         """
-        if self._whole_model is None:
+        if not self._sharded:
             return cast("nn.Module", self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).cpu())
-        weights = self._best.weights or self._gathered(self.model_wrapped)
+        # Not "or": the other processes' best weights are there and empty, and all have to gather or none.
+        weights = self._gathered(self.model_wrapped) if self._best.weights is None else self._best.weights
         if self.is_world_process_zero():
-            self._whole_model.load_state_dict(weights)
-        return self._whole_model
+            self._network.model.load_state_dict(weights)
+        return self._network.model
 
     def _gathered(self, model: nn.Module) -> dict[str, Tensor]:
         """Weights put together from the processes' shards; in the first process, the others have none."""
-        return dict(self.accelerator.get_state_dict(self.model_wrapped))
+        weights = self.accelerator.get_state_dict(self.model_wrapped)
+        if not self.is_world_process_zero():
+            return {}
+        return {name: value.detach().cpu().clone() for name, value in weights.items()}
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

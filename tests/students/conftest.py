@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 from pathlib import Path
 
 import polars as pl
@@ -82,3 +83,11 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of this machine that nobody listens on, for processes that meet there."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
