@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from distill.labeling.errors import StudentError
-from distill.students.matching import match_feature_names, match_features, match_words
+from distill.students.matching import match_feature_names, match_features
 from distill.students.similarity import SIMILARITY_FOLDER, Similarity
 from distill.students.wide_config import WideSection
 
@@ -213,9 +213,9 @@ def wide_features(
         for row in rows.select(pl.col(list(inputs)).cast(pl.String).fill_null("")).iter_rows()
     ]
     names = match_feature_names(inputs)
-    found = np.array(
-        [match_features(query, listing, match_words(query, listing)) for query, *listing in texts], dtype=np.float64
-    ).reshape(len(texts), len(names))
+    found = np.array([match_features(query, listing) for query, *listing in texts], dtype=np.float64).reshape(
+        len(texts), len(names)
+    )
     if similarity is None:
         return found
     cosines = similarity.cosines([row[0] for row in texts], [row[1] for row in texts], bf16=bf16)
