@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,6 +34,7 @@ from distill.students.grouped_batches import GroupedBatches
 from distill.students.job import EpochRecord
 from distill.students.network import Example, Network
 from distill.students.objective import Objective
+from distill.students.quick_dropout import QuickDropout
 from distill.students.reporter import VALIDATION_LOSS
 from distill.students.vocabulary_cut import VocabularyCut
 
@@ -226,8 +228,14 @@ class DistributionTrainer(Trainer):
         """The loss of the objective; normalised by rows, as :mod:`distill.students.losses` declares."""
         columns = {name: inputs[name] for name in self._train.columns}
         batch = {name: value for name, value in inputs.items() if name not in columns}
-        loss, logits = self._objective.loss(self._network, model, batch, columns)
+        with self._dropout():
+            loss, logits = self._objective.loss(self._network, model, batch, columns)
         return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
+
+    def _dropout(self) -> AbstractContextManager[object]:
+        """How dropout is drawn: quickly where torch's own way is slow and nothing stands in the way."""
+        plain = self.args.gradient_checkpointing or self.args.torch_compile or self.args.device.type != "cpu"
+        return nullcontext() if plain else QuickDropout()
 
     def resume(self, checkpoint: Path) -> None:
         """Trains on from a checkpoint, as if nothing had happened."""
