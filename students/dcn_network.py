@@ -12,6 +12,7 @@ import polars as pl
 
 from distill.labeling.errors import StudentError
 from distill.students.config import DcnConfig
+from distill.students.example_store import ExampleStore
 from distill.students.features import dense_names, hash_rows, slot_names
 from distill.students.network import Example, Output
 
@@ -122,8 +123,11 @@ class DcnNetwork:
         """Standardises the numbers by the training rows' mean and deviation."""
         import torch
 
-        dense = torch.from_numpy(np.stack([example["dense"] for example in examples]))
-        self.model.standardise(dense)  # type: ignore[operator]
+        if isinstance(examples, ExampleStore):  # as they lie there: a million small arrays would take 0.2 KB each
+            numbers = np.concatenate(list(examples.values("dense"))).reshape(len(examples), -1)
+        else:
+            numbers = np.stack([example["dense"] for example in examples])
+        self.model.standardise(torch.from_numpy(numbers))  # type: ignore[operator]
 
     def is_head(self, name: str) -> bool:
         """Nothing is pretrained, and all learns alike."""

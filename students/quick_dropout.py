@@ -35,7 +35,7 @@ class QuickDropout(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
+def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     dropped = round(p * _STEPS)
     if not training or not 0 < dropped < _STEPS or input.device.type != "cpu" or input.dtype not in _BITS:
         return torch.nn.functional.dropout(input, p, training, inplace)

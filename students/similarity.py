@@ -5,17 +5,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distill.labeling.errors import DataError, StudentError
 from distill.labeling.packaged_folder import packaged_folder
+from distill.students.onnx_network import MODEL_FILE, open_session
 from distill.students.surroundings import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+STATES = "last_hidden_state"
+"""Output of an encoder in ONNX, ``[batch, length, width]`` float32."""
 SIMILARITY_FOLDER = "similarity"
 """Within a student's folder."""
 _MAX_TOKENS = 48
@@ -27,36 +31,44 @@ class Similarity:
     """Cosines of sentence embeddings: the mean of a text's token states (Reimers & Gurevych 2019).
 
     Args:
-        model: An encoder.
+        model: An encoder, of torch or a :class:`_OnnxEncoder`.
         tokenizer: Its tokenizer.
-    """
 
-    bf16_speeds_up = True
+    Attributes:
+        bf16_speeds_up: Whether bfloat16 means anything to it.
+    """
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         import torch
 
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.bf16_speeds_up = not isinstance(model, _OnnxEncoder)
+        on_gpu = torch.cuda.is_available() and self.bf16_speeds_up
+        self._device = torch.device("cuda" if on_gpu else "cpu")
         self._model = model.to(self._device).eval()
         self._tokenizer: Any = tokenizer
 
     @classmethod
     def load(cls, base: str | Path) -> Similarity:
-        """Reads a pretrained encoder, or one that :meth:`save` wrote.
+        """Reads a pretrained encoder, one that :meth:`save` wrote, or one that was exported.
 
         Args:
             base: An id, a folder, or ``package:NAME/FOLDER``.
 
         Raises:
             StudentError: It cannot be found or is no encoder.
+            MissingDependencyError: It was exported, and ONNX Runtime is not installed.
         """
         import torch
         from transformers import AutoModel, AutoTokenizer
 
         try:
             source = packaged_folder(str(base))
+            exported = Path(source) / MODEL_FILE
             with quiet():
-                model = AutoModel.from_pretrained(source, dtype=torch.float32)
+                if exported.is_file():
+                    model: Any = _OnnxEncoder(open_session(exported))
+                else:
+                    model = AutoModel.from_pretrained(source, dtype=torch.float32)
                 return cls(model, AutoTokenizer.from_pretrained(source))
         except (DataError, OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().split("\n")[0][:300]
@@ -90,7 +102,44 @@ class Similarity:
         with quiet():
             state = {name: value.to(torch.float16) for name, value in self._model.state_dict().items()}
             self._model.save_pretrained(folder, state_dict=state)
+        self.save_tokenizer(folder)
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Writes how texts are cut, all that an exported encoder needs beside its model."""
+        with quiet():
             self._tokenizer.save_pretrained(folder)
+
+    def traceable(self) -> tuple[Any, dict[str, Any]]:
+        """The encoder on the CPU as a module from tensors to token states, and a batch of two lengths for it."""
+        import torch
+
+        batch = dict(self._batch(["red lamp", "lamp"]))
+        names, encoder = list(batch), self._model.to("cpu").eval()
+        # The fused kind leaves the mask out where nothing is padded, which tracing would take for good.
+        encoder.set_attn_implementation("eager")
+        self._device = torch.device("cpu")
+
+        class Traceable(torch.nn.Module):
+            """Tensors in the place of names, which is all that tracing knows."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.encoder = encoder
+
+            def forward(self, *tensors: Any) -> Any:
+                return self.encoder(**dict(zip(names, tensors, strict=True))).last_hidden_state
+
+        return Traceable().eval(), {name: tensor.cpu() for name, tensor in batch.items()}
+
+    def _batch(self, texts: Sequence[str]) -> Any:
+        return self._tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=_MAX_TOKENS,
+            split_special_tokens=True,
+            return_tensors="pt",
+        )
 
     def _embed(self, texts: Sequence[str], *, bf16: bool) -> np.ndarray:
         """Embeddings of length one, ``[N, D]``."""
@@ -101,16 +150,36 @@ class Similarity:
         autocast = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bf16)
         with quiet(), torch.inference_mode(), autocast:
             for start in range(0, len(texts), _BATCH):
-                batch = self._tokenizer(
-                    list(texts[start : start + _BATCH]),
-                    padding=True,
-                    truncation=True,
-                    max_length=_MAX_TOKENS,
-                    split_special_tokens=True,
-                    return_tensors="pt",
-                ).to(self._device)
+                batch = self._batch(texts[start : start + _BATCH]).to(self._device)
                 states = self._model(**batch).last_hidden_state.float()
                 mask = batch["attention_mask"][..., None].float()
                 means = (states * mask).sum(1) / mask.sum(1).clamp(min=1.0)
                 found.append(normalize(means, dim=1).cpu().numpy())
         return np.concatenate(found) if found else np.zeros((0, 1), dtype=np.float32)
+
+
+class _OnnxEncoder:
+    """An exported encoder, called as one of transformers is.
+
+    Args:
+        session: An ``onnxruntime.InferenceSession``.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._inputs = [given.name for given in session.get_inputs()]
+
+    def to(self, device: Any) -> _OnnxEncoder:
+        """Stays on the CPU."""
+        return self
+
+    def eval(self) -> _OnnxEncoder:
+        """Never trains."""
+        return self
+
+    def __call__(self, **batch: Any) -> SimpleNamespace:
+        """States of the tokens, ``[N, L, D]``."""
+        import torch
+
+        (states,) = self._session.run([STATES], {name: batch[name].numpy() for name in self._inputs})
+        return SimpleNamespace(last_hidden_state=torch.from_numpy(states))

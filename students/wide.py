@@ -23,9 +23,11 @@ WIDE_FILE = "wide.json"
 DEFAULT_SHARE = 0.5
 """Where nothing held out shows another share to be better."""
 _SHARES = tuple(step / 10 for step in range(11))
-_MOST_ROWS = 50_000
+MOST_ROWS = 50_000
 """Rows that some twenty coefficients a label are fitted on, at most."""
 _MAX_CHARACTERS = 2000
+_TOGETHER = 8192
+"""Rows whose texts and embeddings are in memory together."""
 _FARTHEST = 4.0
 """Standard deviations from the mean that a feature counts for, at most."""
 _FEWEST_GROUPS = 5
@@ -123,8 +125,8 @@ def fit_wide(section: WideSection, rows: pl.DataFrame, *, inputs: Sequence[str],
     from scipy.optimize import minimize  # type: ignore[import-untyped]
     from scipy.special import log_softmax  # type: ignore[import-untyped]
 
-    if rows.height > _MOST_ROWS:
-        rows = rows.sample(_MOST_ROWS, seed=seed)
+    if rows.height > MOST_ROWS:
+        rows = rows.sample(MOST_ROWS, seed=seed)
     similarity = Similarity.load(section.similarity) if section.similarity is not None else None
     features = wide_features(rows, inputs, similarity=similarity)
     target, weight = np.array(rows["target"].to_list()), rows["weight"].to_numpy()
@@ -208,6 +210,14 @@ def wide_features(
         similarity: A sentence encoder.
         bf16: As for :meth:`Similarity.cosines`.
     """
+    parts = [
+        _features(rows[start : start + _TOGETHER], inputs, similarity=similarity, bf16=bf16)
+        for start in range(0, rows.height, _TOGETHER)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, len(wide_names(inputs, similar=similarity is not None))))
+
+
+def _features(rows: pl.DataFrame, inputs: Sequence[str], *, similarity: Similarity | None, bf16: bool) -> np.ndarray:
     texts = [
         [text[:_MAX_CHARACTERS] for text in row]
         for row in rows.select(pl.col(list(inputs)).cast(pl.String).fill_null("")).iter_rows()
