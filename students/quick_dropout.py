@@ -39,19 +39,19 @@ def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool
     dropped = round(p * _STEPS)
     if not training or not 0 < dropped < _STEPS or input.device.type != "cpu" or input.dtype not in _BITS:
         return torch.nn.functional.dropout(input, p, training, inplace)
-    found: Tensor = _Dropout.apply(input, dropped)  # type: ignore[no-untyped-call]
+    found: Tensor = _Dropout.apply(input, dropped)
     return found
 
 
 class _Dropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, given: Tensor, dropped: int) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, given: Tensor, dropped: int) -> Tensor:
         factors = _factors(given, dropped)
         ctx.save_for_backward(factors)
         return given * factors
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (factors,) = ctx.saved_tensors
         return gradient * factors, None
 
