@@ -10,6 +10,7 @@ import pytest
 
 from distill.students.features import hash_rows, slot_names
 from distill.students.matching import match_features, match_words, normalise, words
+from distill.students.wide import wide_features
 
 INPUTS = ["query", "title", "description"]
 
@@ -116,3 +117,15 @@ def test_half_a_surrogate_pair_is_hashed_alone(rows: pl.DataFrame) -> None:
     found = _hash(["lamp", "\ud800"], zlib.crc32(b"query:words"), 4096)
     assert found.tolist() == [_bucket("lamp", "query:words"), _bucket("\ud800", "query:words")]
     assert found.dtype == np.int64
+
+
+def test_stretches_of_rows_give_the_linear_model_the_same(rows: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = wide_features(rows, INPUTS)
+    monkeypatch.setattr("distill.students.wide._TOGETHER", 7)
+    np.testing.assert_array_equal(wide_features(rows, INPUTS), whole)
+    assert whole.tolist() == [_features_of_matches(query, fields) for query, *fields in _cut(rows)]
+    assert wide_features(rows.clear(), INPUTS).shape == (0, whole.shape[1])
+
+
+def _cut(rows: pl.DataFrame) -> list[list[str]]:
+    return [[text[:2000] for text in row] for row in rows.iter_rows()]
