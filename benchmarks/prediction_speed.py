@@ -13,6 +13,8 @@ are of all threads: what a machine that does other things beside it has to pay.
     distill export run/students/encoder-both --to int8 --out int8
     python benchmarks/prediction_speed.py run/students/encoder-both int8 --dcn run/students/dcn-human \\
         --peer peer/bin/python > benchmarks/results/prediction_speed.md
+
+``--similarity`` adds a student with a sentence encoder beside it, and its INT8 export, with a first line of their own.
 """
 
 from __future__ import annotations
@@ -128,6 +130,12 @@ def main() -> None:
         "student": lambda: timed(lambda: encoder.predict(rows, threads=threads)),
         "student, INT8": lambda: timed(lambda: int8.predict(rows, threads=threads)),
     }
+    beside = {}
+    if arguments.similarity:
+        similar, similar_int8 = map(load_student, arguments.similarity)
+        beside = {"with similarity, fp32": similar, "with similarity, INT8": similar_int8}
+        ways["student with similarity"] = lambda: timed(lambda: similar.predict(rows, threads=threads))
+        ways["student with similarity, INT8"] = lambda: timed(lambda: similar_int8.predict(rows, threads=threads))
     if arguments.dcn:
         dcn = load_student(arguments.dcn)
         ways["dcn"] = lambda: timed(lambda: dcn.predict(rows, threads=threads))
@@ -142,6 +150,8 @@ def main() -> None:
     _print(rates, arguments, peer.version, encoder)
     print("\n| student | AUC against people, interval by query | difference in points, paired |\n|---|---|---|")
     print("\n".join(quality({"encoder, fp32": encoder, "encoder, INT8": int8}, table)))
+    if beside:
+        print("\n".join(quality(beside, table)))
 
 
 def _print(rates: dict[str, list[tuple[float, float]]], arguments: Any, peer: str, encoder: Student) -> None:
@@ -171,6 +181,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("encoder", type=Path, help="folder of an encoder, in its run")
     parser.add_argument("int8", type=Path, help="its INT8 export")
+    parser.add_argument("--similarity", type=Path, nargs=2, help="a student with a sentence encoder, and its INT8")
     parser.add_argument("--dcn", type=Path, help="folder of a dcn of the same run")
     parser.add_argument("--peer", required=True, help="python of an environment with sentence-transformers")
     parser.add_argument("--rows", type=int, default=1000)

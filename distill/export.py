@@ -18,7 +18,7 @@ import polars as pl
 
 from distill.labeling.data_config import RESERVED_COLUMNS
 from distill.labeling.errors import StudentError, UsageError
-from distill.students.export import INT8_SCHEMES, Int8Scheme, write_int8, write_onnx
+from distill.students.export import INT8_SCHEMES, Int8Scheme, write_int8, write_onnx, write_similarity
 from distill.students.onnx_network import EXPORT_FILE, MODEL_FILE, ExportedModel
 from distill.students.similarity import SIMILARITY_FOLDER
 from distill.students.student import Student, load_student
@@ -181,13 +181,16 @@ def _write(student: Student, draft: Path, out: Path, *, form: Form, rows: CheckR
     tried: list[dict[str, Any]] = []
     candidates: Sequence[Int8Scheme | None] = INT8_SCHEMES[student.info.type] if form == "int8" else (None,)
     best: tuple[ExportCheck, ExportedModel, bytes] | None = None
-    for scheme in candidates:
+    for scheme, beside in zip(candidates, INT8_SCHEMES["encoder"], strict=False):
         target = draft / MODEL_FILE
         if scheme is None:
             shutil.copyfile(whole, target)
             written = model
         else:
             written = write_int8(whole, target, exported=model, scheme=scheme)
+        if student.wide is not None and student.wide.similarity is not None:
+            of_texts = None if scheme is None else beside
+            write_similarity(student.wide.similarity, draft / SIMILARITY_FOLDER, scheme=of_texts)
         _write_facts(draft, written, None, tried)
         check = _check(student, load_student(draft), before, rows)
         tried.append({"kept_fp32": written.kept_fp32, "bytes": target.stat().st_size, "lost": round(check.lost, 4)})
@@ -282,8 +285,6 @@ def _copy_all_but_weights(student: Path, draft: Path) -> None:
     for path in student.iterdir():
         if path.is_file() and path.suffix not in _WEIGHTS:
             shutil.copy2(path, draft / path.name)
-        elif path.name == SIMILARITY_FOLDER:
-            shutil.copytree(path, draft / path.name)
 
 
 @contextmanager

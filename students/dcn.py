@@ -57,7 +57,7 @@ class DeepCrossNetwork(nn.Module):
         ordered: bool = False,
     ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(buckets, embedding_dim)
+        self.embedding = nn.EmbeddingBag(buckets, embedding_dim, mode="mean")
         nn.init.normal_(self.embedding.weight, std=0.1)
         self.dense_mean: Tensor
         self.dense_scale: Tensor
@@ -91,10 +91,20 @@ class DeepCrossNetwork(nn.Module):
         Returns:
             Logits, ``[B, labels]`` float32.
         """
-        embedded = (self.embedding(ids) * mask.unsqueeze(-1)).sum(dim=2)
-        pooled = embedded / mask.sum(dim=2, keepdim=True).clamp(min=1.0)
+        pooled = self._padded_means(ids, mask) if torch.jit.is_tracing() else self._means(ids, mask)
         first = torch.cat([pooled.flatten(1), ((dense - self.dense_mean) * self.dense_scale).clamp(-5.0, 5.0)], dim=1)
         crossed = first
         for layer in self.cross:
             crossed = layer(first, crossed)
         return self.head(torch.cat([crossed, self.deep(first)], dim=1))
+
+    def _means(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Mean embedding of each slot, ``[B, slots, D]``, without a look at the padding: most slots are short."""
+        lengths = mask.sum(dim=2, dtype=torch.int64).flatten()
+        found: Tensor = self.embedding(ids[mask.bool()], lengths.cumsum(0) - lengths)
+        return found.unflatten(0, ids.shape[:2])
+
+    def _padded_means(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The same in operations that ONNX knows."""
+        embedded = (nn.functional.embedding(ids, self.embedding.weight) * mask.unsqueeze(-1)).sum(dim=2)
+        return embedded / mask.sum(dim=2, keepdim=True).clamp(min=1.0)

@@ -12,6 +12,7 @@ import polars as pl
 
 from distill.labeling.errors import StudentError
 from distill.students.config import DcnConfig
+from distill.students.example_store import ExampleStore
 from distill.students.features import dense_names, hash_rows, slot_names
 from distill.students.network import Example, Output
 
@@ -32,6 +33,8 @@ class DcnNetwork:
     """
 
     bf16_speeds_up = False
+    cpu_tokens = 16_384
+    """As for :data:`distill.students.scoring.CPU_TOKENS`: a feature costs far less than a token of an encoder."""
 
     def __init__(self, config: DcnConfig, *, labels: int, inputs: Sequence[str]) -> None:
         from distill.students.dcn import DeepCrossNetwork
@@ -104,13 +107,11 @@ class DcnNetwork:
         """Pads every slot to the longest."""
         import torch
 
-        longest = max(1, *(self.size(example) for example in examples))
-        ids = np.zeros((len(examples), len(examples[0]["slots"]), longest), dtype=np.int64)
-        mask = np.zeros(ids.shape, dtype=np.float32)
-        for number, example in enumerate(examples):
-            for slot, found in enumerate(example["slots"]):
-                ids[number, slot, : len(found)] = found
-                mask[number, slot, : len(found)] = 1.0
+        lengths = np.array([[len(slot) for slot in example["slots"]] for example in examples])
+        filled = np.arange(max(1, lengths.max())) < lengths[:, :, None]
+        ids = np.zeros(filled.shape, dtype=np.int64)
+        ids[filled] = np.concatenate([slot for example in examples for slot in example["slots"]])
+        mask = filled.astype(np.float32)
         dense = np.stack([example["dense"] for example in examples])
         return {"ids": torch.from_numpy(ids), "mask": torch.from_numpy(mask), "dense": torch.from_numpy(dense)}
 
@@ -122,8 +123,11 @@ class DcnNetwork:
         """Standardises the numbers by the training rows' mean and deviation."""
         import torch
 
-        dense = torch.from_numpy(np.stack([example["dense"] for example in examples]))
-        self.model.standardise(dense)  # type: ignore[operator]
+        if isinstance(examples, ExampleStore):  # as they lie there: a million small arrays would take 0.2 KB each
+            numbers = np.concatenate(list(examples.values("dense"))).reshape(len(examples), -1)
+        else:
+            numbers = np.stack([example["dense"] for example in examples])
+        self.model.standardise(torch.from_numpy(numbers))  # type: ignore[operator]
 
     def is_head(self, name: str) -> bool:
         """Nothing is pretrained, and all learns alike."""

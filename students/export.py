@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +17,7 @@ import polars as pl
 from distill.labeling.errors import MissingDependencyError, StudentError
 from distill.students.network import Network
 from distill.students.onnx_network import INSTALL, LOGITS, MODEL_FILE, ExportedModel
+from distill.students.similarity import STATES, Similarity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +54,8 @@ INT8_SCHEMES = {
     # Nearly all of its weights are the embedding table, and its time goes into hashing.
     "dcn": (_NOTHING_KEPT, Int8Scheme("all matrix products", embeddings=False, outer=0.5)),
 }
-"""By type of student, from the smallest model to the most faithful; which one to take is measured."""
+"""By type of student, from the smallest model to the most faithful; which one to take is measured. A sentence encoder
+beside a student is written by the scheme of the same place for ``encoder``."""
 
 
 def write_onnx(network: Network, path: Path, *, inputs: Sequence[str]) -> ExportedModel:
@@ -94,27 +97,37 @@ def write_onnx(network: Network, path: Path, *, inputs: Sequence[str]) -> Export
         name: {at: axis for at, axis in enumerate(found) if isinstance(axis, str)}
         for name, found in {**axes, **scored}.items()
     }
-    try:
-        with _silent():
-            torch.onnx.export(
-                _traceable(network, tuple(long), extra),
-                tuple(long.values()),
-                str(path),
-                input_names=list(long),
-                output_names=list(outputs),
-                dynamic_axes=moving,
-                opset_version=OPSET,
-                # The newer exporter's graph cannot be quantised by quantize_dynamic.
-                dynamo=False,
-            )
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        reason = str(error).strip().split("\n")[0][:300]
-        raise StudentError(
-            f"export: this network cannot be written as ONNX ({reason}); serve the student as it is"
-        ) from error
+    _trace(_traceable(network, tuple(long), extra), path, given=long, outputs=outputs, moving=moving)
     types = {name: _TYPES[str(tensor.dtype)] for name, tensor in long.items()}
     described = {name: {"type": types[name], "axes": axes[name]} for name in long}
     return ExportedModel(MODEL_FILE, "fp32", described, outputs, OPSET)
+
+
+def write_similarity(similarity: Similarity, folder: Path, *, scheme: Int8Scheme | None) -> None:
+    """Writes a sentence encoder as ONNX, with its tokenizer: what :meth:`Similarity.load` reads.
+
+    Args:
+        similarity: A loaded student's; it is moved to the CPU.
+        folder: Where; what is there is replaced.
+        scheme: What an INT8 model keeps in fp32; None for fp32.
+
+    Raises:
+        MissingDependencyError: ``onnx`` or ``onnxruntime`` is not installed.
+        StudentError: The architecture cannot be traced.
+    """
+    _require("onnx")
+    model, batch = similarity.traceable()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    similarity.save_tokenizer(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = Path(scratch) / MODEL_FILE
+        moving = {name: {0: "batch", 1: "length"} for name in (*batch, STATES)}
+        _trace(model, whole, given=batch, outputs=(STATES,), moving=moving)
+        if scheme is None:
+            shutil.copyfile(whole, folder / MODEL_FILE)
+        else:
+            _quantise(whole, folder / MODEL_FILE, scheme)
 
 
 def write_int8(source: Path, target: Path, *, exported: ExportedModel, scheme: Int8Scheme) -> ExportedModel:
@@ -133,6 +146,11 @@ def write_int8(source: Path, target: Path, *, exported: ExportedModel, scheme: I
     Raises:
         MissingDependencyError: ``onnx`` or ``onnxruntime`` is not installed.
     """
+    _quantise(source, target, scheme)
+    return replace(exported, precision="int8", kept_fp32=scheme.kept_fp32)
+
+
+def _quantise(source: Path, target: Path, scheme: Int8Scheme) -> None:
     _require("onnx")
     _require("onnxruntime")
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -149,7 +167,37 @@ def write_int8(source: Path, target: Path, *, exported: ExportedModel, scheme: I
             weight_type=QuantType.QInt8,
             nodes_to_exclude=_kept_products(prepared, scheme),
         )
-    return replace(exported, precision="int8", kept_fp32=scheme.kept_fp32)
+
+
+def _trace(
+    model: Any,
+    path: Path,
+    *,
+    given: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    moving: Mapping[str, Mapping[int, str]],
+) -> None:
+    """Writes what a module does with tensors in the order of ``given``; ``moving`` names the axes of any size."""
+    import torch
+
+    try:
+        with _silent():
+            torch.onnx.export(
+                model,
+                tuple(given.values()),
+                str(path),
+                input_names=list(given),
+                output_names=list(outputs),
+                dynamic_axes=moving,
+                opset_version=OPSET,
+                # The newer exporter's graph cannot be quantised by quantize_dynamic.
+                dynamo=False,
+            )
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0][:300]
+        raise StudentError(
+            f"export: this network cannot be written as ONNX ({reason}); serve the student as it is"
+        ) from error
 
 
 def _kept_products(path: Path, scheme: Int8Scheme) -> list[str]:

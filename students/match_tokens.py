@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from distill.students.matching import match_feature_names, match_features, match_words
+from distill.students.matching import match_feature_names, match_features
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,7 +69,7 @@ class MatchTokens:
         """The row's tokens, one a feature, in a fixed order."""
         fields = [text[:_MAX_CHARACTERS] for text in listing]
         query = query[:_MAX_CHARACTERS]
-        numbers = match_features(query, fields, match_words(query, fields))
+        numbers = match_features(query, fields)
         return [steps[_step(numbers[number])] for number, steps in zip(self._kept, self._ids, strict=True)]
 
     def _look_up(self) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+_LONGEST_KEPT = 32
+"""Letters of a text whose trigrams are kept."""
 _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+")
 
 
@@ -38,6 +40,13 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
+class _Matched(NamedTuple):
+    """What :func:`match_words` and :func:`match_features` give."""
+
+    words: tuple[WordMatch, ...]
+    features: tuple[float, ...]
+
+
 def match_words(query: str, fields: Sequence[str]) -> tuple[WordMatch, ...]:
     """Looks every distinct word of a query up in every field of a listing.
 
@@ -47,31 +56,67 @@ def match_words(query: str, fields: Sequence[str]) -> tuple[WordMatch, ...]:
         query: The query.
         fields: The listing's texts; an empty one contains nothing.
     """
-    return _match_words(query, tuple(fields))
+    return _matched(query, tuple(fields)).words
 
 
 @lru_cache(maxsize=6144)  # three of the stretches in which students read rows
-def _match_words(query: str, fields: tuple[str, ...]) -> tuple[WordMatch, ...]:
-    texts = [normalise(field) for field in fields]
-    vocabularies = [frozenset(words(text)) for text in texts]
+def _matched(query: str, fields: tuple[str, ...]) -> _Matched:
+    wanted, listing = cut(query), [cut(field) for field in fields]
+    found = _match_words(wanted, listing)
+    return _Matched(found, _match_features(wanted, listing, found))
+
+
+def _match_words(query: CutText, listing: Sequence[CutText]) -> tuple[WordMatch, ...]:
     listing_trigrams: list[frozenset[str]] | None = None
     found = []
-    for word in dict.fromkeys(words(normalise(query))):
-        part = tuple(word in text for text in texts)
+    for word in dict.fromkeys(query.words):
+        part = tuple(word in field.text for field in listing)
         if any(part):
             likeness = 1.0
         else:
             if listing_trigrams is None:
-                listing_trigrams = [trigrams(other) for other in sorted(frozenset().union(*vocabularies))]
-            likeness = max((jaccard(trigrams(word), other) for other in listing_trigrams), default=0.0)
-        found.append(WordMatch(word, tuple(word in vocabulary for vocabulary in vocabularies), part, likeness))
+                listing_trigrams = [trigrams(other) for field in listing for other in field.vocabulary]
+            own = trigrams(word)
+            # Nearly all words have nothing in common, which is quicker to see than how much.
+            near = (jaccard(own, other) for other in listing_trigrams if not own.isdisjoint(other))
+            likeness = max(near, default=0.0)
+        found.append(WordMatch(word, tuple(word in field.vocabulary for field in listing), part, likeness))
     return tuple(found)
+
+
+class CutText(NamedTuple):
+    """A text as it is compared.
+
+    Attributes:
+        text: Normalised.
+        words: Its words, in order.
+        vocabulary: The same, each once.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    vocabulary: frozenset[str]
+
+
+@lru_cache(maxsize=64)  # the texts of the row at hand, which several ask about
+def cut(text: str) -> CutText:
+    """Normalises a text and cuts it into words."""
+    normal = normalise(text)
+    found = tuple(words(normal))
+    return CutText(normal, found, frozenset(found))
 
 
 def trigrams(text: str) -> frozenset[str]:
     """Character trigrams of a text with a space put before and after it."""
+    return _word_trigrams(text) if len(text) <= _LONGEST_KEPT else _trigrams(text)
+
+
+def _trigrams(text: str) -> frozenset[str]:
     padded = f" {text} "
     return frozenset(padded[i : i + 3] for i in range(len(padded) - 2))
+
+
+_word_trigrams = lru_cache(maxsize=16_384)(_trigrams)  # some 10 MB; half of all words of a text are common ones
 
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
@@ -88,8 +133,8 @@ def match_feature_names(inputs: Sequence[str]) -> list[str]:
     return [*per_field, "missing", "lowest", "second", "mean", "first", "last", "numbers", "numbers_missing"]
 
 
-def match_features(query: str, fields: Sequence[str], matches: Sequence[WordMatch]) -> list[float]:
-    """Numbers from 0 to 1 that tell how a query fares in a listing.
+def match_features(query: str, fields: Sequence[str]) -> tuple[float, ...]:
+    """Numbers from 0 to 1 that tell how a query fares in a listing, kept as :func:`match_words` keeps its own.
 
     For each field: the share of the query's words that are words of it (``whole``) or inside it (``part``), and the
     share of the query's character trigrams that it has (``likeness``). Over all fields: the share of words found
@@ -100,20 +145,25 @@ def match_features(query: str, fields: Sequence[str], matches: Sequence[WordMatc
     A listing's own lengths are left out on purpose: they say nothing of the query, yet may tell who wrote the row
     (docs/log.md).
     """
-    if not fields:
-        return []
+    return _matched(query, tuple(fields)).features
+
+
+def _match_features(query: CutText, listing: Sequence[CutText], matches: Sequence[WordMatch]) -> tuple[float, ...]:
+    if not listing:
+        return ()
     count = max(1, len(matches))
-    wanted = trigrams(normalise(query))
-    numbers = []
-    for field, text in enumerate(fields):
+    wanted = trigrams(query.text)
+    numbers: list[float] = []
+    for field, of_field in enumerate(listing):
         numbers += [
             sum(match.whole[field] for match in matches) / count,
             sum(match.part[field] for match in matches) / count,
-            len(wanted & trigrams(normalise(text))) / max(1, len(wanted)),
+            # A trigram of a text is one that is found in it: no set of all of them is made.
+            sum(map(f" {of_field.text} ".__contains__, wanted)) / max(1, len(wanted)),
         ]
     likeness = [match.likeness for match in matches] or [0.0]
     ranked = sorted(likeness)
     digits = [match for match in matches if match.word[0].isdigit()]
     numbers += [sum(not any(match.part) for match in matches) / count]
     numbers += [ranked[0], ranked[min(1, len(ranked) - 1)], sum(ranked) / len(ranked), likeness[0], likeness[-1]]
-    return [*numbers, len(digits) / count, sum(not any(match.part) for match in digits) / count]
+    return (*numbers, len(digits) / count, sum(not any(match.part) for match in digits) / count)

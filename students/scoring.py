@@ -59,7 +59,8 @@ def score(
     """Scores examples: ``labels`` ``[N, K]`` and each of :attr:`Output.extra`, float32 in their order.
 
     Args:
-        network: What scores; with ``batches_in_threads`` it is called for several batches at once, on a thread each.
+        network: What scores; with ``batches_in_threads`` it is called for several batches at once, on a thread each,
+            and with ``cpu_tokens`` batches on a CPU have so many tokens.
         examples: As the network read them.
         device: Where the network is.
         rows: As for :func:`like_lengths`.
@@ -69,7 +70,8 @@ def score(
     import torch
 
     sizes = [network.size(example) for example in examples]
-    batches = like_lengths(sizes, rows=rows, tokens=GPU_TOKENS if device.type == "cuda" else CPU_TOKENS)
+    tokens = GPU_TOKENS if device.type == "cuda" else getattr(network, "cpu_tokens", CPU_TOKENS)
+    batches = like_lengths(sizes, rows=rows, tokens=tokens)
 
     def one(part: np.ndarray) -> dict[str, np.ndarray]:
         # Both are settings of a thread.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,6 +34,7 @@ from distill.students.grouped_batches import GroupedBatches
 from distill.students.job import EpochRecord
 from distill.students.network import Example, Network
 from distill.students.objective import Objective
+from distill.students.quick_dropout import QuickDropout
 from distill.students.reporter import VALIDATION_LOSS
 from distill.students.sharding import deepspeed_settings, layers_to_shard, require_shards, shards
 from distill.students.vocabulary_cut import VocabularyCut
@@ -224,7 +226,8 @@ class DistributionTrainer(Trainer):
         """The loss of the objective; normalised by rows, as :mod:`distill.students.losses` declares."""
         columns = {name: inputs[name] for name in self._train.columns}
         batch = {name: value for name, value in inputs.items() if name not in columns}
-        loss, logits = self._objective.loss(self._network, model, batch, columns)
+        with self._dropout():
+            loss, logits = self._objective.loss(self._network, model, batch, columns)
         return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -233,6 +236,11 @@ class DistributionTrainer(Trainer):
         if self.is_deepspeed_enabled:
             prepared |= {name: inputs[name].to(self.args.device) for name in self._train.columns}
         return prepared
+
+    def _dropout(self) -> AbstractContextManager[object]:
+        """How dropout is drawn: quickly where torch's own way is slow and nothing stands in the way."""
+        plain = self.args.gradient_checkpointing or self.args.torch_compile or self.args.device.type != "cpu"
+        return nullcontext() if plain else QuickDropout()
 
     def resume(self, checkpoint: Path) -> None:
         """Trains on from a checkpoint, as if nothing had happened."""

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from distill.labeling.errors import StudentError
-from distill.students.matching import match_feature_names, match_features, match_words
+from distill.students.matching import match_feature_names, match_features
 from distill.students.similarity import SIMILARITY_FOLDER, SIMILARITY_NAMES, Similarity
 from distill.students.wide_config import WideSection
 
@@ -23,9 +23,11 @@ WIDE_FILE = "wide.json"
 DEFAULT_SHARE = 0.5
 """Where nothing held out shows another share to be better."""
 _SHARES = tuple(step / 10 for step in range(11))
-_MOST_ROWS = 50_000
+MOST_ROWS = 50_000
 """Rows that some twenty coefficients a label are fitted on, at most."""
 _MAX_CHARACTERS = 2000
+_TOGETHER = 2048
+"""Rows whose texts, and the states of whose tokens, are in memory together: some 100 MB."""
 _FARTHEST = 4.0
 """Standard deviations from the mean that a feature counts for, at most."""
 _FEWEST_GROUPS = 5
@@ -125,8 +127,8 @@ def fit_wide(section: WideSection, rows: pl.DataFrame, *, inputs: Sequence[str],
     from scipy.optimize import minimize  # type: ignore[import-untyped]
     from scipy.special import log_softmax  # type: ignore[import-untyped]
 
-    if rows.height > _MOST_ROWS:
-        rows = rows.sample(_MOST_ROWS, seed=seed)
+    if rows.height > MOST_ROWS:
+        rows = rows.sample(MOST_ROWS, seed=seed)
     similarity = Similarity.load(section.similarity) if section.similarity is not None else None
     features = wide_features(rows, inputs, similarity=similarity)
     target, weight = np.array(rows["target"].to_list()), rows["weight"].to_numpy()
@@ -210,14 +212,22 @@ def wide_features(
         similarity: A sentence encoder.
         bf16: As for :meth:`Similarity.features`.
     """
+    parts = [
+        _features(rows[start : start + _TOGETHER], inputs, similarity=similarity, bf16=bf16)
+        for start in range(0, rows.height, _TOGETHER)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, len(wide_names(inputs, similar=similarity is not None))))
+
+
+def _features(rows: pl.DataFrame, inputs: Sequence[str], *, similarity: Similarity | None, bf16: bool) -> np.ndarray:
     texts = [
         [text[:_MAX_CHARACTERS] for text in row]
         for row in rows.select(pl.col(list(inputs)).cast(pl.String).fill_null("")).iter_rows()
     ]
     names = match_feature_names(inputs)
-    found = np.array(
-        [match_features(query, listing, match_words(query, listing)) for query, *listing in texts], dtype=np.float64
-    ).reshape(len(texts), len(names))
+    found = np.array([match_features(query, listing) for query, *listing in texts], dtype=np.float64).reshape(
+        len(texts), len(names)
+    )
     if similarity is None:
         return found
     near = similarity.features([row[0] for row in texts], [row[1] for row in texts], bf16=bf16)

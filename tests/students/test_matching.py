@@ -47,7 +47,7 @@ def test_features_of_a_derived_example() -> None:
     named = dict(
         zip(
             match_feature_names(["query", "title", "brand"]),
-            match_features(query, fields, match_words(query, fields)),
+            match_features(query, fields),
             strict=True,
         )
     )
@@ -67,4 +67,4 @@ def test_features_of_a_derived_example() -> None:
 
 def test_a_query_alone_has_no_match_features() -> None:
     assert match_feature_names(["query"]) == []
-    assert match_features("lamp", [], match_words("lamp", [])) == []
+    assert match_features("lamp", []) == ()

@@ -155,8 +155,8 @@ def test_tokens_of_a_query_meet_the_nearest_of_the_title(monkeypatch) -> None:
     whole, mean, least, back = similarity.features(["red lamp"], ["lamp"])[0]
     assert least < mean  # "red" has nothing like it in the title
     assert back > least  # "lamp" of the title has
-    queries, titles = ["red lamp", "mug"] * 3, ["lamp", "blue mug"] * 3
-    at_once = similarity.features(queries, titles)
-    monkeypatch.setattr("distill.students.similarity._PAIRS_AT_ONCE", 2)
-    np.testing.assert_allclose(similarity.features(queries, titles), at_once, atol=1e-5)
-    np.testing.assert_allclose(at_once[0], [whole, mean, least, back], atol=1e-5)
+    rows = pl.DataFrame({"query": ["red lamp", "mug"] * 3, "title": ["lamp", "blue mug"] * 3})
+    at_once = wide_features(rows, ("query", "title"), similarity=similarity)
+    np.testing.assert_allclose(at_once[0, -4:], [whole, mean, least, back], atol=1e-5)
+    monkeypatch.setattr("distill.students.wide._TOGETHER", 4)
+    np.testing.assert_allclose(wide_features(rows, ("query", "title"), similarity=similarity), at_once, atol=1e-5)
