@@ -29,7 +29,7 @@ import numpy as np
 import polars as pl
 
 from distill.eval.intervals import Resamples, ratio_estimates
-from distill.labeling.cascade import Choice, Judged, choose_threshold
+from distill.labeling.asking.cascade import Choice, Judged, choose_threshold
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("DISTILL_DATA") or ROOT.parent / "shared" / "data")

@@ -32,10 +32,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import polars as pl
 
-from distill.labeling.engine import ask_teachers
+from distill.labeling.engine.engine import ask_teachers
 from distill.labeling.errors import SpendLimitError
 from distill.labeling.labeling_config import LabelingConfig
-from distill.labeling.ledger import Ledger
+from distill.labeling.ledger.ledger import Ledger
 from distill.labeling.task import Task
 from distill.labeling.teacher import Reply, Request
 from distill.teachers.config import OpenAITeacherConfig

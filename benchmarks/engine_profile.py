@@ -22,12 +22,12 @@ from typing import Any
 
 from engine_throughput import AtOnce, make_rows, make_task
 
-from distill.labeling.engine import ask_teachers
+from distill.labeling.answers.parsing import parse_answer
+from distill.labeling.engine.engine import ask_teachers
 from distill.labeling.labeling_config import LabelingConfig
-from distill.labeling.ledger import Ledger
-from distill.labeling.ledger_codec import pack
-from distill.labeling.parsing import parse_answer
-from distill.labeling.prompt import Prompter
+from distill.labeling.ledger.codec import pack
+from distill.labeling.ledger.ledger import Ledger
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.teacher import Reply, Request
 from distill.labeling.vote import Vote, votes_frame
 from distill.teachers.config import OpenAITeacherConfig

@@ -39,11 +39,11 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from distill.labeling.engine import ask_teachers
+from distill.labeling.engine.engine import ask_teachers
 from distill.labeling.guideline import Guideline
 from distill.labeling.labeling_config import LabelingConfig
-from distill.labeling.ledger import Ledger
-from distill.labeling.prompt import Prompter
+from distill.labeling.ledger.ledger import Ledger
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Reply, Request
 from distill.teachers.config import OpenAITeacherConfig

@@ -26,7 +26,7 @@ import numpy as np
 import polars as pl
 
 from distill.eval.intervals import Estimate, Resamples, Size, estimate
-from distill.labeling.aggregate import aggregate
+from distill.labeling.merging.aggregate import aggregate
 
 METHODS = (
     "majority",

@@ -35,7 +35,7 @@ from typing import Any
 
 import polars as pl
 
-from distill.labeling.merge_answers import merge_answers
+from distill.labeling.merging.merge_answers import merge_answers
 from distill.labeling.spans import SpanAnswer
 from distill.labeling.task import Task, TaskConfig
 from distill.labeling.vote import PartVote, Vote, stored_columns, votes_frame

@@ -26,12 +26,12 @@ from distill.eval.query_metrics import Tally, estimates
 from distill.eval.query_metrics_brand import brand_tally
 from distill.eval.query_metrics_category import category_tally
 from distill.eval.query_metrics_expansion import Searched, expanded_ranking, expansion_tally
+from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.brand_dictionary import BrandDictionary
 from distill.labeling.queries.catalogue import Catalogue
 from distill.labeling.queries.category_vote import vote_categories
 from distill.labeling.queries.expansion import merge_expansions, plain_rewrites, title_terms
 from distill.labeling.queries.query_checks import check_expansions
-from distill.labeling.span_votes import Span
 
 GAINS = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}  # Reddy et al. 2022, the shopping queries data set
 

@@ -12,6 +12,7 @@ from query_data import DATA, claim_line, esci_products, half_of, percent, queryn
 
 from distill.eval.query_metrics import estimates
 from distill.eval.query_metrics_spelling import spelling_tally
+from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.brand_dictionary import BrandDictionary
 from distill.labeling.queries.query_checks import check_corrections, count_checks
 from distill.labeling.queries.query_words import has_digit, words
@@ -19,7 +20,6 @@ from distill.labeling.queries.spelling import SpellingCorrector, SpellingOptions
 from distill.labeling.queries.typo_channel import TypoChannel
 from distill.labeling.queries.typo_fit import fit_typos
 from distill.labeling.queries.word_counts import NUMBER, WordCounts
-from distill.labeling.span_votes import Span
 
 WRONG_SHARE = 0.13
 Correct = Callable[[str], str]

@@ -12,9 +12,9 @@ import polars as pl
 
 from distill.eval.intervals import Estimate
 from distill.eval.query_metrics import Tally, paired_claim
+from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.catalogue import Catalogue
-from distill.labeling.row_draw import draw
-from distill.labeling.span_votes import Span
+from distill.labeling.rows.row_draw import draw
 
 DATA = Path(os.environ.get("DISTILL_DATA", "."))
 

@@ -40,8 +40,8 @@ import distill
 from distill.eval.query_metrics import estimates
 from distill.eval.query_metrics_brand import brand_tally
 from distill.labeling.brands import brand_form
+from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.brand_dictionary import BrandDictionary
-from distill.labeling.span_votes import Span
 from distill.plan import make_plan
 from distill.recipe import load_recipe
 

@@ -24,11 +24,11 @@ from query_data import DATA, Place, percent, table
 import distill
 from distill.eval.intervals import Resamples, Size, estimate
 from distill.eval.metrics import Floats, auc_of_ranked, rank_scores
-from distill.labeling.locating import plain_text
+from distill.labeling.answers.locating import plain_text
 from distill.labeling.queries.catalogue import Catalogue
 from distill.labeling.queries.hangul import is_syllable
 from distill.labeling.queries.transliteration import romanised
-from distill.labeling.row_draw import draw
+from distill.labeling.rows.row_draw import draw
 
 NAME = "query_category_multilingual"
 FOLDS = 3

@@ -20,7 +20,7 @@ from query_data import DATA, Place, esci_products, percent, queryner, table
 import distill
 from distill.eval.query_metrics import Tally, estimates
 from distill.eval.query_metrics_expansion import Searched, expanded_ranking, expansion_tally
-from distill.labeling.locating import folded
+from distill.labeling.answers.locating import folded
 from distill.labeling.queries.catalogue import Catalogue
 from distill.labeling.queries.catalogue_config import Fusion
 from distill.labeling.queries.query_checks import check_expansions

@@ -30,7 +30,7 @@ import aiohttp
 import numpy as np
 import polars as pl
 
-from distill.labeling.prompt_fence import fence, field_lines
+from distill.labeling.prompts.fence import fence, field_lines
 from distill.students.student import load_student
 
 

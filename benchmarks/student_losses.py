@@ -35,7 +35,7 @@ import polars as pl
 
 from distill.eval.intervals import Estimate, Resamples, Size, estimate
 from distill.eval.metrics import auc_of_ranked, rank_scores
-from distill.labeling.aggregate import aggregate
+from distill.labeling.merging.aggregate import aggregate
 from distill.labeling.task import Task
 from distill.students.config import DcnConfig, EncoderConfig, StudentConfig
 from distill.students.fit import fit_student

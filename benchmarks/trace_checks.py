@@ -27,9 +27,9 @@ from typing import NamedTuple
 
 import polars as pl
 
+from distill.labeling.answers.traces import contradicts, trace_problems
 from distill.labeling.guideline import Guideline
 from distill.labeling.task import Task
-from distill.labeling.traces import contradicts, trace_problems
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "recipes" / "quickstart"

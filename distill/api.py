@@ -16,20 +16,20 @@ from distill.eval.labeling_functions import analysis_table, analyze_functions
 from distill.eval.review import Review
 from distill.eval.review import review as review_votes
 from distill.eval.scored import TruthSource
-from distill.labeling.aggregate import MethodLike
-from distill.labeling.aggregate import aggregate as merge_votes
-from distill.labeling.data_config import RESERVED_COLUMNS, DataConfig
 from distill.labeling.errors import DataError, UsageError
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.labeling_function import LabelingFunction
-from distill.labeling.merge_answers import merge_answers, task_of_votes
+from distill.labeling.merging.aggregate import MethodLike
+from distill.labeling.merging.aggregate import aggregate as merge_votes
+from distill.labeling.merging.merge_answers import merge_answers, task_of_votes
+from distill.labeling.rows.data_config import RESERVED_COLUMNS, DataConfig
 from distill.labeling.task import Task, TaskConfig
 from distill.labeling.teacher import Teacher
 
 if TYPE_CHECKING:
     import datasets
 
-    from distill.labeling.label_rows import LabelingFacts
+    from distill.labeling.asking.label_rows import LabelingFacts
     from distill.students.config import StudentConfig
     from distill.students.student import Student
     from distill.teachers.config import TeacherConfig
@@ -68,7 +68,7 @@ def read_rows(
         DataError: The rows as a whole cannot be used. Single rows that cannot be are left out.
         UsageError: ``data`` or ``task`` is wrong.
     """
-    from distill.labeling.rows import frame_rows, load_rows
+    from distill.labeling.rows.load import frame_rows, load_rows
 
     source = str(rows) if isinstance(rows, Path | str) else "(in memory)"
     config = _checked(DataConfig, {**(data or {}), "rows": source}, what="data")
@@ -111,9 +111,9 @@ def label(
         UsageError: An argument is wrong.
         LedgerError: An answer could not be made durable.
     """
-    from distill.labeling.asked_rows import AskedRows
-    from distill.labeling.label_rows import label_rows
-    from distill.labeling.ledger import Ledger
+    from distill.labeling.asking.asked_rows import AskedRows
+    from distill.labeling.asking.label_rows import label_rows
+    from distill.labeling.ledger.ledger import Ledger
     from distill.labeling.vote import part_place, stored_columns, votes_frame
     from distill.stages import ledger_path
 
@@ -148,7 +148,7 @@ def aggregate(
     """Merges votes into labels.
 
     Votes whose answers are in ``labels``, ``text``, ``texts`` or ``spans`` are merged by their kind, each ``part``
-    apart: see :mod:`distill.labeling.merge_answers`.
+    apart: see :mod:`distill.labeling.merging.merge_answers`.
 
     Args:
         votes: ``row_id``, ``teacher``, ``label``; where known, ``family``, ``probs``, ``outcome``, ``trace``,
@@ -166,7 +166,8 @@ def aggregate(
     Returns:
         ``row_id``, ``label``, ``probs``, ``confidence``, ``n_eff``, ``votes``, ``tie``, ``trace``, ``trace_teacher``,
         ``clauses``; a line for every row. For other kinds, the columns of
-        :data:`~distill.labeling.merge_answers.ANSWER_LABEL_SCHEMA` that they have; a line for every row and part.
+        :data:`~distill.labeling.merging.merge_answers.ANSWER_LABEL_SCHEMA` that they have; a line for every row and
+        part.
 
     Raises:
         DataError: A column is missing, the method is unknown, a label is outside the set, or ``labels`` is

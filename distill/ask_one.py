@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from distill.labeling.engine.learned_lanes import keep_lane, settled_lane
 from distill.labeling.errors import CAUSES, UsageError
-from distill.labeling.learned_lanes import keep_lane, settled_lane
-from distill.labeling.ledger import Ledger
+from distill.labeling.ledger.ledger import Ledger
 from distill.labeling.task import Task
 from distill.recipe import Recipe, require_sections
 
 if TYPE_CHECKING:
-    from distill.labeling.asked_rows import AskedRows
+    from distill.labeling.asking.asked_rows import AskedRows
     from distill.labeling.teacher import Teacher
 
 _ROWS_READ = 1000
@@ -189,8 +189,8 @@ def _teacher(recipe: Recipe, name: str) -> Teacher:
 
 def _question(recipe: Recipe, teacher: Teacher, scratch: Path) -> tuple[AskedRows, pl.DataFrame, str]:
     """What is asked: how, the row as a table of one line, and where it comes from."""
-    from distill.labeling.asked_rows import AskedRows
-    from distill.labeling.rows import load_rows
+    from distill.labeling.asking.asked_rows import AskedRows
+    from distill.labeling.rows.load import load_rows
 
     assert recipe.task is not None
     task, table = Task.from_config(recipe.task), scratch / "rows.parquet"
@@ -223,7 +223,7 @@ def _question(recipe: Recipe, teacher: Teacher, scratch: Path) -> tuple[AskedRow
 
 
 def _ask(teacher: Teacher, asked: AskedRows, row: pl.DataFrame, ledger: Ledger) -> dict[str, Any]:
-    from distill.labeling.engine import LabelingRun
+    from distill.labeling.engine.engine import LabelingRun
 
     votes: list[pl.DataFrame] = []
     run = LabelingRun(task=asked.task, teachers=[teacher], ledger=ledger, config=asked.config, prompter=asked.prompter)

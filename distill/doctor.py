@@ -144,7 +144,7 @@ def _cpu_has_bf16() -> bool:
 
 def _look_at_disk_and_ledger(found: Examination, recipe: Recipe | None) -> None:
     from distill.labeling.errors import LedgerError
-    from distill.labeling.ledger import Ledger
+    from distill.labeling.ledger.ledger import Ledger
     from distill.stages import ledger_path
 
     free = shutil.disk_usage(Path.cwd()).free

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import polars as pl
 
-from distill.labeling.data_config import RESERVED_COLUMNS
 from distill.labeling.errors import StudentError, UsageError
+from distill.labeling.rows.data_config import RESERVED_COLUMNS
 from distill.students.export import INT8_SCHEMES, Int8Scheme, write_int8, write_onnx, write_similarity
 from distill.students.onnx_network import EXPORT_FILE, MODEL_FILE, ExportedModel
 from distill.students.similarity import SIMILARITY_FOLDER

@@ -12,8 +12,8 @@ import polars as pl
 from distill.eval.annotation_files import AnnotationFormat, write_annotation_file
 from distill.eval.drawn_rows import drawn_sample
 from distill.eval.label_next import HalfWidths, by_group, expected_half_widths, rows_to_label
-from distill.labeling.data_config import SPLITS
 from distill.labeling.errors import DataError, UsageError
+from distill.labeling.rows.data_config import SPLITS
 from distill.labeling.task import Task
 from distill.people_labels import CHANCE
 from distill.students.config import LABELS

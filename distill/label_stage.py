@@ -18,7 +18,7 @@ from distill.session import Ended, Session
 from distill.stages import build_teachers, catalogue_digests, ledger_path, write_table
 
 if TYPE_CHECKING:
-    from distill.labeling.label_rows import LabelingFacts
+    from distill.labeling.asking.label_rows import LabelingFacts
     from distill.recipe import Recipe
 
 
@@ -68,7 +68,7 @@ def _read_by_tools(recipe: Recipe) -> list[Any]:
 
 
 def _ask_failed(session: Session, question: str) -> Ended:
-    from distill.labeling.label_rows import LabelingFacts
+    from distill.labeling.asking.label_rows import LabelingFacts
     from distill.retry import failures_to_retry
 
     failures = failures_to_retry(session.folder, question=question)
@@ -87,9 +87,9 @@ def _ask_failed(session: Session, question: str) -> Ended:
 
 def _ask(session: Session, question: str, failures: pl.DataFrame | None = None) -> Ended:
     """Asks every teacher about every row, or only about what failed."""
-    from distill.labeling.asked_rows import AskedRows
-    from distill.labeling.label_rows import label_rows
-    from distill.labeling.ledger import Ledger
+    from distill.labeling.asking.asked_rows import AskedRows
+    from distill.labeling.asking.label_rows import label_rows
+    from distill.labeling.ledger.ledger import Ledger
     from distill.retry import only_failed
 
     folder, config, rows = session.folder, session.recipe.labeling, pl.scan_parquet(session.folder.rows)
@@ -161,7 +161,7 @@ def _warn_of_unseen_costs(session: Session) -> None:
 
 def _write_votes(session: Session, parts: Path, failures: pl.DataFrame | None, *, teachers: list[str]) -> None:
     """Puts votes in the order of the rows: they arrive in the order of the answers, which no two runs share."""
-    from distill.labeling.cascade_votes import CASCADE_CAUSE
+    from distill.labeling.asking.cascade_votes import CASCADE_CAUSE
     from distill.labeling.vote import part_place, stored_columns
     from distill.retry import merged_votes
 

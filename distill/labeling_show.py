@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from distill.progress import Progress
 
 if TYPE_CHECKING:
-    from distill.labeling.progress import BatchProgress, TeacherProgress
-    from distill.labeling.progress import Progress as LabelingProgress
+    from distill.labeling.engine.progress import BatchProgress, TeacherProgress
+    from distill.labeling.engine.progress import Progress as LabelingProgress
 
 _SNAPSHOT_EVERY_S = 10.0
 _CAUSES_SHOWN = 2
@@ -81,7 +81,7 @@ def _jobs(batch: BatchProgress) -> list[str]:
 
 
 def _snapshot(teacher: TeacherProgress) -> dict[str, Any]:
-    from distill.labeling.progress import facts_of
+    from distill.labeling.engine.progress import facts_of
 
     found: dict[str, Any] = {
         **facts_of(teacher.tally),

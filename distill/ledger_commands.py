@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from distill.labeling.batch_journal import BatchJournal, OpenJob
+from distill.labeling.engine.batch_journal import BatchJournal, OpenJob
 from distill.labeling.errors import UsageError
-from distill.labeling.ledger import Ledger
-from distill.labeling.ledger_admin import export_ledger, import_ledger, ledger_stats, prune_ledger
+from distill.labeling.ledger.admin import export_ledger, import_ledger, ledger_stats, prune_ledger
+from distill.labeling.ledger.ledger import Ledger
 from distill.stages import ledger_path
 
 

@@ -12,7 +12,7 @@ from distill.estimates import estimate_from_few_labels, estimate_without_labels
 from distill.eval.evaluation import evaluate
 from distill.eval.ladder import Kind, Ladder, Rung, build_ladder, with_few_labels
 from distill.eval.scored import TruthSource, predictions_from_votes, rows_with_merged_truth
-from distill.labeling.cascade_votes import CASCADE_CAUSE
+from distill.labeling.asking.cascade_votes import CASCADE_CAUSE
 from distill.model_cards import write_cards
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder, write_json

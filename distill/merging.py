@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from distill.labeling.aggregate import Merging, merge
-from distill.labeling.aggregate_config import StudentVoteConfig
+from distill.labeling.merging.aggregate import Merging, merge
+from distill.labeling.merging.aggregate_config import StudentVoteConfig
 from distill.run_folder import lines_digest
 from distill.session import Session
 from distill.student_vote import StudentVote, student_vote

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from distill.eval.drift_config import EVERY_SPLIT, DriftConfig, MonitorConfig
-from distill.labeling.data_config import DataConfig, as_names
 from distill.labeling.errors import DataError, RunFolderError, UsageError
+from distill.labeling.rows.data_config import DataConfig, as_names
 from distill.labeling.task import Task
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ def _data_of(
 
 def _columns_there(data: DataConfig, names: Sequence[str]) -> set[str]:
     """Which of these columns, by the names used here, the first rows have. Only the first batch is read."""
-    from distill.labeling.rows_files import read_source
+    from distill.labeling.rows.files import read_source
 
     def has(asked: Sequence[str]) -> bool:
         try:
@@ -334,8 +334,8 @@ def _columns_there(data: DataConfig, names: Sequence[str]) -> set[str]:
 
 
 def _stream(watched: Watched, data: DataConfig) -> Iterator[pl.DataFrame]:
-    from distill.labeling.rows_problems import ProblemLog
-    from distill.labeling.rows_stream import stream_rows
+    from distill.labeling.rows.problems import ProblemLog
+    from distill.labeling.rows.stream import stream_rows
 
     watched.problems.parent.mkdir(parents=True, exist_ok=True)
     with ProblemLog(watched.problems) as log:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from distill.labeling.data_config import as_names
+from distill.labeling.rows.data_config import as_names
 from distill.run_folder import path_digest, write_json
 from distill.session import Ended, Session
 from distill.stages import write_table
@@ -41,7 +41,7 @@ def watch(session: Session) -> None:
 
 
 def _watch(session: Session) -> Ended:
-    from distill.labeling.rows import problems_path
+    from distill.labeling.rows.load import problems_path
     from distill.monitor import monitor_run
     from distill.runs import Run
 

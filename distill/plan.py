@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from distill.labeling.learned_lanes import settle_as_before
-from distill.labeling.ledger import Ledger
+from distill.labeling.engine.learned_lanes import settle_as_before
+from distill.labeling.ledger.ledger import Ledger
 from distill.labeling.task import Task
 from distill.labeling.teacher import Teacher
 from distill.plan_cascade import Foreseen, foresee, from_least
@@ -23,7 +23,7 @@ from distill.teachers.config import section_of
 from distill.teachers.model_config import ModelTeacherConfig
 
 if TYPE_CHECKING:
-    from distill.labeling.asked_rows import AskedRows
+    from distill.labeling.asking.asked_rows import AskedRows
     from distill.plan_probe import ProbeResult
     from distill.teachers.config import TeacherConfig
 
@@ -74,8 +74,8 @@ def make_plan(recipe: Recipe, *, limit: int | None = None, probe_requests: int =
         UsageError: The recipe lacks rows, a task or teachers, or the rows cannot be used.
         LedgerError: The ledger cannot be read.
     """
-    from distill.labeling.asked_rows import AskedRows
-    from distill.labeling.rows import load_rows
+    from distill.labeling.asking.asked_rows import AskedRows
+    from distill.labeling.rows.load import load_rows
     from distill.stages import build_teachers, ledger_path
 
     require_sections(recipe, ("data", "task", "teachers"), stage="plan")

@@ -12,8 +12,8 @@ import polars as pl
 from distill.plan_estimates import Interval
 
 if TYPE_CHECKING:
-    from distill.labeling.asked_rows import AskedRows
-    from distill.labeling.ledger import Ledger
+    from distill.labeling.asking.asked_rows import AskedRows
+    from distill.labeling.ledger.ledger import Ledger
     from distill.labeling.teacher import Completion, Prompt, Reply, Request, Teacher
     from distill.plan_teacher import TeacherPlan
 
@@ -61,7 +61,7 @@ def foresee(asked: AskedRows, *, teachers: Sequence[Teacher], ledger: Ledger, sc
     Raises:
         DataError: The cheap teacher's answers do not say how sure it is, or there is nothing to measure against.
     """
-    from distill.labeling.cascade_run import calibration_rows, run_cascade
+    from distill.labeling.asking.cascade_run import calibration_rows, run_cascade
     from distill.labeling.vote import votes_frame
 
     cascade = asked.config.cascade

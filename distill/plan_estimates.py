@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from distill.teachers.model_config import ModelTeacherConfig
 
 if TYPE_CHECKING:
-    from distill.labeling.limits import Learned
+    from distill.labeling.engine.limits import Learned
     from distill.labeling.quota_config import QuotaConfig
     from distill.teachers.config import TeacherConfig
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from distill.labeling.batch_journal import BatchJournal
+from distill.labeling.engine.batch_journal import BatchJournal
 from distill.labeling.errors import DataError
-from distill.labeling.option_tree import TreeWalk, tree_of
-from distill.labeling.packs import Packing
-from distill.labeling.row_order import ALONE_COLUMN
+from distill.labeling.prompts.option_tree import TreeWalk, tree_of
+from distill.labeling.prompts.packs import Packing
+from distill.labeling.rows.row_order import ALONE_COLUMN
 from distill.retry import only_these
 
 if TYPE_CHECKING:
-    from distill.labeling.asked_rows import AskedRows
-    from distill.labeling.ledger import Ledger
-    from distill.labeling.prompt import Prompter
+    from distill.labeling.asking.asked_rows import AskedRows
+    from distill.labeling.ledger.ledger import Ledger
+    from distill.labeling.prompts.prompt import Prompter
     from distill.labeling.teacher import Teacher
 
 
@@ -65,7 +65,7 @@ def probe(rows: AskedRows, *, teachers: Sequence[Teacher], ledger: Ledger, reque
     Returns:
         How it went, by teacher.
     """
-    from distill.labeling.engine import LabelingRun
+    from distill.labeling.engine.engine import LabelingRun
 
     wanted: dict[str, set[tuple[str, int]]] = {}
     samples: list[pl.DataFrame] = []

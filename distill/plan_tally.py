@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from distill.labeling.batch_journal import BatchJournal
+from distill.labeling.engine.batch_journal import BatchJournal
+from distill.labeling.engine.learned_limits import learned_limit
+from distill.labeling.engine.limits import MOST_IN_FLIGHT
 from distill.labeling.errors import BadReplyError, DataError
-from distill.labeling.learned_limits import learned_limit
-from distill.labeling.ledger import Ledger, Source
-from distill.labeling.ledger_admin import count_replies, recent_replies
-from distill.labeling.limits import MOST_IN_FLIGHT
-from distill.labeling.option_tree import start_walk, tree_of
-from distill.labeling.packs import Gatherer, Packing
-from distill.labeling.row_order import ALONE_COLUMN
+from distill.labeling.ledger.admin import count_replies, recent_replies
+from distill.labeling.ledger.ledger import Ledger, Source
+from distill.labeling.prompts.option_tree import start_walk, tree_of
+from distill.labeling.prompts.packs import Gatherer, Packing
+from distill.labeling.rows.row_order import ALONE_COLUMN
 from distill.labeling.teacher import Prompt, Reply, Request, Teacher
 from distill.plan_estimates import (
     COMPUTED_HERE,
@@ -31,7 +31,7 @@ from distill.plan_estimates import (
 from distill.plan_teacher import TeacherPlan
 
 if TYPE_CHECKING:
-    from distill.labeling.asked_rows import AskedRows
+    from distill.labeling.asking.asked_rows import AskedRows
     from distill.plan_probe import ProbeResult
     from distill.teachers.config import TeacherConfig
 

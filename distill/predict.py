@@ -17,10 +17,10 @@ from typing import IO
 import polars as pl
 
 from distill.eval.annotation_files import spreadsheet_safe
-from distill.labeling.data_config import DataConfig
 from distill.labeling.errors import UsageError
-from distill.labeling.rows_problems import ProblemLog
-from distill.labeling.rows_stream import stream_rows
+from distill.labeling.rows.data_config import DataConfig
+from distill.labeling.rows.problems import ProblemLog
+from distill.labeling.rows.stream import stream_rows
 from distill.labeling.task import Task
 from distill.predicted_parts import part_cells, part_line
 from distill.students.student import load_student

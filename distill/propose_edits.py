@@ -12,7 +12,7 @@ from distill.eval.edit_trial import ClauseEdit, TrialLimits, refuse_edit
 from distill.eval.page import write_whole
 from distill.eval.review import review
 from distill.labeling.errors import DataError, UsageError
-from distill.labeling.ledger import Ledger, Source
+from distill.labeling.ledger.ledger import Ledger, Source
 from distill.labeling.task import Task
 from distill.runs import Run
 

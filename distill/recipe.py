@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.drift_config import REFERENCE_SPLITS, MonitorConfig
-from distill.labeling.aggregate_config import AggregateConfig, FamilyVoteConfig
-from distill.labeling.data_config import DataConfig
 from distill.labeling.errors import RecipeError
 from distill.labeling.labeling_config import LabelingConfig
+from distill.labeling.merging.aggregate_config import AggregateConfig, FamilyVoteConfig
+from distill.labeling.rows.data_config import DataConfig
 from distill.labeling.task import TaskConfig
 from distill.recipe_aggregate import aggregate_problems
 from distill.recipe_cascade import cascade_problems, has_positive

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from distill.labeling.aggregate_config import AggregateConfig
-from distill.labeling.data_config import DataConfig
+from distill.labeling.merging.aggregate_config import AggregateConfig
+from distill.labeling.rows.data_config import DataConfig
 from distill.recipe_problems import suggest
 from distill.students.config import DcnConfig, StudentConfig
 from distill.yaml_source import Location

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from distill.labeling.merge_answers import ANSWER_METHODS
+from distill.labeling.merging.merge_answers import ANSWER_METHODS
 from distill.yaml_source import Location
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from distill.label_stage import label
+from distill.labeling.asking.label_rows import LabelingFacts
 from distill.labeling.errors import BudgetError
-from distill.labeling.label_rows import LabelingFacts
 from distill.labeling.vote import part_place
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder, path_digest

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from distill.eval.row_choice import ChoiceRule, choose_rows
-from distill.labeling.row_draw import draw
+from distill.labeling.rows.row_draw import draw
 from distill.labeling.task import Task
 from distill.recipe import Recipe
 from distill.recipe_rounds import CHOOSABLE, deciding_student

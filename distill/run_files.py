@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from distill.eval.run_facts import FileLink
 from distill.eval.student_facts import AbstentionFacts, CalibrationFacts, StudentFacts, TraceLearning
-from distill.labeling.rows import problems_path
+from distill.labeling.rows.load import problems_path
 from distill.session import Session
 from distill.students.abstention import Abstention
 from distill.students.calibration import Calibration

@@ -1,7 +1,7 @@
 """The bodies that ``distill serve`` reads and writes: decisions in the dialects that teachers speak, and plain rows.
 
 A decision carries a row as the text of its question. It is read where distill itself wrote it (see
-:mod:`distill.labeling.prompt_fields`), or where it is a JSON object of fields. The instruction, the guideline, the
+:mod:`distill.labeling.prompts.fields`), or where it is a JSON object of fields. The instruction, the guideline, the
 meanings of the options and judged examples are not read: a student has learned one task, and its own labels and inputs
 are what it knows.
 """
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from distill.eval.query_evaluation import part_title
-from distill.labeling.prompt_fields import read_fields
+from distill.labeling.prompts.fields import read_fields
 from distill.labeling.task import Task
 from distill.predicted_parts import part_line
 from distill.server_errors import bad

@@ -22,7 +22,7 @@ from distill.secrets import with_secrets
 from distill.session import Ended, Session
 
 if TYPE_CHECKING:
-    from distill.labeling.rows import RowsSummary
+    from distill.labeling.rows.load import RowsSummary
     from distill.labeling.teacher import Teacher
     from distill.students.student import Student
 
@@ -42,7 +42,7 @@ def ledger_path(recipe_ledger: Path | None = None) -> Path:
 
 def read_rows(session: Session) -> None:
     """Reads the source into ``rows.parquet``; what cannot be used is listed beside it."""
-    from distill.labeling.rows import load_rows, problems_path
+    from distill.labeling.rows.load import load_rows, problems_path
     from distill.people_labels import files_of_people, take_labels_of_people
 
     config, folder, slices = session.recipe.data, session.folder, session.recipe.eval.slices
@@ -89,7 +89,7 @@ def read_rows(session: Session) -> None:
 
 def merge_votes(session: Session) -> None:
     """Merges the votes into ``labels.parquet``."""
-    from distill.labeling.cascade_votes import overruled_left_out, standing_votes
+    from distill.labeling.asking.cascade_votes import overruled_left_out, standing_votes
     from distill.merging import merge_as_recipe_says, merging_reads
 
     recipe, folder, task = session.recipe, session.folder, session.task
@@ -142,7 +142,7 @@ def merge_votes(session: Session) -> None:
 
 def _merge_kinds(session: Session, votes: pl.DataFrame) -> Ended:
     """Merges answers that are no single label, each part by its kind."""
-    from distill.labeling.merge_answers import merge_answers
+    from distill.labeling.merging.merge_answers import merge_answers
 
     task = session.task
     votes, checked, dropped = _checked(session, votes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import polars as pl
 
-from distill.labeling.aggregate_config import StudentVoteConfig
+from distill.labeling.merging.aggregate_config import StudentVoteConfig
 from distill.session import Session
 from distill.students.config import LABELS, DcnConfig
 

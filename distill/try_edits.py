@@ -20,7 +20,7 @@ from distill.eval.edit_trial import (
     trial_rows,
 )
 from distill.labeling.errors import DataError, UsageError
-from distill.labeling.ledger import Ledger
+from distill.labeling.ledger.ledger import Ledger
 from distill.labeling.task import Task
 from distill.labeling.teacher import Teacher
 from distill.runs import Run
@@ -123,8 +123,8 @@ def _try_one(asking: _Asking, edit: ClauseEdit, *, rows: int, limits: TrialLimit
 
 
 def _asked(asking: _Asking, task: Task, rows: pl.DataFrame, *, samples: int) -> pl.DataFrame:
-    from distill.labeling.asked_rows import AskedRows
-    from distill.labeling.label_rows import label_rows
+    from distill.labeling.asking.asked_rows import AskedRows
+    from distill.labeling.asking.label_rows import label_rows
     from distill.labeling.vote import votes_frame
 
     recipe = asking.run.recipe

@@ -103,7 +103,7 @@ def obeyed_facts(answers: pl.DataFrame | None, *, config: EvalConfig, seed: int)
     """Breach rates of the run's canaries, by teacher, with intervals over groups.
 
     Args:
-        answers: As :func:`distill.labeling.canaries.canary_answers` lays them out; None without canaries.
+        answers: As :func:`distill.labeling.rows.canaries.canary_answers` lays them out; None without canaries.
         config: Resamples and level.
         seed: Of the resamples.
     """

@@ -14,8 +14,8 @@ from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate, Resamples, estimate, ratio_estimates, undefined
 from distill.eval.intervals import Size as Evidence
 from distill.eval.metrics import Floats
+from distill.labeling.asking.cascade_votes import answers_of
 from distill.labeling.cascade_config import SurenessBy
-from distill.labeling.cascade_votes import answers_of
 from distill.labeling.task import Task
 
 

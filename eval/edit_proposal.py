@@ -12,10 +12,10 @@ from typing import Any
 
 from distill.eval.edit_trial import ClauseEdit
 from distill.eval.review import Review, TellingRow
+from distill.labeling.answers.parsing import find_json_object
 from distill.labeling.errors import DataError
 from distill.labeling.guideline import Guideline
-from distill.labeling.parsing import find_json_object
-from distill.labeling.prompt_fence import clean, fence_apart
+from distill.labeling.prompts.fence import clean, fence_apart
 from distill.labeling.teacher import Prompt
 
 _TEXT_CHARS = 600

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from distill.eval.frozen import Frozen
 from distill.eval.merging_facts import GoldUsed, StudentVoted, merged_with
-from distill.labeling.cascade_votes import CASCADE_CAUSE
+from distill.labeling.asking.cascade_votes import CASCADE_CAUSE
 from distill.labeling.task import Task
 from distill.labeling.vote import OUTCOMES
 

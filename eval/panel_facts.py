@@ -8,8 +8,8 @@ import polars as pl
 from pydantic import Field
 
 from distill.eval.frozen import Frozen
-from distill.labeling.dependence import Source, panel_dependence
-from distill.labeling.panel_advice import dependence_by_label, next_family
+from distill.labeling.merging.dependence import Source, panel_dependence
+from distill.labeling.merging.panel_advice import dependence_by_label, next_family
 from distill.labeling.task import Task
 
 _MOST_ROWS = 20_000

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from distill.labeling.locating import folded
+from distill.labeling.answers.locating import folded
 from distill.labeling.spans import SpanAnswer
 from distill.labeling.task import Task
 

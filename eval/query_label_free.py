@@ -15,10 +15,10 @@ from distill.eval.label_free import LabelFreeEstimate
 from distill.eval.query_answers import PartAnswers, answered_right, same_answer
 from distill.eval.query_claims import Settings
 from distill.eval.query_evaluation import mean_of, share_of
+from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.catalogue import Catalogue
 from distill.labeling.queries.category_vote import vote_categories
 from distill.labeling.queries.query_checks import check_corrections, check_expansions
-from distill.labeling.span_votes import Span
 from distill.labeling.task import Task
 
 SetRightBy = Literal["teachers", "people"]

@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from distill.eval.query_metrics import Score, Tally, f_beta, ratio
-from distill.labeling.locating import folded
+from distill.labeling.answers.locating import folded
+from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.query_words import words
-from distill.labeling.span_votes import Span
 
 (_HITS, _PREDICTED, _GOLD, _WORD_HITS, _WORDS_PREDICTED, _WORDS_GOLD, _LINK_HITS, _LINKS_PREDICTED, _LINKS_GOLD) = (
     range(9)

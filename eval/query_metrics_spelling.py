@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 import numpy as np
 
 from distill.eval.query_metrics import Score, Tally, f_beta, ratio
-from distill.labeling.locating import folded
+from distill.labeling.answers.locating import folded
 
 (_ALL, _WRONG, _WRONG_RIGHT, _GOOD, _GOOD_CHANGED, _CHANGED, _CHANGED_RIGHT, _RIGHT) = range(8)
 (_EDIT_HITS, _EDITS_PREDICTED, _EDITS_GOLD, _BRANDED, _BRAND_CHANGED) = range(8, 13)

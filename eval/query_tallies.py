@@ -15,11 +15,11 @@ from distill.eval.query_metrics_brand import brand_tally
 from distill.eval.query_metrics_category import category_tally
 from distill.eval.query_metrics_expansion import Searched, expanded_ranking, expansion_tally
 from distill.eval.query_metrics_spelling import spelling_tally
-from distill.labeling.locating import folded
+from distill.labeling.answers.locating import folded
+from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.catalogue import Catalogue
 from distill.labeling.queries.catalogue_config import Fusion
 from distill.labeling.queries.catalogue_file import Judged
-from distill.labeling.span_votes import Span
 from distill.labeling.task import Task
 
 _NO_TREE = "\x1f"

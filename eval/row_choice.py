@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from distill.eval.metrics import Floats, Ints
 from distill.labeling.errors import DataError
-from distill.labeling.row_draw import draw
+from distill.labeling.rows.row_draw import draw
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix  # type: ignore[import-untyped]

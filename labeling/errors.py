@@ -13,7 +13,7 @@ The tree (exit code of the CLI in brackets)::
     │   ├── LedgerDamagedError         not a database, or fails its integrity check
     │   └── LedgerWriteError           an answer could not be made durable (full disk, read-only)
     ├── StudentError [1]               a student cannot be trained, loaded or asked
-    ├── AnswerError [1]                a text is no answer to the task (in labeling/parsing.py): control flow of the
+    ├── AnswerError [1]                a text is no answer (labeling/answers/parsing.py): control flow of the
     │                                  engine, which asks again and then ends the row as `invalid`
     ├── BudgetError [3]                the budget is spent; what was answered is kept, the run resumes
     ├── InBatchError [3]               rows wait in batch jobs at a provider; the same command picks them up

@@ -148,7 +148,7 @@ class Task:
         return [*own, *(part.basis for part in self.parts)]
 
     def parse_gold(self, gold: str) -> Any:
-        """A gold cell of the rows table as a value; see :mod:`distill.labeling.gold`.
+        """A gold cell of the rows table as a value; see :mod:`distill.labeling.rows.gold`.
 
         Returns:
             ``str`` for one label or text, ``list[str]`` for several, ``list[SpanAnswer]`` for spans; for several parts
@@ -157,7 +157,7 @@ class Task:
         Raises:
             DataError: It is not in canonical form.
         """
-        from distill.labeling.gold import parse_gold
+        from distill.labeling.rows.gold import parse_gold
 
         return parse_gold(self, gold)
 

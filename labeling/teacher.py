@@ -68,10 +68,10 @@ class Prompt:
         options: The labels that may be answered, with what each means (empty where nothing says): what a decision
             endpoint is given as its criteria, and what log-probabilities are taken of.
         values: The row's inputs by name, cleaned, as fenced in ``user``: for teachers that compute instead of reading.
-        images: Addresses or paths of the row's images, see :mod:`distill.labeling.image`.
+        images: Addresses or paths of the row's images, see :mod:`distill.labeling.prompts.image`.
         examples: Texts of judged items that ``user`` shows before the item.
-        items: Rows asked about: 1, but for what :meth:`~distill.labeling.prompt.Prompter.pack` writes. The answer may
-            be so many times as long.
+        items: Rows asked about: 1, but for what :meth:`~distill.labeling.prompts.prompt.Prompter.pack` writes. The
+            answer may be so many times as long.
         known_label: The label that is shown and to be explained; empty where a label is asked for.
         source: The input that spans and texts are of, as the rows table has it, for what counts its characters; empty
             where one label is asked for. No part of what is sent.
@@ -260,7 +260,7 @@ class Teacher(Protocol):
     A teacher may also have ``budget_usd`` (float) and ``quota`` (:class:`~distill.labeling.quota_config.QuotaConfig`),
     what it may use, ``endpoint`` and ``model`` (str), by which the limit found is kept for the next run, and
     ``most_options`` (int), the most options that one question may have: more are asked level by level
-    (:mod:`distill.labeling.option_tree`).
+    (:mod:`distill.labeling.prompts.option_tree`).
 
     Where ``packs`` (bool) is true, several rows may be asked about in one request. It is compiled from one prompt that
     holds them all, which wants ``answer.form`` to be ``json``; or by the teacher's own ``compile_pack(prompts, *,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import polars as pl
 
-from distill.labeling.pack_answers import share_of
+from distill.labeling.answers.pack_answers import share_of
 from distill.labeling.spans import SPANS_DTYPE, SpanAnswer
 from distill.labeling.teacher import ProbsSource, TraceOrder
 
@@ -97,8 +97,8 @@ class Vote:
         asked_with: Rows that the request asked about, this one included; 1 where it was asked about alone. Tokens and
             cost are the row's share of the request's.
         position: Its place among them, from 0.
-        trace_problems: What is wrong with the trace, see :data:`~distill.labeling.traces.TraceProblem`; None without
-            one.
+        trace_problems: What is wrong with the trace, see :data:`~distill.labeling.answers.traces.TraceProblem`; None
+            without one.
         part: The part of the task that the line answers; None where the task has none. Lines of one request share
             its key, trace and clauses; tokens and cost are the line's share, so that they add up.
         labels: Where several labels may be right, those that are, in the order of the task's labels; empty for none.

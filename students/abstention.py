@@ -1,8 +1,8 @@
 """When a student says that it does not know: a threshold under which, on held-out rows, it is wrong too often.
 
-The choice is that of a cascade (:mod:`distill.labeling.cascade`): thresholds are tested from the highest down, each by
-Clopper and Pearson's test at what rows in groups are worth, and the lowest that is shown to do is taken (*Learn then
-Test*, arXiv:2110.01052). It holds because the answers tested hang on the network alone: sureness is the highest
+The choice is that of a cascade (:mod:`distill.labeling.asking.cascade`): thresholds are tested from the highest down,
+each by Clopper and Pearson's test at what rows in groups are worth, and the lowest that is shown to do is taken (*Learn
+then Test*, arXiv:2110.01052). It holds because the answers tested hang on the network alone: sureness is the highest
 probability *before* calibration, and a student that abstains is calibrated by maps that leave its label as it is.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill.labeling.cascade import Judged, choose_threshold
+from distill.labeling.asking.cascade import Judged, choose_threshold
 from distill.students.calibration import softmax
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.labeling.cascade import Judged, effective_rows, error_correlation
+from distill.labeling.asking.cascade import Judged, effective_rows, error_correlation
 
 FEWEST_ROWS = 20
 """With fewer rows nothing is fitted."""

@@ -8,8 +8,8 @@ A prompt is one user's turn in the base's own chat format::
 
 and the answer ``{"corrected": "acme red lamp", "brand": ["acme"], …}``. Of a training row only the parts that are known
 are asked for, so that a missing one is never learned as "none". What is written is read as a teacher's answer is
-(:func:`distill.labeling.parsing_kinds.parse_kind`): an answer that does not fit is ``invalid``, part by part; of one
-that does not end within ``answer_tokens`` what is whole counts.
+(:func:`distill.labeling.answers.parsing_kinds.parse_kind`): an answer that does not fit is ``invalid``, part by part;
+of one that does not end within ``answer_tokens`` what is whole counts.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import torch
 from pydantic_core import from_json
 from torch import Tensor, nn
 
-from distill.labeling.parsing import Answer as Parsed
-from distill.labeling.parsing import AnswerError
-from distill.labeling.parsing_kinds import parse_kind
+from distill.labeling.answers.parsing import Answer as Parsed
+from distill.labeling.answers.parsing import AnswerError
+from distill.labeling.answers.parsing_kinds import parse_kind
 from distill.labeling.task import Task
 from distill.students.asked_task import head_kind, part_name, reading_order
 from distill.students.causal import CausalNetwork, LanguageModel

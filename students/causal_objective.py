@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from distill.labeling.answers.traces import UNFIT, trace_problems
 from distill.labeling.task import Task
-from distill.labeling.traces import UNFIT, trace_problems
 from distill.students.network import Example, Output
 from distill.students.objective import Objective, StepLoss
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from distill.labeling.locating import folded, plain_text
+from distill.labeling.answers.locating import folded, plain_text
 
 KEEP = ""
 """As a replacement: the letter stays. As what is put behind: nothing."""

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from distill.labeling.locating import folded, plain_text
+from distill.labeling.answers.locating import folded, plain_text
 from distill.labeling.spans import SpanAnswer
 from distill.labeling.task import Task
 from distill.students.asked_task import HeadKind, head_kind

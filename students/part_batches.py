@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.labeling.locating import folded
+from distill.labeling.answers.locating import folded
 from distill.students.asked_task import head_kind
 from distill.students.bio import Marked, marked_places, marks_of
 from distill.students.letters import changes, edits_to, letters_of

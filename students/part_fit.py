@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from distill.labeling.locating import folded
+from distill.labeling.answers.locating import folded
 from distill.labeling.task import Task
 from distill.students.asked_task import HeadKind, head_kind, part_name
 from distill.students.calibration import FEWEST_ROWS, fit_calibration

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from distill.labeling.merge_answers import ANSWER_LABEL_SCHEMA
+from distill.labeling.merging.merge_answers import ANSWER_LABEL_SCHEMA
 from distill.labeling.task import Task
 from distill.students.asked_task import part_name
 from distill.students.network import Example
@@ -121,7 +121,8 @@ def _answered(
 
 
 def prediction_schema(task: Task, *, writes: bool = False) -> dict[str, pl.DataType]:
-    """Columns of predictions, those of :data:`~distill.labeling.merge_answers.ANSWER_LABEL_SCHEMA` that are filled.
+    """Columns of predictions, those of ``ANSWER_LABEL_SCHEMA`` (:mod:`distill.labeling.merging.merge_answers`) that are
+    filled.
 
     Args:
         task: With parts, ``part`` is there; ``label`` and ``probs`` always are.

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from distill.labeling.answers.locating import folded
 from distill.labeling.errors import StudentError
-from distill.labeling.locating import folded
-from distill.labeling.merge_answers import merge_answers
+from distill.labeling.merging.merge_answers import merge_answers
 from distill.labeling.task import Task
 from distill.students.asked_task import head_kind, part_name
 from distill.students.config import HUMAN, LABELS, EncoderConfig, StudentConfig

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from distill.labeling.answers.locating import folded, plain_text
 from distill.labeling.errors import StudentError
-from distill.labeling.locating import folded, plain_text
 from distill.labeling.queries.catalogue_file import read_titles
 from distill.labeling.queries.query_words import has_digit, words
 from distill.labeling.queries.spelling import Change, Reading, SpellingCorrector, SpellingOptions

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from distill.labeling.locating import plain_text
+from distill.labeling.answers.locating import plain_text
 from distill.labeling.queries.synthetic_typos import synthetic_typos
 from distill.labeling.task import Task
 from distill.students.asked_task import head_kind, part_name

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from distill.labeling.answers.traces import trace_problems
 from distill.labeling.task import Task
-from distill.labeling.traces import trace_problems
 from distill.students.training_set import TrainingSet
 
 _TEACHES_NOTHING = ("contradicts_label", "repeats_listing", "empty")

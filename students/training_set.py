@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from distill.labeling.answers.traces import UNFIT
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
-from distill.labeling.traces import UNFIT
 from distill.students.config import HUMAN, LABELS
 
 _KNOWN: dict[str, pl.DataType] = {

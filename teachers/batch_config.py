@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distill.labeling.batch_config import BatchConfig
+from distill.labeling.engine.batch_config import BatchConfig
 
 __all__ = ["BATCH_DESCRIPTION", "BatchConfig", "batch_settings"]
 

@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from distill.labeling.batch_service import BatchService
+from distill.labeling.engine.batch_service import BatchService
+from distill.labeling.engine.limits import backoff_s
 from distill.labeling.errors import (
     BadReplyError,
     ConnectionFailedError,
@@ -20,7 +21,6 @@ from distill.labeling.errors import (
     TeacherTimeoutError,
     UnknownModelError,
 )
-from distill.labeling.limits import backoff_s
 from distill.labeling.teacher import AnswerFormat, Capabilities, Completion, Prompt, Reply, Request, RequestHead
 from distill.teachers.batch_config import batch_settings
 from distill.teachers.gemini_batches import GeminiBatches

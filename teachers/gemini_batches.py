@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from distill.labeling.batch_service import BatchResult, BatchState, BatchStatus
+from distill.labeling.engine.batch_service import BatchResult, BatchState, BatchStatus
 from distill.labeling.errors import BadReplyError, RequestRejectedError, TeacherError
 from distill.labeling.teacher import Reply, Request
 from distill.teachers.gemini_client import sdk
@@ -30,7 +30,7 @@ _STATES: dict[str, BatchState] = {
 
 
 class GeminiBatches:
-    """Batch jobs of one teacher (:class:`~distill.labeling.batch_service.BatchService`), at half the price.
+    """Batch jobs of one teacher (:class:`~distill.labeling.engine.batch_service.BatchService`), at half the price.
 
     Jobs are told apart by their display names, which are our tags, and requests by the hex of their keys. Bodies go out
     as they were hashed: the kept guideline and the flex tier are not for batches.

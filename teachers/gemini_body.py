@@ -17,7 +17,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from distill.labeling.errors import DataError
-from distill.labeling.image import is_address, read_image
+from distill.labeling.prompts.image import is_address, read_image
 from distill.labeling.teacher import Prompt
 from distill.teachers.gemini_config import GeminiTeacherConfig
 from distill.teachers.row_seed import row_seed

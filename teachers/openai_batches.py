@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from distill.labeling.batch_service import BatchResult, BatchState, BatchStatus
+from distill.labeling.engine.batch_service import BatchResult, BatchState, BatchStatus
 from distill.labeling.errors import (
     BadReplyError,
     OverloadedError,
@@ -50,7 +50,7 @@ _TRACED_ANSWER_TOKENS = 400
 
 
 class OpenAIBatches:
-    """The batch jobs of the service behind a teacher; a :class:`~distill.labeling.batch_service.BatchService`.
+    """The batch jobs of the service behind a teacher; a :class:`~distill.labeling.engine.batch_service.BatchService`.
 
     Args:
         teacher: Whose requests are sent, over its connections.
@@ -68,8 +68,8 @@ class OpenAIBatches:
         """Uploads the requests, and makes a job of them that carries the tag.
 
         Raises:
-            TeacherError: As :meth:`~distill.labeling.batch_service.BatchService.submit` says; a file that was uploaded
-                stays with the service then.
+            TeacherError: As :meth:`~distill.labeling.engine.batch_service.BatchService.submit` says; a file that was
+                uploaded stays with the service then.
         """
         with tempfile.TemporaryFile() as file:
             for request in requests:

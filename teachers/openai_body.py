@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from distill.labeling.image import is_address, read_image
+from distill.labeling.prompts.image import is_address, read_image
 from distill.labeling.teacher import Prompt
 from distill.teachers.config import OpenAITeacherConfig
 from distill.teachers.prices import Usage

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
+from distill.labeling.answers.parsing import find_json_object
 from distill.labeling.errors import (
     BadReplyError,
     ConstraintIgnoredError,
@@ -16,7 +17,6 @@ from distill.labeling.errors import (
     UnknownModelError,
     WrongKeyError,
 )
-from distill.labeling.parsing import find_json_object
 from distill.labeling.teacher import Capabilities, Completion, Prompt
 from distill.teachers.config import OpenAITeacherConfig
 from distill.teachers.openai_chat import ChatLane

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from distill.labeling.errors import DataError
-from distill.labeling.row_id import join_columns
+from distill.labeling.rows.row_id import join_columns
 from distill.labeling.teacher import Completion, Prompt, Reply, Request
 from distill.teachers.config import RecordedColumns, RecordedTeacherConfig
 

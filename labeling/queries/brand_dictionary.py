@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.query_words import Word, words
 from distill.labeling.queries.transliteration import sound_key
-from distill.labeling.span_votes import Span
 
 _NO_BRAND = frozenset(["generic", "unknown", "unbranded", "nobrand", "na", "none", "other", "various"])
 _JOINERS = frozenset(["and", "n", "и"])

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import polars as pl
 
-from distill.labeling.data_config import DataConfig
+from distill.labeling.answers.locating import plain_text
 from distill.labeling.errors import DataError
-from distill.labeling.locating import plain_text
 from distill.labeling.queries.catalogue import Catalogue
 from distill.labeling.queries.catalogue_config import SHRINKAGE, CatalogueConfig, ClicksConfig, JudgmentsConfig
 from distill.labeling.queries.expansion import CoClicks
-from distill.labeling.rows_files import find_files, read_source
+from distill.labeling.rows.data_config import DataConfig
+from distill.labeling.rows.files import find_files, read_source
 
 
 class Judged(NamedTuple):

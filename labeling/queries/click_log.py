@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import polars as pl
 
+from distill.labeling.answers.locating import folded, plain_text
 from distill.labeling.errors import DataError
-from distill.labeling.locating import folded, plain_text
 
 
 class Clicked(NamedTuple):
@@ -64,7 +64,7 @@ class ClickLog:
         return [Clicked(*one) for one in sorted(own.items(), key=lambda item: (-item[1], item[0]))]
 
     def clicks(self, form: str) -> Mapping[str, float]:
-        """Clicks by product of a query that is given by form (:func:`~distill.labeling.locating.folded`)."""
+        """Clicks by product of a query that is given by form (:func:`~distill.labeling.answers.locating.folded`)."""
         return self._products[form]
 
     def items(self) -> Iterator[tuple[str, dict[str, float]]]:

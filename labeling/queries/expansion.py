@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from distill.labeling.locating import folded
+from distill.labeling.answers.locating import folded
 from distill.labeling.queries.catalogue import Catalogue, Hit, discounted
 from distill.labeling.queries.catalogue_config import LEAST_SIMILARITY, SHRINKAGE
 from distill.labeling.queries.click_log import ClickLog

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import polars as pl
 
+from distill.labeling.answers.locating import folded
 from distill.labeling.errors import DataError
-from distill.labeling.locating import folded
+from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.catalogue import Catalogue, Hit
 from distill.labeling.queries.category_vote import category_overlap
-from distill.labeling.span_votes import Span
 
 LEAST_EXACT_KEPT = 0.5
 LEAST_OVERLAP = 0.1

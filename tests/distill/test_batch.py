@@ -6,7 +6,7 @@ import json
 
 import polars as pl
 
-from distill.labeling.progress import BatchProgress, TeacherProgress, TeacherTally
+from distill.labeling.engine.progress import BatchProgress, TeacherProgress, TeacherTally
 from distill.labeling_show import describe
 
 PRICE = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 1.0}

@@ -7,8 +7,8 @@ import json
 
 import polars as pl
 
-from distill.labeling.labeling_events import LabelingEvent
-from distill.labeling.progress import Progress, TeacherProgress, TeacherTally
+from distill.labeling.engine.events import LabelingEvent
+from distill.labeling.engine.progress import Progress, TeacherProgress, TeacherTally
 from distill.labeling_show import LabelingShow, describe
 from distill.progress import TerminalProgress, duration
 

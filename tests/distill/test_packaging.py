@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 INSIDE = (
     "distill/__init__.py",
-    "distill/labeling/engine.py",
+    "distill/labeling/engine/engine.py",
     "distill/teachers/openai.py",
     "distill/students/encoder.py",
     "distill/eval/metrics.py",

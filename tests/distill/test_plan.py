@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from distill.labeling.limits import Learned
+from distill.labeling.engine.limits import Learned
 from distill.labeling.quota_config import QuotaConfig
 from distill.plan_estimates import Interval, Load, Measured, estimate, in_flight, mean_interval, quota_s, time_s
 

@@ -15,7 +15,7 @@ import pytest
 
 import distill
 from distill.labeling.errors import UsageError
-from distill.labeling.prompt_fence import fence, field_lines
+from distill.labeling.prompts.fence import fence, field_lines
 from distill.labeling.task import Task
 from distill.server import Server, ServerConfig, load_students
 from distill.server_batching import Batcher, BatchLimits

@@ -6,7 +6,7 @@ import pytest
 from distill.eval.asking_facts import AskingFacts, obeyed_facts
 from distill.eval.asking_words import asking_said, obeyed_said
 from distill.eval.config import EvalConfig
-from distill.labeling.canaries import CANARY_SCHEMA
+from distill.labeling.rows.canaries import CANARY_SCHEMA
 
 CONFIG = EvalConfig(bootstrap=200)
 

@@ -7,8 +7,8 @@ import distill
 from distill.eval.config import EvalConfig
 from distill.eval.function_words import function_cells, functions_said
 from distill.eval.labeling_functions import analyze_functions
-from distill.labeling.aggregate import aggregate
 from distill.labeling.errors import DataError
+from distill.labeling.merging.aggregate import aggregate
 from distill.labeling.vote import Vote, votes_frame
 
 # Rows 0 to 9; a function's answers by row, None where it abstains.

@@ -13,8 +13,8 @@ from distill.eval.query_metrics_category import category_tally
 from distill.eval.query_metrics_expansion import Searched, expanded_ranking, expansion_tally
 from distill.eval.query_metrics_spelling import spelling_tally, word_edits
 from distill.labeling.errors import DataError
+from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.catalogue import Catalogue
-from distill.labeling.span_votes import Span
 
 
 def values(tally):

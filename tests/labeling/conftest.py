@@ -11,11 +11,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from distill.labeling.engine import LabelingRun
-from distill.labeling.jobs import Timing
+from distill.labeling.engine.engine import LabelingRun
+from distill.labeling.engine.jobs import Timing
+from distill.labeling.engine.progress import LabelingResult
 from distill.labeling.labeling_config import LabelingConfig
-from distill.labeling.ledger import Ledger
-from distill.labeling.progress import LabelingResult
+from distill.labeling.ledger.ledger import Ledger
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat, Completion, Prompt, Reply, Request
 from distill.labeling.vote import votes_frame

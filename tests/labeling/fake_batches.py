@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill.labeling.batch_service import BatchResult, BatchState, BatchStatus
+from distill.labeling.engine.batch_service import BatchResult, BatchState, BatchStatus
 from distill.labeling.errors import TeacherError
 from distill.labeling.teacher import Reply, Request
 

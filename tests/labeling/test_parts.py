@@ -10,12 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from distill.labeling.engine import LabelingRun
+from distill.labeling.answers.parsing import Answer
+from distill.labeling.engine.engine import LabelingRun
 from distill.labeling.labeling_config import LabelingConfig
-from distill.labeling.ledger import Ledger
-from distill.labeling.option_tree import SeveralWalk, start_walk, tree_of
-from distill.labeling.parsing import Answer
-from distill.labeling.prompt import Prompter
+from distill.labeling.ledger.ledger import Ledger
+from distill.labeling.prompts.option_tree import SeveralWalk, start_walk, tree_of
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.task import Task, TaskConfig
 from distill.labeling.teacher import AnswerFormat, Completion, Reply
 from distill.labeling.vote import PartVote, Vote, stored_columns, votes_frame

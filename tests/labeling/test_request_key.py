@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.labeling.prompt import Prompter
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import AnswerFormat, Prompt, Request, RequestHead
 

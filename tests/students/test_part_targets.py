@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from distill.labeling.errors import StudentError
-from distill.labeling.merge_answers import merge_answers
+from distill.labeling.merging.merge_answers import merge_answers
 from distill.labeling.spans import SpanAnswer
 from distill.labeling.task import Task, TaskConfig
 from distill.labeling.vote import PartVote, Vote, votes_frame

@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 
 import distill
-from distill.labeling.engine import LabelingRun
+from distill.labeling.engine.engine import LabelingRun
 from distill.labeling.errors import DataError
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.labeling_function import labeling_function
-from distill.labeling.ledger import Ledger
-from distill.labeling.prompt import Prompter
+from distill.labeling.ledger.ledger import Ledger
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.vote import votes_frame
 from distill.teachers.functions import FunctionTeacher

@@ -14,10 +14,10 @@ from pydantic import SecretStr, ValidationError
 
 import distill
 from distill.labeling import errors
-from distill.labeling.learned_lanes import settled_lane
-from distill.labeling.ledger import Ledger
-from distill.labeling.parsing import parse_answer
-from distill.labeling.prompt import Prompter
+from distill.labeling.answers.parsing import parse_answer
+from distill.labeling.engine.learned_lanes import settled_lane
+from distill.labeling.ledger.ledger import Ledger
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Capabilities, ProbingTeacher, Prompt, Reply, Request, Teacher
 from distill.teachers.config import GeminiTeacherConfig

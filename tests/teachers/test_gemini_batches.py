@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from distill.labeling import errors
-from distill.labeling.batch_service import BatchResult, BatchStatus
-from distill.labeling.parsing import parse_answer
-from distill.labeling.prompt import Prompter
+from distill.labeling.answers.parsing import parse_answer
+from distill.labeling.engine.batch_service import BatchResult, BatchStatus
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Reply, Request
 from distill.teachers.config import GeminiTeacherConfig

@@ -8,11 +8,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from distill.labeling.engine import LabelingRun
+from distill.labeling.engine.engine import LabelingRun
 from distill.labeling.errors import DataError, UsageError
 from distill.labeling.labeling_config import LabelingConfig
-from distill.labeling.ledger import Ledger
-from distill.labeling.prompt import Prompter
+from distill.labeling.ledger.ledger import Ledger
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.vote import votes_frame
 from distill.teachers.config import ClassifierTeacherConfig, StudentTeacherConfig

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from distill.labeling import errors
+from distill.labeling.answers.parsing import parse_answer
 from distill.labeling.guideline import Guideline
-from distill.labeling.parsing import parse_answer
-from distill.labeling.prompt import Prompter
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Prompt, Reply, Request, Teacher
 from distill.teachers.config import OpenAITeacherConfig

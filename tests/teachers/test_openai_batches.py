@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 
 from distill.labeling import errors
-from distill.labeling.batch_service import BatchResult, BatchService, BatchStatus
-from distill.labeling.engine import LabelingRun
-from distill.labeling.jobs import Timing
+from distill.labeling.engine.batch_service import BatchResult, BatchService, BatchStatus
+from distill.labeling.engine.engine import LabelingRun
+from distill.labeling.engine.jobs import Timing
 from distill.labeling.labeling_config import LabelingConfig
-from distill.labeling.ledger import Ledger
-from distill.labeling.prompt import Prompter
+from distill.labeling.ledger.ledger import Ledger
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Reply, Request
 from distill.teachers.config import OpenAITeacherConfig, PriceConfig

@@ -12,12 +12,12 @@ import pytest
 from pydantic import ValidationError
 
 from distill.labeling import errors
-from distill.labeling.distributions import answer_of_probs, answer_of_samples
-from distill.labeling.engine import LabelingRun
+from distill.labeling.answers.distributions import answer_of_probs, answer_of_samples
+from distill.labeling.engine.engine import LabelingRun
+from distill.labeling.engine.learned_lanes import settle_as_before
 from distill.labeling.labeling_config import LabelingConfig
-from distill.labeling.learned_lanes import settle_as_before
-from distill.labeling.ledger import Ledger
-from distill.labeling.prompt import Prompter
+from distill.labeling.ledger.ledger import Ledger
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Completion, ProbingTeacher, Prompt, Reply
 from distill.labeling.vote import votes_frame

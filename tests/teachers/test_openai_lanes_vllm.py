@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from distill.labeling import errors
-from distill.labeling.distributions import answer_of_probs
-from distill.labeling.prompt import Prompter
+from distill.labeling.answers.distributions import answer_of_probs
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Capabilities, Completion, Prompt
 from distill.teachers.config import OpenAITeacherConfig

@@ -21,9 +21,9 @@ import pytest
 
 import distill
 from distill.labeling import errors
+from distill.labeling.answers.parsing import Answer, parse_answer
 from distill.labeling.guideline import Guideline
-from distill.labeling.parsing import Answer, parse_answer
-from distill.labeling.prompt import Prompter
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.task import Task
 from distill.labeling.teacher import Completion
 from distill.teachers.config import OpenAITeacherConfig

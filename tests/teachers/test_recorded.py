@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from distill.labeling.answers.parsing import parse_answer
 from distill.labeling.errors import DataError
-from distill.labeling.parsing import parse_answer
 from distill.labeling.task import Task
 from distill.labeling.teacher import Prompt, Teacher
 from distill.teachers.config import RecordedTeacherConfig

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from distill.labeling.errors import DataError
-from distill.labeling.prompt import Prompter
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.task import Task
 from distill.teachers.config import RulesTeacherConfig
 from distill.teachers.registry import build_teachers

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from distill.labeling import errors
-from distill.labeling.engine import ask_teachers
+from distill.labeling.engine.engine import ask_teachers
 from distill.labeling.labeling_config import LabelingConfig
-from distill.labeling.ledger import Ledger
-from distill.labeling.prompt import Prompter
+from distill.labeling.ledger.ledger import Ledger
+from distill.labeling.prompts.prompt import Prompter
 from distill.labeling.task import Task
 from distill.teachers.config import OpenAITeacherConfig
 from distill.teachers.openai import OpenAITeacher

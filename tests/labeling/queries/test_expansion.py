@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 
 from distill.labeling.errors import DataError
+from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.catalogue import Catalogue
 from distill.labeling.queries.expansion import CoClicks, Expansion, merge_expansions, plain_rewrites, title_terms
 from distill.labeling.queries.query_checks import check_corrections, check_expansions, count_checks
-from distill.labeling.span_votes import Span
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""What a teacher wrote, read as an answer: labels, spans, texts, distributions, traces."""

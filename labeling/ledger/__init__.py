@@ -1,0 +1,1 @@
+"""The ledger: every reply ever bought, on disk."""

@@ -1,0 +1,1 @@
+"""Votes merged into one label a row: methods, how voters hang together, and what a label is worth."""

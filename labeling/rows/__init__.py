@@ -1,0 +1,1 @@
+"""Rows: read from anywhere, cleaned, named, split, and drawn from."""
