@@ -15,6 +15,17 @@ MAY_IMPORT = {
     "eval": {"eval", "labeling"},
 }
 LAYERS = set(MAY_IMPORT)
+INSIDE_LABELING = {
+    "answers": set(),
+    "ledger": set(),
+    "rows": {"answers", "queries"},
+    "queries": {"answers", "rows", "merging"},
+    "prompts": {"answers", "rows"},
+    "engine": {"answers", "ledger", "rows", "prompts"},
+    "asking": {"answers", "ledger", "rows", "prompts", "engine"},
+    "merging": {"answers", "rows"},
+}
+"""The folders of ``labeling/``, and which others each may import; the files beside them are for all."""
 
 
 def imported_modules(file: Path) -> set[str]:
@@ -36,6 +47,19 @@ def test_a_layer_imports_only_what_is_below_it(layer):
             parts = name.split(".")
             if parts[0] == "distill" and (len(parts) < 2 or parts[1] not in MAY_IMPORT[layer]):
                 wrong.append(f"{file.relative_to(ROOT)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_folders_of_labeling_import_what_they_say():
+    folders = {path.parent.name for path in (ROOT / "labeling").glob("*/__init__.py")}
+    assert folders == set(INSIDE_LABELING)
+    wrong = []
+    for folder, others in INSIDE_LABELING.items():
+        for file in (ROOT / "labeling" / folder).rglob("*.py"):
+            for name in imported_modules(file):
+                parts = name.split(".")
+                if parts[:2] == ["distill", "labeling"] and parts[2] in folders - others - {folder}:
+                    wrong.append(f"{file.relative_to(ROOT)} imports {name}")
     assert not wrong, "\n".join(wrong)
 
 
