@@ -1,9 +1,9 @@
 """How often clauses attributed from a judge's words are those that it cites: `python benchmarks/attributed_clauses.py`.
 
 The quickstart's ``careful`` gives a reason and cites clauses. Its citations are taken away, read off the reasons again
-by ``distill.eval.attributed_clauses``, and compared with what it cited: **the truth source is the teacher itself**, who
-may well have applied a clause without citing it. The threshold is chosen on every other query and measured on the rest.
-Written to ``benchmarks/results/attributed_clauses.md``.
+by ``distill.eval.guideline.attributed_clauses``, and compared with what it cited: **the truth source is the teacher
+itself**, who may well have applied a clause without citing it. The threshold is chosen on every other query and
+measured on the rest. Written to ``benchmarks/results/attributed_clauses.md``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from distill.eval.attributed_clauses import LIKENESS, MOST_CLAUSES, attribution_quality, clauses_alike
+from distill.eval.guideline.attributed_clauses import LIKENESS, MOST_CLAUSES, attribution_quality, clauses_alike
 from distill.eval.intervals import Resamples, ratio_estimates
 from distill.eval.page import markdown_table
 from distill.eval.wording import share

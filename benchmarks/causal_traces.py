@@ -29,9 +29,9 @@ import polars as pl
 import distill
 from distill.eval.metrics import auc
 from distill.labeling.task import Task
-from distill.students.causal_base import save
-from distill.students.causal_config import TinySection
-from distill.students.causal_tiny import tiny_model, tiny_tokenizer
+from distill.students.causal.config import TinySection
+from distill.students.causal.pretrained import save
+from distill.students.causal.tiny import tiny_model, tiny_tokenizer
 from distill.students.config import CausalConfig
 from distill.students.fit import fit_student
 from distill.students.training_set import TrainingSet, training_set

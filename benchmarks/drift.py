@@ -34,9 +34,9 @@ import numpy as np
 import polars as pl
 
 import distill
-from distill.eval.drift import StudentSets, compare_rows
-from distill.eval.drift_config import DriftConfig
-from distill.eval.drift_facts import DriftReport
+from distill.eval.drift.comparison import StudentSets, compare_rows
+from distill.eval.drift.config import DriftConfig
+from distill.eval.drift.facts import DriftReport
 from distill.eval.intervals import wilson
 from distill.labeling.task import Task
 

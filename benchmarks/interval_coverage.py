@@ -26,8 +26,8 @@ import polars as pl
 
 from distill.eval.chance_corrected import reliability_of
 from distill.eval.intervals import Estimate, Resamples, Size, estimate, ratio_estimates
-from distill.eval.label_next import rows_to_label
 from distill.eval.metrics import Floats, Ints, auc_of_ranked, rank_scores
+from distill.eval.people.label_next import rows_to_label
 from distill.eval.prediction_powered import Sample, prediction_powered_mean
 
 _RESULTS = Path(__file__).parent / "results"

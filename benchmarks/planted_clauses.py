@@ -36,9 +36,9 @@ import numpy as np
 import polars as pl
 
 from distill.eval.config import EvalConfig
+from distill.eval.guideline.review import Review, review
 from distill.eval.intervals import wilson
 from distill.eval.page import markdown_table
-from distill.eval.review import Review, review
 from distill.labeling.guideline import Guideline
 from distill.labeling.task import Task
 from distill.labeling.vote import Vote, votes_frame

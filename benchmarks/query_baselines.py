@@ -22,10 +22,10 @@ from query_data import DATA, esci_products, half_of, names_of, percent, queryner
 
 from distill.eval.intervals import Estimate, Resamples, Size, estimate
 from distill.eval.metrics import auc_of_ranked, rank_scores
-from distill.eval.query_metrics import Tally, estimates
-from distill.eval.query_metrics_brand import brand_tally
-from distill.eval.query_metrics_category import category_tally
-from distill.eval.query_metrics_expansion import Searched, expanded_ranking, expansion_tally
+from distill.eval.queries.brand_metrics import brand_tally
+from distill.eval.queries.category_metrics import category_tally
+from distill.eval.queries.expansion_metrics import Searched, expanded_ranking, expansion_tally
+from distill.eval.queries.metrics import Tally, estimates
 from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.brand_dictionary import BrandDictionary
 from distill.labeling.queries.catalogue import Catalogue

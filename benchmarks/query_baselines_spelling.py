@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from query_data import DATA, claim_line, esci_products, half_of, percent, queryner, table
 
-from distill.eval.query_metrics import estimates
-from distill.eval.query_metrics_spelling import spelling_tally
+from distill.eval.queries.metrics import estimates
+from distill.eval.queries.spelling_metrics import spelling_tally
 from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.brand_dictionary import BrandDictionary
 from distill.labeling.queries.query_checks import check_corrections, count_checks

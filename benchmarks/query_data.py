@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from distill.eval.intervals import Estimate
-from distill.eval.query_metrics import Tally, paired_claim
+from distill.eval.queries.metrics import Tally, paired_claim
 from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.catalogue import Catalogue
 from distill.labeling.rows.row_draw import draw

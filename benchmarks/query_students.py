@@ -31,7 +31,7 @@ from query_data import Place, percent, table
 
 import distill
 from distill.eval.ladder import LadderRow
-from distill.eval.query_facts import PartMeasurement
+from distill.eval.queries.facts import PartMeasurement
 
 _RESULTS = Path(__file__).parent / "results" / "query_students.md"
 SETS = {

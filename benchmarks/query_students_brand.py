@@ -37,8 +37,8 @@ from query_data import (
 )
 
 import distill
-from distill.eval.query_metrics import estimates
-from distill.eval.query_metrics_brand import brand_tally
+from distill.eval.queries.brand_metrics import brand_tally
+from distill.eval.queries.metrics import estimates
 from distill.labeling.brands import brand_form
 from distill.labeling.merging.span_votes import Span
 from distill.labeling.queries.brand_dictionary import BrandDictionary

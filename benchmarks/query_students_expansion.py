@@ -18,8 +18,8 @@ from query_cost import listed_cost
 from query_data import DATA, Place, esci_products, percent, queryner, table
 
 import distill
-from distill.eval.query_metrics import Tally, estimates
-from distill.eval.query_metrics_expansion import Searched, expanded_ranking, expansion_tally
+from distill.eval.queries.expansion_metrics import Searched, expanded_ranking, expansion_tally
+from distill.eval.queries.metrics import Tally, estimates
 from distill.labeling.answers.locating import folded
 from distill.labeling.queries.catalogue import Catalogue
 from distill.labeling.queries.catalogue_config import Fusion

@@ -16,8 +16,8 @@ from query_baselines_spelling import symspell
 from query_data import DATA, Place, claim_line, esci_products, half_of, percent, queryner, table
 
 import distill
-from distill.eval.query_metrics import Tally, estimates
-from distill.eval.query_metrics_spelling import spelling_tally
+from distill.eval.queries.metrics import Tally, estimates
+from distill.eval.queries.spelling_metrics import spelling_tally
 from distill.labeling.queries.spelling import SpellingCorrector
 from distill.labeling.queries.word_counts import WordCounts
 from distill.plan import make_plan

@@ -32,7 +32,7 @@ from distill.export import CheckRows, export_student
 from distill.labeling.task import Task, TaskConfig
 from distill.students.config import EncoderConfig
 from distill.students.fit import fit_student
-from distill.students.part_targets import part_targets
+from distill.students.queries.part_targets import part_targets
 from distill.students.student import Student, load_student
 
 PARTS = ("spelling", "brand", "category", "expansion")

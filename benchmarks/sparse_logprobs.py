@@ -29,15 +29,15 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from distill.students.causal import LanguageModel
-from distill.students.causal_config import TinySection
-from distill.students.causal_tiny import tiny_model, tiny_tokenizer
-from distill.students.logprob_file import LogprobsHeader
-from distill.students.sparse_logprobs import LogprobsWriter, SparseLogprobs
-from distill.students.sparse_loss import IGNORED, TokenTargets
-from distill.students.teacher_logprobs import TeacherSequence, store_logprobs
-from distill.students.token_draws import TokenDraws, counted, draw_tokens, stratified_uniforms
-from distill.students.tokenizer_fingerprint import TokenizerFingerprint
+from distill.students.causal.config import TinySection
+from distill.students.causal.network import LanguageModel
+from distill.students.causal.tiny import tiny_model, tiny_tokenizer
+from distill.students.logprobs.file import LogprobsHeader
+from distill.students.logprobs.loss import IGNORED, TokenTargets
+from distill.students.logprobs.store import LogprobsWriter, SparseLogprobs
+from distill.students.logprobs.teacher import TeacherSequence, store_logprobs
+from distill.students.logprobs.token_draws import TokenDraws, counted, draw_tokens, stratified_uniforms
+from distill.students.logprobs.tokenizer_fingerprint import TokenizerFingerprint
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "sparse_logprobs.md"

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distill.students.sparse_loss import IGNORED, TokenTargets, sparse_cross_entropy
-from distill.students.token_draws import counted
+from distill.students.logprobs.loss import IGNORED, TokenTargets, sparse_cross_entropy
+from distill.students.logprobs.token_draws import counted
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "sparse_loss.md"

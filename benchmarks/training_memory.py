@@ -125,9 +125,9 @@ def _tiny_base(folder: Path) -> None:
 
 def _train(folder: Path, *, steps: int) -> dict[str, float]:
     """Trains a job for so many steps and says what it held at most, megabytes."""
-    from distill.students import trainer
     from distill.students.job import Job
     from distill.students.train import train
+    from distill.students.training import trainer
     from distill.students.wide import MOST_ROWS as WIDE_ROWS
     from distill.students.wide import fit_wide
     from distill.students.wide_config import WideSection

@@ -1,4 +1,4 @@
-"""People beside models: what a run, or a table of annotations, holds for :mod:`distill.eval.people_agreement`."""
+"""People beside models: what a run, or a table of annotations, holds for :mod:`distill.eval.people.agreement`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from distill.annotations import Annotations
-from distill.eval.annotator_labels import read_annotations_of
-from distill.eval.people_agreement import PeopleAgreement, PeopleAndModels, people_agreement
+from distill.eval.people.agreement import PeopleAgreement, PeopleAndModels, people_agreement
+from distill.eval.people.annotator_labels import read_annotations_of
 from distill.eval.scored import collapse_votes
 from distill.labeling.errors import UsageError
 from distill.labeling.task import Task

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill.eval.evaluation import Evaluation
 from distill.eval.evaluation import evaluate as evaluate_predictions
+from distill.eval.guideline.review import Review
+from distill.eval.guideline.review import review as review_votes
 from distill.eval.labeling_functions import analysis_table, analyze_functions
-from distill.eval.review import Review
-from distill.eval.review import review as review_votes
 from distill.eval.scored import TruthSource
 from distill.labeling.errors import DataError, UsageError
 from distill.labeling.labeling_config import LabelingConfig

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import polars as pl
 
-from distill.eval.annotation_files import AnnotationFormat, write_annotation_file
 from distill.eval.drawn_rows import drawn_sample
-from distill.eval.label_next import HalfWidths, by_group, expected_half_widths, rows_to_label
+from distill.eval.people.annotation_files import AnnotationFormat, write_annotation_file
+from distill.eval.people.label_next import HalfWidths, by_group, expected_half_widths, rows_to_label
 from distill.labeling.errors import DataError, UsageError
 from distill.labeling.rows.data_config import SPLITS
 from distill.labeling.task import Task

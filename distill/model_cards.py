@@ -10,8 +10,8 @@ import polars as pl
 
 from distill.eval.evaluation import Evaluation
 from distill.eval.intervals import Estimate
-from distill.eval.query_facts import PartMeasurement
-from distill.eval.student_facts import answered_facts
+from distill.eval.queries.facts import PartMeasurement
+from distill.eval.report.student_facts import answered_facts
 from distill.eval.wording import metric_title
 from distill.session import Session
 from distill.students.config import HUMAN, LABELS, StudentConfig

@@ -1,6 +1,6 @@
 """Rows of today against those that a student knows: reads both sets, has students answer, compares them.
 
-The statistics are in :mod:`distill.eval.drift`; here are files, run folders and students.
+The statistics are in :mod:`distill.eval.drift.comparison`; here are files, run folders and students.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from distill.eval.drift_config import EVERY_SPLIT, DriftConfig, MonitorConfig
+from distill.eval.drift.config import EVERY_SPLIT, DriftConfig, MonitorConfig
 from distill.labeling.errors import DataError, RunFolderError, UsageError
 from distill.labeling.rows.data_config import DataConfig, as_names
 from distill.labeling.task import Task
 
 if TYPE_CHECKING:
-    from distill.eval.drift import StudentSets
-    from distill.eval.drift_facts import DriftReport
-    from distill.eval.drift_sample import Sampled
+    from distill.eval.drift.comparison import StudentSets
+    from distill.eval.drift.facts import DriftReport
+    from distill.eval.drift.sample import Sampled
     from distill.eval.scored import TruthSource
     from distill.recipe import Recipe
     from distill.runs import Run
@@ -96,7 +96,7 @@ def monitor(watched: Watched, students: Sequence[tuple[str, Student]], *, known:
         DataError: A set is empty, or lacks a column.
         StudentError: A student cannot answer.
     """
-    from distill.eval.drift import compare_rows
+    from distill.eval.drift.comparison import compare_rows
 
     sets = read_sets(watched)
     answered = [
@@ -244,7 +244,7 @@ def _why(config: MonitorConfig) -> str:
 
 
 def _sample(batches: Iterator[pl.DataFrame], config: DriftConfig, seed: int, first: Sampled | None) -> Sampled:
-    from distill.eval.drift_sample import GroupSample
+    from distill.eval.drift.sample import GroupSample
 
     sample = GroupSample(
         most_groups=config.max_groups,
@@ -375,7 +375,7 @@ def _predicted(student: Student, rows: pl.DataFrame, stored: Path | None) -> pl.
 def _student_sets(
     answered: Sequence[tuple[str, pl.DataFrame, pl.DataFrame]], truth_source: TruthSource
 ) -> StudentSets | None:
-    from distill.eval.drift import StudentSets
+    from distill.eval.drift.comparison import StudentSets
 
     made: StudentSets | None = None
     for name, before, now in reversed(answered):

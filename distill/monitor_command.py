@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from distill.eval.drift_config import MonitorConfig
+    from distill.eval.drift.config import MonitorConfig
     from distill.monitor import Monitored
 
 
@@ -65,7 +65,7 @@ def monitor(  # noqa: PLR0913 (a command has this many options)
     problems = (out or Path(f"{rows.stem or 'rows'}.jsonl")).with_suffix("")
     problems = problems.with_name(f"{problems.name}_problems.jsonl")
     done = _compared(known, config, columns=columns or (), slices=slices or (), problems=problems)
-    from distill.eval.drift_report import drift_markdown, write_drift_report
+    from distill.eval.drift.report import drift_markdown, write_drift_report
 
     for note in done.report.notes:
         print(f"monitor: {note}", file=sys.stderr)
@@ -86,7 +86,7 @@ def monitor(  # noqa: PLR0913 (a command has this many options)
 def _config(**values: Any) -> MonitorConfig:
     from pydantic import ValidationError
 
-    from distill.eval.drift_config import MonitorConfig
+    from distill.eval.drift.config import MonitorConfig
     from distill.labeling.errors import UsageError
 
     try:

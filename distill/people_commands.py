@@ -12,7 +12,7 @@ import typer
 from distill.terminal import wide_console
 
 if TYPE_CHECKING:
-    from distill.eval.people_agreement import PeopleAgreement
+    from distill.eval.people.agreement import PeopleAgreement
 
 _PIPE_COLUMNS = 160
 _MOST_LINES = 30
@@ -41,7 +41,7 @@ def label_next(  # noqa: PLR0913 (a command has this many options)
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Write rows for people to label next, so that an estimate's interval shrinks most, without what models said."""
-    from distill.eval.annotation_files import AnnotationFormat
+    from distill.eval.people.annotation_files import AnnotationFormat
     from distill.label_next import LabelNext, Purpose, write_label_next
     from distill.runs import Run
 
@@ -122,7 +122,7 @@ def _print_agreement(found: PeopleAgreement) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from distill.eval.people_words import people_said
+    from distill.eval.people.words import people_said
 
     said = people_said(found)
     assert said is not None

@@ -46,8 +46,8 @@ def take_labels_of_people(session: Session) -> TakenLabels:
     Raises:
         DataError: A file cannot be read, or holds a label outside the set; or the rows have a ``chance`` of their own.
     """
-    from distill.eval.adjudication import read_decisions
-    from distill.eval.annotator_labels import read_annotations_of, settle_labels
+    from distill.eval.guideline.adjudication import read_decisions
+    from distill.eval.people.annotator_labels import read_annotations_of, settle_labels
 
     config, folder, task = session.recipe.data, session.folder, session.task
     assert config is not None

@@ -16,7 +16,7 @@ from typing import IO
 
 import polars as pl
 
-from distill.eval.annotation_files import spreadsheet_safe
+from distill.eval.people.annotation_files import spreadsheet_safe
 from distill.labeling.errors import UsageError
 from distill.labeling.rows.data_config import DataConfig
 from distill.labeling.rows.problems import ProblemLog

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.eval.edit_proposal import clauses_to_edit, proposal_prompt, read_proposal
-from distill.eval.edit_trial import ClauseEdit, TrialLimits, refuse_edit
+from distill.eval.guideline.edit_proposal import clauses_to_edit, proposal_prompt, read_proposal
+from distill.eval.guideline.edit_trial import ClauseEdit, TrialLimits, refuse_edit
+from distill.eval.guideline.review import review
 from distill.eval.page import write_whole
-from distill.eval.review import review
 from distill.labeling.errors import DataError, UsageError
 from distill.labeling.ledger.ledger import Ledger, Source
 from distill.labeling.task import Task

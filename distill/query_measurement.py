@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from distill.eval.ladder import Kind, Ladder, LadderRow
-from distill.eval.query_answers import PartAnswers, gold_answers, part_answers
-from distill.eval.query_claims import Predictor, Settings, paired_gain
-from distill.eval.query_evaluation import measure_part, queries_of
-from distill.eval.query_facts import PartMeasurement, QueryMeasurement
-from distill.eval.query_label_free import expansion_passes, spelling_passes
-from distill.eval.query_tallies import Measured, Retrieval
+from distill.eval.queries.answers import PartAnswers, gold_answers, part_answers
+from distill.eval.queries.claims import Predictor, Settings, paired_gain
+from distill.eval.queries.evaluation import measure_part, queries_of
+from distill.eval.queries.facts import PartMeasurement, QueryMeasurement
+from distill.eval.queries.label_free import expansion_passes, spelling_passes
+from distill.eval.queries.tallies import Measured, Retrieval
 from distill.eval.scored import TruthSource
 from distill.labeling.queries.catalogue_file import open_catalogue, read_judgments
 from distill.labeling.task import Task

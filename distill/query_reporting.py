@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from distill.eval.labeling_facts import teacher_facts
 from distill.eval.ladder import Ladder
-from distill.eval.query_facts import QueryMeasurement
-from distill.eval.query_report import PartMerged, PartOutcomes, QueryFacts, plain, write_query_report
+from distill.eval.queries.facts import QueryMeasurement
+from distill.eval.queries.report import PartMerged, PartOutcomes, QueryFacts, plain, write_query_report
+from distill.eval.report.labeling_facts import teacher_facts
 from distill.eval.rounds import RoundsFacts
 from distill.run_files import file_links
 from distill.session import Ended, Session

@@ -10,13 +10,13 @@ import polars as pl
 
 from distill.eval.intervals import Estimate
 from distill.eval.ladder import LadderRow
-from distill.eval.query_answers import PartAnswers, gold_answers
-from distill.eval.query_claims import Predictor, check_gains, paired_gain
-from distill.eval.query_evaluation import mean_of, part_title, share_of
-from distill.eval.query_facts import PartEvaluation, PartMeasurement, QueryMeasurement
-from distill.eval.query_label_free import SetRightBy, agreeing, estimate_part
-from distill.eval.query_rounds import PartRound
-from distill.eval.query_tallies import Measured
+from distill.eval.queries.answers import PartAnswers, gold_answers
+from distill.eval.queries.claims import Predictor, check_gains, paired_gain
+from distill.eval.queries.evaluation import mean_of, part_title, share_of
+from distill.eval.queries.facts import PartEvaluation, PartMeasurement, QueryMeasurement
+from distill.eval.queries.label_free import SetRightBy, agreeing, estimate_part
+from distill.eval.queries.rounds import PartRound
+from distill.eval.queries.tallies import Measured
 from distill.eval.rounds import RoundFacts, changed_said, points_gained
 from distill.query_measurement import QueryRun, measured_part, predictor
 from distill.recipe_rounds import deciding_student, learners
@@ -24,8 +24,8 @@ from distill.rounds_asking import cost_of
 from distill.rounds_ladder import Measuring, read_ladder
 from distill.run_folder import RunFolder
 from distill.session import Session
-from distill.students.asked_task import part_name
 from distill.students.config import HUMAN
+from distill.students.queries.asked_task import part_name
 from distill.students.student_info import StudentInfo
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from distill.eval.config import EvalConfig, ReportConfig
-from distill.eval.drift_config import REFERENCE_SPLITS, MonitorConfig
+from distill.eval.drift.config import REFERENCE_SPLITS, MonitorConfig
 from distill.labeling.errors import RecipeError
 from distill.labeling.labeling_config import LabelingConfig
 from distill.labeling.merging.aggregate_config import AggregateConfig, FamilyVoteConfig

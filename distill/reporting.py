@@ -13,10 +13,10 @@ from distill.agreement import JudgeTables, measured, people_beside_run
 from distill.estimates import read_few_labels, read_label_free
 from distill.eval.evaluation import Evaluation
 from distill.eval.ladder import Ladder
-from distill.eval.people_agreement import EPSILON, PeopleAgreement
+from distill.eval.people.agreement import EPSILON, PeopleAgreement
+from distill.eval.report.facts import RunReport
+from distill.eval.report.run_report import write_run_report
 from distill.eval.rounds import RoundsFacts
-from distill.eval.run_facts import RunReport
-from distill.eval.run_report import write_run_report
 from distill.labeling.errors import DataError
 from distill.measurement import rows_with_truth
 from distill.review_files import ReviewSettings, write_review_files

@@ -10,21 +10,21 @@ from pathlib import Path
 import polars as pl
 
 from distill.annotations import Annotations
-from distill.eval.adjudication import (
+from distill.eval.config import EvalConfig, ReportConfig
+from distill.eval.guideline.adjudication import (
     cases_to_decide,
     guideline_examples,
     read_decisions,
     with_decisions,
     write_adjudication_page,
 )
-from distill.eval.annotation_files import spreadsheet_safe
-from distill.eval.config import EvalConfig, ReportConfig
-from distill.eval.diagnosis import diagnose
-from distill.eval.edit_trial import Tried, write_trials
-from distill.eval.guideline_history import GuidelineHistory, guideline_history
+from distill.eval.guideline.diagnosis import diagnose
+from distill.eval.guideline.edit_trial import Tried, write_trials
+from distill.eval.guideline.history import GuidelineHistory, guideline_history
+from distill.eval.guideline.review import review
+from distill.eval.guideline.review_report import write_review_report
 from distill.eval.page import write_whole
-from distill.eval.review import review
-from distill.eval.review_report import write_review_report
+from distill.eval.people.annotation_files import spreadsheet_safe
 from distill.labeling.errors import UsageError
 from distill.labeling.guideline import Guideline
 from distill.labeling.task import Task

@@ -16,9 +16,9 @@ from typing import Literal
 import polars as pl
 
 from distill import stages
-from distill.eval.query_evaluation import part_title
-from distill.eval.query_rounds import PartsWatch
-from distill.eval.query_rounds_words import no_part_gained_said
+from distill.eval.queries.evaluation import part_title
+from distill.eval.queries.rounds import PartsWatch
+from distill.eval.queries.rounds_words import no_part_gained_said
 from distill.eval.rounds import GainWatch, RoundFacts, RoundsFacts, no_gain_said, rounds_ladder
 from distill.eval.row_choice import ChoiceRule
 from distill.eval.wording import plural

@@ -107,7 +107,7 @@ def _print_functions(run: Run) -> None:
     """What the run's labeling functions cover; nothing where it has none."""
     from rich.table import Table
 
-    from distill.eval.function_words import COLUMNS, function_cells
+    from distill.eval.report.function_words import COLUMNS, function_cells
 
     if not (facts := run.function_facts):
         return

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from distill.eval.run_facts import FileLink
-from distill.eval.student_facts import AbstentionFacts, CalibrationFacts, StudentFacts, TraceLearning
+from distill.eval.report.facts import FileLink
+from distill.eval.report.student_facts import AbstentionFacts, CalibrationFacts, StudentFacts, TraceLearning
 from distill.labeling.rows.load import problems_path
 from distill.session import Session
 from distill.students.abstention import Abstention

@@ -13,15 +13,15 @@ from distill.labeling.errors import RunFolderError, UsageError
 from distill.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from distill.eval.drift_facts import DriftReport
+    from distill.eval.drift.facts import DriftReport
     from distill.eval.evaluation import Evaluation
     from distill.eval.few_labels import FewLabels
+    from distill.eval.guideline.review import Review
     from distill.eval.label_free import LabelFreeFacts
     from distill.eval.labeling_functions import FunctionFacts
     from distill.eval.ladder import Ladder
     from distill.eval.ladder_comparison import LadderComparison, MeasuredRun
-    from distill.eval.query_facts import QueryMeasurement
-    from distill.eval.review import Review
+    from distill.eval.queries.facts import QueryMeasurement
     from distill.eval.rounds import RoundsFacts
     from distill.labeling.task import Task
     from distill.recipe import Recipe
@@ -192,7 +192,7 @@ class Run:
     @property
     def query_measurement(self) -> QueryMeasurement | None:
         """Measurements of a task whose answers are no single label, by part; None where they are."""
-        from distill.eval.query_facts import QueryMeasurement
+        from distill.eval.queries.facts import QueryMeasurement
 
         self._need(self.folder.evaluations, "eval")
         text = self.folder.evaluations.read_text(encoding="utf-8")
@@ -214,7 +214,7 @@ class Run:
     @property
     def drift(self) -> DriftReport | None:
         """Today's rows against those of the run; None where its recipe watches none, or it did not get that far."""
-        from distill.eval.drift_facts import DriftReport
+        from distill.eval.drift.facts import DriftReport
 
         if not self.folder.monitor.exists():
             return None
@@ -232,7 +232,7 @@ class Run:
         Raises:
             DataError: No row was labeled by two judges.
         """
-        from distill.eval.review import review
+        from distill.eval.guideline.review import review
 
         self._need_single_labels("review")
         recipe = self.recipe

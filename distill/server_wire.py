@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from distill.eval.query_evaluation import part_title
+from distill.eval.queries.evaluation import part_title
 from distill.labeling.prompts.fields import read_fields
 from distill.labeling.task import Task
 from distill.predicted_parts import part_line

@@ -66,7 +66,7 @@ def _train_one(session: Session, name: str, config: StudentConfig) -> None:
 
 def _fitted_said(fitted: FitResult, config: StudentConfig) -> str:
     """How training went, in words."""
-    from distill.students.parts_info import parts_told
+    from distill.students.queries.parts_info import parts_told
 
     said = f"{fitted.parameters:,} parameters on {fitted.rows:,} rows"
     if config.prune is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
-from distill.eval.edit_trial import (
+from distill.eval.guideline.edit_trial import (
     ClauseEdit,
     EditTrial,
     TrialLimits,

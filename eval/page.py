@@ -87,7 +87,7 @@ def _hash(text: str) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    from distill.eval.query_report_words import checks_table, slices_table
+    from distill.eval.queries.report_words import checks_table, slices_table
 
     environment = Environment(
         loader=FunctionLoader(_asset),

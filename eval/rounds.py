@@ -11,7 +11,7 @@ from distill.eval.frozen import Frozen
 from distill.eval.intervals import Estimate
 from distill.eval.ladder import Ladder, LadderRow
 from distill.eval.ladder_words import cost_per_point_cell
-from distill.eval.query_rounds import PartRound, is_shown
+from distill.eval.queries.rounds import PartRound, is_shown
 from distill.eval.scored import TruthSource
 from distill.eval.wording import TRUTH_WORDS, count, dollars, interval, is_percent, metric_title, number, plural
 
@@ -90,7 +90,7 @@ class RoundsFacts(Frozen):
     def lines(self) -> list[str]:
         """What came of it, a sentence or two each."""
         if self.by_part:
-            from distill.eval.query_rounds_words import query_rounds_said
+            from distill.eval.queries.rounds_words import query_rounds_said
 
             return query_rounds_said(self)
         return rounds_said(self)
@@ -101,7 +101,7 @@ class RoundsFacts(Frozen):
         from rich.table import Table
 
         if self.by_part:
-            from distill.eval.query_rounds_words import query_rounds_table
+            from distill.eval.queries.rounds_words import query_rounds_table
 
             return query_rounds_table(self)
         columns, lines = rounds_cells(self)

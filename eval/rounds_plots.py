@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from distill.eval.intervals import Estimate
-from distill.eval.query_rounds_words import PartStory
+from distill.eval.queries.rounds_words import PartStory
 from distill.eval.rounds import RoundFacts, RoundsFacts
 from distill.eval.svg import dot, drawing, line, tag, text
 from distill.eval.wording import dollars, interval, number, plural

@@ -8,7 +8,7 @@ from typing import Any
 
 from distill.eval.evaluation import LOWER_IS_BETTER
 from distill.eval.intervals import Estimate
-from distill.eval.query_wording import QUERY_MEANINGS, QUERY_PERCENT, QUERY_TITLES
+from distill.eval.queries.wording import QUERY_MEANINGS, QUERY_PERCENT, QUERY_TITLES
 from distill.eval.ranking import CUTOFFS, RANK_METRICS
 from distill.eval.scored import TruthSource
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from distill.students.causal_config import (
+from distill.students.causal.config import (
     TINY,
     LoraSection,
     Quantization,
@@ -14,10 +14,10 @@ from distill.students.causal_config import (
     TinySection,
     TraceUse,
 )
-from distill.students.loss_config import LossConfig, Pruning, SoftCe
-from distill.students.query_config import CorrectorSection, SpansSection, SyntheticSection
-from distill.students.traces_config import TracesConfig
-from distill.students.trainer_options import check_trainer_options
+from distill.students.losses.config import LossConfig, Pruning, SoftCe
+from distill.students.queries.config import CorrectorSection, SpansSection, SyntheticSection
+from distill.students.traces.config import TracesConfig
+from distill.students.training.trainer_options import check_trainer_options
 from distill.students.wide_config import WideSection
 
 HUMAN = "human"

@@ -12,9 +12,9 @@ import polars as pl
 
 from distill.labeling.errors import StudentError
 from distill.students.config import DcnConfig
-from distill.students.example_store import ExampleStore
 from distill.students.features import dense_names, hash_rows, slot_names
 from distill.students.network import Example, Output
+from distill.students.training.example_store import ExampleStore
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -23,18 +23,18 @@ import polars as pl
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.abstention import Abstention, fit_abstention
-from distill.students.asked_task import brands_of, record_of, write_brands
 from distill.students.calibration import FEWEST_ROWS, Calibration, fit_calibration
-from distill.students.clauses import TracesInfo
 from distill.students.config import CausalConfig, EncoderConfig, StudentConfig
 from distill.students.job import EpochRecord, FitProgress, Job, JobResult
 from distill.students.model_card import write_card
-from distill.students.part_fit import first_infos, fit_parts
-from distill.students.parts_info import PartInfo
+from distill.students.queries.asked_task import brands_of, record_of, write_brands
+from distill.students.queries.part_fit import first_infos, fit_parts
+from distill.students.queries.parts_info import PartInfo
 from distill.students.student import Student, load_student
 from distill.students.student_info import FORMAT_VERSION, PARTS_FORMAT_VERSION, StudentInfo
-from distill.students.trace_fit import traces_info, with_threshold
-from distill.students.trace_rows import fit_traces
+from distill.students.traces.clauses import TracesInfo
+from distill.students.traces.fit import traces_info, with_threshold
+from distill.students.traces.rows import fit_traces
 from distill.students.train import ERROR_FILE, PROGRESS_MARK, train
 from distill.students.training_set import TrainingSet, one_hot
 from distill.students.weak_labels import PRUNED_FILE, prepare_weak_labels
@@ -129,7 +129,7 @@ def fit_student(
     job = _job(config, task=task, out=out, seed=seed)
     with _begun(job, training):
         if isinstance(config, CausalConfig) and config.teacher_logprobs is not None:
-            from distill.students.causal_teacher import make_missing
+            from distill.students.causal.teacher import make_missing
 
             make_missing(job, config.teacher_logprobs)
         result = _trained(job, on_progress)

@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 from distill.labeling.brands import BrandList
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
-from distill.students.asked_task import read_brands, task_of, write_brands
 from distill.students.config import StudentConfig
+from distill.students.queries.asked_task import read_brands, task_of, write_brands
 from distill.students.training_set import TrainingSet
 
 TRAIN, VALIDATION = "train", "validation"
@@ -100,7 +100,8 @@ class Job:
         ordered: Whether the labels are grades.
         logs: Where TensorBoard's logs go.
         store: Where tokenised rows are kept for other trainings; None for inside the job folder.
-        asked: The task where its answers are no single label, see :func:`distill.students.asked_task.record_of`.
+        asked: The task where its answers are no single label, see
+            :func:`distill.students.queries.asked_task.record_of`.
         brands: Its list of brands, where it has one.
     """
 

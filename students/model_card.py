@@ -22,7 +22,7 @@ from distill.labeling.errors import DataError
 from distill.labeling.packaged_folder import packaged_folder
 from distill.students.abstention import Abstention
 from distill.students.calibration import Calibration
-from distill.students.model_card_parts import parts_kind, parts_table, parts_use
+from distill.students.queries.model_card import parts_kind, parts_table, parts_use
 from distill.students.student_info import StudentInfo
 
 CARD_FILE = "README.md"

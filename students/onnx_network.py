@@ -149,7 +149,7 @@ def reader_of(folder: Path, info: StudentInfo) -> Network:
 
         return DcnNetwork.reader(folder)
     if info.type == "encoder" and info.asked is not None:
-        from distill.students.query_encoder import QueryNetwork
+        from distill.students.queries.encoder import QueryNetwork
         from distill.students.student_info import task_of_info
 
         return QueryNetwork.reader(folder, task=task_of_info(folder, info), max_length=info.max_length or 512)

@@ -44,7 +44,7 @@ def targets_for(
         StudentError: As :func:`training_set` does.
     """
     if not task.closed:
-        from distill.students.part_targets import part_targets
+        from distill.students.queries.part_targets import part_targets
 
         return part_targets(config, rows, labels=labels, votes=votes, task=task, seed=seed)
     if labels is not None and config.match_people:

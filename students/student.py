@@ -11,14 +11,14 @@ import polars as pl
 
 from distill.labeling.errors import StudentError
 from distill.students.calibration import calibrated
-from distill.students.clauses import name_clauses
 from distill.students.network import CLAUSES, LABELS, Network
 from distill.students.onnx_network import EXPORT_FILE, OnnxNetwork
-from distill.students.part_answers import Answer
-from distill.students.part_predictions import predictions_of
+from distill.students.queries.part_answers import Answer
+from distill.students.queries.part_predictions import predictions_of
 from distill.students.student_info import StudentInfo, task_of_info
 from distill.students.surroundings import quiet, threads_set
 from distill.students.text import PairTemplate
+from distill.students.traces.clauses import name_clauses
 from distill.students.wide import WidePart
 
 _CHUNK_ROWS = 2048
@@ -104,11 +104,11 @@ class Student:
             ``abstained`` bool too: the label is given all the same, as the best guess. From a student that learned
             which clauses of the guideline its teachers cited, ``clauses`` List[str], those behind the label, the most
             probable first and never none, and ``clause_probs`` List[f64], how probable each is; see
-            :func:`distill.students.clauses.name_clauses`. With ``traces``, ``trace`` str.
+            :func:`distill.students.traces.clauses.name_clauses`. With ``traces``, ``trace`` str.
 
             Where answers are no single label, a line a row and part, with the columns of
-            :func:`distill.students.part_predictions.prediction_schema`: those of the labels table. ``confidence`` is
-            the calibrated probability that the answer is right.
+            :func:`distill.students.queries.part_predictions.prediction_schema`: those of the labels table.
+            ``confidence`` is the calibrated probability that the answer is right.
 
         Raises:
             StudentError: A column is missing, or traces are asked of a student that writes none.
@@ -154,7 +154,7 @@ class Student:
             precision: Likewise.
             threads: Likewise.
         """
-        from distill.students.part_predictions import Running, answers_to
+        from distill.students.queries.part_predictions import Running, answers_to
         from distill.students.train import computes_in_bf16
 
         network: Any = self.network
@@ -252,7 +252,7 @@ class Student:
         """Predictions of rows whose traces are written first."""
         import torch
 
-        from distill.students.causal_reasoning import reason
+        from distill.students.causal.reasoning import reason
         from distill.students.train import computes_in_bf16
 
         network: Any = self.network
@@ -289,7 +289,7 @@ def _load_network(folder: Path, info: StudentInfo) -> Network:
 
         return DcnNetwork.from_folder(folder)
     if info.type == "encoder" and info.asked is not None:
-        from distill.students.query_encoder import QueryNetwork
+        from distill.students.queries.encoder import QueryNetwork
 
         return QueryNetwork.from_folder(folder, task=task_of_info(folder, info), max_length=info.max_length or 512)
     if info.type == "encoder":
@@ -305,12 +305,12 @@ def _load_network(folder: Path, info: StudentInfo) -> Network:
             match_tokens=bool(info.config.get("match_tokens")) and len(info.inputs) > 1,
         )
     if info.type == "causal":
-        from distill.students.causal import CausalNetwork
+        from distill.students.causal.network import CausalNetwork
         from distill.students.config import CausalConfig
 
         config = CausalConfig.model_validate(info.config)
         if info.asked is not None:
-            from distill.students.causal_answers import CausalAnswers
+            from distill.students.causal.answers import CausalAnswers
 
             return CausalAnswers.saved(folder, config, task=task_of_info(folder, info))
         return CausalNetwork.from_folder(folder, config, labels=info.labels, inputs=info.inputs)

@@ -10,10 +10,10 @@ from typing import Any
 from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.abstention import Abstention
-from distill.students.asked_task import read_brands, task_of
 from distill.students.calibration import Calibration
-from distill.students.clauses import TracesInfo
-from distill.students.parts_info import PartInfo
+from distill.students.queries.asked_task import read_brands, task_of
+from distill.students.queries.parts_info import PartInfo
+from distill.students.traces.clauses import TracesInfo
 
 INFO_FILE = "distill_student.json"
 
@@ -49,7 +49,8 @@ class StudentInfo:
         groups: Groups of the training rows by entry of ``train_on``.
         facts: What was counted in the training rows; see :attr:`distill.students.fit.FitResult.facts`.
         traces: What it learned from its teachers' reasoning; None where it learned from labels alone.
-        asked: The task where its answers are no single label, see :func:`distill.students.asked_task.record_of`.
+        asked: The task where its answers are no single label, see
+            :func:`distill.students.queries.asked_task.record_of`.
         parts: What it keeps of each part then.
         format_version: Of this file.
         wide_share: Share of the linear model in its scores, see :mod:`distill.students.wide`; 0 where the network alone

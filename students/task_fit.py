@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from distill.labeling.task import Task, TaskConfig
 from distill.students.config import StudentConfig
-from distill.students.loss_config import Emd, ForwardCorrection, Listwise, MarginMse, Rps
-from distill.students.query_fit import label_task_problems, query_problems
+from distill.students.losses.config import Emd, ForwardCorrection, Listwise, MarginMse, Rps
+from distill.students.queries.task_fit import label_task_problems, query_problems
 
 
 def student_problems(student: StudentConfig, task: TaskConfig | Task | None) -> Iterator[tuple[str, str]]:

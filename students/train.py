@@ -22,19 +22,19 @@ import polars as pl
 from distill.labeling.errors import DistillError
 from distill.labeling.task import Task
 from distill.students.config import CausalConfig, DcnConfig, EncoderConfig, StudentConfig
-from distill.students.example_store import CHUNK_ROWS, ExampleStore, reading_key, shared_store
 from distill.students.job import TRAIN, VALIDATION, FitProgress, Job, JobResult, table_digest
 from distill.students.network import Example, Network
-from distill.students.objective import Objective, objective_for
 from distill.students.surroundings import environment_kept, quiet, seeded, threads_set
+from distill.students.training.example_store import CHUNK_ROWS, ExampleStore, reading_key, shared_store
+from distill.students.training.objective import Objective, objective_for
 from distill.students.training_set import smooth, weigh
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from distill.students.batches import Examples
     from distill.students.similarity import Similarity
-    from distill.students.vocabulary_cut import VocabularyCut
+    from distill.students.training.batches import Examples
+    from distill.students.training.vocabulary_cut import VocabularyCut
 
 PROGRESS_MARK = "@progress "
 """Starts a line of standard output that carries a :class:`FitProgress` as JSON."""
@@ -84,15 +84,15 @@ def new_network(
         task: Where answers are no single label, what is answered; the heads' vocabulary comes from the rows then.
     """
     if isinstance(config, CausalConfig) and task is not None and not task.closed:
-        from distill.students.causal_answers import CausalAnswers
+        from distill.students.causal.answers import CausalAnswers
 
         return CausalAnswers.for_task(config, task=task, rows=rows)
     if isinstance(config, CausalConfig):
-        from distill.students.causal import CausalNetwork
+        from distill.students.causal.network import CausalNetwork
 
         return CausalNetwork.from_base(config, labels=labels, inputs=inputs, rows=rows)
     if isinstance(config, EncoderConfig) and task is not None and not task.closed:
-        from distill.students.query_encoder import QueryNetwork
+        from distill.students.queries.encoder import QueryNetwork
 
         return QueryNetwork.from_base(config, task=task, rows=rows)
     if isinstance(config, EncoderConfig):
@@ -117,9 +117,15 @@ def computes_in_bf16(network: Network | Similarity, precision: str) -> bool:
 
 
 def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobResult:
-    from distill.students.checkpoints import CheckpointClock, newest_checkpoint, step_of
-    from distill.students.reporter import Reporter
-    from distill.students.trainer import BestEpoch, DistributionTrainer, Material, batches_of, training_arguments
+    from distill.students.training.checkpoints import CheckpointClock, newest_checkpoint, step_of
+    from distill.students.training.reporter import Reporter
+    from distill.students.training.trainer import (
+        BestEpoch,
+        DistributionTrainer,
+        Material,
+        batches_of,
+        training_arguments,
+    )
 
     config = job.config
     network = new_network(config, labels=job.labels, inputs=job.inputs, rows=job.scan(TRAIN), task=job.task)
@@ -180,7 +186,7 @@ def read_examples(job: Job, part: str, *, network: Network, objective: Objective
 
     Texts go through memory a stretch at a time. Of several processes one tokenises and the others wait.
     """
-    from distill.students.batches import Examples
+    from distill.students.training.batches import Examples
 
     config = job.config
     texts = {*job.inputs, "trace"}
@@ -235,7 +241,7 @@ def sizes_of(network: Network, examples: Sequence[Example]) -> np.ndarray:
 
 def _cut_vocabulary(network: Network, objective: Objective, *parts: Examples) -> VocabularyCut | None:
     """Cuts the embeddings where all token ids are in ``input_ids``, read by the network itself."""
-    from distill.students.vocabulary_cut import cut_vocabulary
+    from distill.students.training.vocabulary_cut import cut_vocabulary
 
     own = type(objective).read is Objective.read or objective.reads_tokens_of_network
     if not own or not getattr(network, "vocabulary_can_be_cut", False):

@@ -11,7 +11,7 @@ from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.confident_learning import label_issues, out_of_fold_probs
 from distill.students.config import HUMAN, StudentConfig
-from distill.students.loss_config import ForwardCorrection, Pruning
+from distill.students.losses.config import ForwardCorrection, Pruning
 from distill.students.task_fit import student_problems
 from distill.students.training_set import TrainingSet
 

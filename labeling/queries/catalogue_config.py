@@ -11,7 +11,7 @@ EVIDENCE_COLUMNS = ("near_titles", "near_brands", "near_categories")
 
 Fusion = Literal["scores", "ranks"]
 """How lists found by a query and by its expansions become one; see
-:func:`distill.eval.query_metrics_expansion.expanded_ranking`."""
+:func:`distill.eval.queries.expansion_metrics.expanded_ranking`."""
 
 SHRINKAGE = 2.0
 """Clicks at which half of what they say is believed."""

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from distill.annotations import AnnotationColumns, read_annotations
 from distill.cli import app
-from distill.eval.review import review
+from distill.eval.guideline.review import review
 from distill.labeling.errors import DataError, UsageError
 
 LONG = """id,query,title,annotator,label,clauses,comment,gold

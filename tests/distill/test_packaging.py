@@ -14,6 +14,7 @@ INSIDE = (
     "distill/labeling/engine/engine.py",
     "distill/teachers/openai.py",
     "distill/students/encoder.py",
+    "distill/students/queries/encoder.py",
     "distill/eval/metrics.py",
     "distill/eval/templates/",
     "distill/recipes/quickstart.yaml",

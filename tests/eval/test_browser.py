@@ -6,11 +6,11 @@ import pytest
 
 from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.evaluation import evaluate
+from distill.eval.guideline.review import review
+from distill.eval.guideline.review_report import write_review_report
 from distill.eval.ladder import Rung, build_ladder
-from distill.eval.review import review
-from distill.eval.review_report import write_review_report
-from distill.eval.run_facts import RunReport
-from distill.eval.run_report import write_run_report
+from distill.eval.report.facts import RunReport
+from distill.eval.report.run_report import write_run_report
 from distill.eval.scored import predictions_from_votes
 
 pytestmark = pytest.mark.browser

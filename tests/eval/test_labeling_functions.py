@@ -5,8 +5,8 @@ import pytest
 
 import distill
 from distill.eval.config import EvalConfig
-from distill.eval.function_words import function_cells, functions_said
 from distill.eval.labeling_functions import analyze_functions
+from distill.eval.report.function_words import function_cells, functions_said
 from distill.labeling.errors import DataError
 from distill.labeling.merging.aggregate import aggregate
 from distill.labeling.vote import Vote, votes_frame

@@ -11,17 +11,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from distill.eval import plots, run_report
+from distill.eval import plots
 from distill.eval.config import EvalConfig, ReportConfig
 from distill.eval.evaluation import evaluate
-from distill.eval.labeling_facts import teacher_facts
+from distill.eval.guideline.review import review
+from distill.eval.guideline.review_report import write_review_report
 from distill.eval.ladder import Ladder, Rung, build_ladder
 from distill.eval.page import markdown_cell
-from distill.eval.review import review
-from distill.eval.review_report import write_review_report
-from distill.eval.run_facts import FileLink, RunFacts, RunReport
-from distill.eval.run_report import write_run_report
-from distill.eval.student_facts import AbstentionFacts, CalibrationFacts, StudentFacts, TraceLearning
+from distill.eval.report import run_report
+from distill.eval.report.facts import FileLink, RunFacts, RunReport
+from distill.eval.report.labeling_facts import teacher_facts
+from distill.eval.report.run_report import write_run_report
+from distill.eval.report.student_facts import AbstentionFacts, CalibrationFacts, StudentFacts, TraceLearning
 from distill.eval.wording import printable
 from distill.labeling.guideline import Guideline
 from distill.labeling.task import Task
@@ -440,7 +441,7 @@ def test_a_run_served_from_the_ledger_paid_nothing(run):
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_stands_out_from_what_is_behind_it(dark):
     """WCAG 2.2 asks 4.5 to 1 of text (1.4.3, level AA)."""
-    style = (Path(run_report.__file__).parent / "templates" / "style.css").read_text()
+    style = (Path(run_report.__file__).parents[1] / "templates" / "style.css").read_text()
     colours = [
         dict(re.findall(r"--([\w-]+): #(\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", style, re.S)
     ]

@@ -11,8 +11,8 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 
-from distill.students import trainer, vocabulary_cut
 from distill.students.train import main
+from distill.students.training import trainer, vocabulary_cut
 
 made = AcceleratorState.__init__
 step = trainer.DistributionTrainer.training_step

@@ -7,7 +7,7 @@ import torch
 from distill.students.config import DcnConfig
 from distill.students.dcn import DeepCrossNetwork
 from distill.students.dcn_network import DcnNetwork
-from distill.students.example_store import write_store
+from distill.students.training.example_store import write_store
 
 
 def _network() -> DeepCrossNetwork:

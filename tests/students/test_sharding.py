@@ -18,7 +18,7 @@ from distill.labeling.task import Task
 from distill.students.config import DcnConfig, EncoderConfig
 from distill.students.first_token import read_first_token_only
 from distill.students.job import Job
-from distill.students.query_heads import NamedOptions
+from distill.students.queries.heads import NamedOptions
 from distill.students.sharding import deepspeed_settings, layers_to_shard, require_shards
 from distill.students.train import train
 from distill.students.training_set import training_set

@@ -9,7 +9,7 @@ from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.config import DcnConfig
 from distill.students.fit import fit_student
-from distill.students.loss_config import ForwardCorrection, LossName
+from distill.students.losses.config import ForwardCorrection, LossName
 from distill.students.student import load_student
 from distill.students.training_set import TrainingSet, training_set, weigh
 from distill.students.weak_labels import PRUNED_FILE, confusion_of, prepare_weak_labels

@@ -1,0 +1,1 @@
+"""The guideline review: why judges disagree, which clauses are behind it, and trying edits."""

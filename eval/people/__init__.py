@@ -1,0 +1,1 @@
+"""Annotators: their labels in files, their agreement, whom to ask next."""

@@ -1,0 +1,1 @@
+"""The run report: facts gathered once, put into words, tables, plots and a page."""

@@ -1,0 +1,1 @@
+"""Small GPTs as students: prompts, objectives, traces written, JSON answers."""

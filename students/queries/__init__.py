@@ -1,0 +1,1 @@
+"""Students of query tasks: spelling, brands, categories and expansions in one pass."""
