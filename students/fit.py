@@ -20,7 +20,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import polars as pl
 
-from distill.labeling.errors import StudentError
+from distill.labeling.errors import DistillError, StudentError
 from distill.labeling.task import Task
 from distill.students.abstention import Abstention, fit_abstention
 from distill.students.calibration import FEWEST_ROWS, Calibration, fit_calibration
@@ -187,7 +187,8 @@ def _begun(job: Job, training: TrainingSet) -> Iterator[None]:
     """The job's folder, beside the student so that moving that there is one rename; gone when the training is over.
 
     A folder that a killed process left is taken up where it holds this very job, and replaced where it does not. One
-    that is interrupted from the keyboard stays if there is a checkpoint in it.
+    whose training was cut off stays if there is a checkpoint in it: by Ctrl-C, by memory or a device that gave out, by
+    another process or machine that was lost. What distill itself refuses it would refuse again, and nothing stays.
     """
     fingerprint = job.fingerprint(training, processes=processes_of(job.config))
     if job.is_under_way(fingerprint):
@@ -199,12 +200,12 @@ def _begun(job: Job, training: TrainingSet) -> Iterator[None]:
         job.write(training, fingerprint=fingerprint)
     try:
         yield
-    except KeyboardInterrupt:
-        if not any(job.checkpoints.glob("checkpoint-*")):
+    except BaseException as error:
+        from distill.students.checkpoints import newest_checkpoint
+
+        refused = isinstance(error, DistillError) and not isinstance(error, _ProcessLostError)
+        if refused or newest_checkpoint(job.checkpoints) is None:
             shutil.rmtree(job.folder, ignore_errors=True)
-        raise
-    except BaseException:
-        shutil.rmtree(job.folder, ignore_errors=True)
         raise
     shutil.rmtree(job.folder, ignore_errors=True)
 
@@ -365,7 +366,7 @@ def _torchrun(job: Job, on_progress: Callable[[FitProgress], None] | None) -> Jo
         finally:
             _stop(process)
         if status != 0:
-            raise StudentError(_why(job, status, errors))
+            raise _why(job, status, errors)
     return job.read_result()
 
 
@@ -379,12 +380,17 @@ def _stop(process: subprocess.Popen[str]) -> None:
             process.kill()
 
 
-def _why(job: Job, status: int, errors: IO[str]) -> str:
+class _ProcessLostError(StudentError):
+    """A process ended without a word of ours: killed, or out of memory."""
+
+
+def _why(job: Job, status: int, errors: IO[str]) -> StudentError:
     message = job.folder / ERROR_FILE
     if message.is_file():
-        return message.read_text(encoding="utf-8")
+        return StudentError(message.read_text(encoding="utf-8"))
     errors.seek(0)
-    return (
-        f"training: torchrun with {processes_of(job.config)} processes ended with status {status}; "
-        f"set devices: 1 to see where it fails; last words: {errors.read()[-_REPORTED_STDERR:].strip()}"
+    return _ProcessLostError(
+        f"training: torchrun with {processes_of(job.config)} processes ended with status {status}; run the same again "
+        "to go on from the last checkpoint, or set devices: 1 to see where it fails; last words: "
+        f"{errors.read()[-_REPORTED_STDERR:].strip()}"
     )

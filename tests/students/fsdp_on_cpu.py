@@ -22,6 +22,8 @@ def made_for_fsdp(self: Any, *given: Any, fsdp_plugin: Any = None, **options: An
     """As it is made, and FSDP's where it is asked for."""
     made(self, *given, fsdp_plugin=fsdp_plugin, **options)
     if fsdp_plugin is not None:
+        if self._mixed_precision != "no":
+            fsdp_plugin.set_mixed_precision(self._mixed_precision)
         self.fsdp_plugin = fsdp_plugin
         self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 

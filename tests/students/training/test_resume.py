@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import distill
+from distill.labeling.errors import StudentError
 from distill.labeling.task import Task
 from distill.students.config import DcnConfig, EncoderConfig, StudentConfig
 from distill.students.fit import FitResult, fit_student
@@ -122,6 +123,35 @@ def test_ctrl_c_keeps_the_checkpoint_and_another_recipe_does_not_take_it_up(
     assert newest_checkpoint(tmp_path / ".s.job" / "checkpoints") is not None
     changed = config.model_copy(update={"lr": 1e-2})
     assert fit_student(changed, _set(rows, task), task=task, out=tmp_path / "s", seed=3).resumed_at == 0
+    assert not (tmp_path / ".s.job").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "resumed_at"),
+    # A lost peer is gone the next time; what distill refuses it would refuse again.
+    [(RuntimeError("Connection closed by peer"), 12), (StudentError("training: the loss is nan"), 0)],
+)
+def test_a_training_that_lost_another_process_goes_on(
+    error: Exception,
+    resumed_at: int,
+    rows: pl.DataFrame,
+    task: Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = _config("dcn", tmp_path)
+    step = DistributionTrainer.training_step
+
+    def fails(self: Any, *args: Any, **options: Any) -> Any:
+        if self.state.global_step == 14:
+            raise error
+        return step(self, *args, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(type(error)):
+        patched.setattr(DistributionTrainer, "training_step", fails)
+        fit_student(config, _set(rows, task), task=task, out=tmp_path / "s", seed=3)
+    assert (tmp_path / ".s.job").exists() is (resumed_at > 0)
+    assert fit_student(config, _set(rows, task), task=task, out=tmp_path / "s", seed=3).resumed_at == resumed_at
     assert not (tmp_path / ".s.job").exists()
 
 
