@@ -201,7 +201,7 @@ def _begun(job: Job, training: TrainingSet) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        from distill.students.checkpoints import newest_checkpoint
+        from distill.students.training.checkpoints import newest_checkpoint
 
         refused = isinstance(error, DistillError) and not isinstance(error, _ProcessLostError)
         if refused or newest_checkpoint(job.checkpoints) is None:
