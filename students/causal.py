@@ -18,6 +18,7 @@ from distill.students.causal_prompt import ANSWER_MARK, Asked, CausalPrompt, fix
 from distill.students.causal_tiny import tiny_model, tiny_tokenizer
 from distill.students.config import CausalConfig
 from distill.students.network import Example, Output
+from distill.students.shared_prefix import can_share, states_at
 from distill.students.sparse_loss import TokenTargets, sparse_cross_entropy
 from distill.students.text import PairTemplate
 
@@ -56,11 +57,14 @@ class LanguageModel(nn.Module):
 
     Args:
         model: A Hugging Face causal language model, with adapters of peft maybe.
+        shares_beginnings: Whether to read only once what all sequences of a batch begin with. Not where the layers are
+            sharded over processes: each gathers its weights for one pass.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, shares_beginnings: bool = True) -> None:
         super().__init__()
         self.model = model
+        self.shares_beginnings = shares_beginnings
         self._refuse_other_heads()
 
     @property
@@ -74,6 +78,7 @@ class LanguageModel(nn.Module):
         attention_mask: Tensor,
         at: Tensor | None = None,
         *,
+        row: Tensor | None = None,
         targets: TokenTargets | None = None,
         temperature: float = 1.0,
     ) -> Tensor | Scored:
@@ -82,7 +87,8 @@ class LanguageModel(nn.Module):
         Args:
             input_ids: ``[S, L]``.
             attention_mask: ``[S, L]``, 0 for padding.
-            at: ``[P]``, positions in the flattened ``[S * L]``.
+            at: ``[P]``, positions in the flattened ``[S * L]``, at least one in every sequence.
+            row: ``[S]``, the row of each sequence, as :meth:`CausalNetwork.collate` gives it; one each if None.
             targets: What is learned at the last of ``at``, whose logits are then never there all at once.
             temperature: Of the targets' shares.
 
@@ -90,10 +96,17 @@ class LanguageModel(nn.Module):
             The last hidden states ``[S, L, D]`` where ``at`` is None; else those at ``at``, and their logits.
         """
         decoder = self.whole.get_decoder()
-        hidden = decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-        if at is None:
-            return hidden
-        chosen = hidden.flatten(0, 1)[at]
+        chosen: Tensor | None = None
+        if at is not None and self.shares_beginnings and can_share(decoder):
+            row = torch.arange(len(input_ids), device=at.device) if row is None else row
+            chosen = states_at(decoder, input_ids, attention_mask, at, row=row)
+        if chosen is None:
+            hidden: Tensor = decoder(
+                input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+            ).last_hidden_state
+            if at is None:
+                return hidden
+            chosen = hidden.flatten(0, 1)[at]
         if targets is None:
             return Scored(chosen, self.scores(chosen))
         first = len(at) - len(targets.labels)
@@ -172,7 +185,8 @@ class CausalNetwork:
     bf16_speeds_up = True
 
     def __init__(self, loaded: Loaded, config: CausalConfig, *, labels: Sequence[str], inputs: Sequence[str]) -> None:
-        self.model: nn.Module = LanguageModel(loaded.model)
+        sharded = any(config.trainer.get(name) for name in ("fsdp", "deepspeed"))
+        self.model: nn.Module = LanguageModel(loaded.model, shares_beginnings=not sharded)
         self.tokenizer = loaded.tokenizer
         self.config = config
         self.labels = tuple(labels)
