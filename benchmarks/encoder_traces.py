@@ -141,6 +141,7 @@ def make(cell: Cell, shop: Shop, out: Path, *, threads: int) -> dict[str, Any]:
     )
     rows = training.train.sample(cell.rows, seed=cell.seed, shuffle=True) if cell.rows else training.train
     settings = {"train_on": [cell.teacher], "epochs": cell.epochs, "traces": ARMS[cell.arm], "threads": threads}
+    settings["wide"] = None  # it learns nothing from traces, and would hide half of what the network does
     config = EncoderConfig.model_validate(shop.student.model_dump() | settings)
     began = time.process_time()
     fitted = fit_student(
