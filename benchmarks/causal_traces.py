@@ -261,9 +261,10 @@ def _setting_told(setting: Cell, cells: dict[Cell, dict[str, Any]], out: Path) -
     return "\n\n".join(
         [
             f"## `{setting.base}`, {note['trained_on']:,} rows, {setting.epochs} epochs",
-            f"Language: {setting.lang}; inputs: {', '.join(_task().inputs)}; trained: {how}, highest learning rate {setting.lr}, prompts of at most "
-            f"{setting.max_length} tokens. {test.height} test rows of {test['group'].n_unique()} queries. Always "
-            f"saying `{majority[0]}` is right on {majority[1] / test.height:.3f} of them; AUC 0.5 is chance.",
+            f"Language: {setting.lang}; inputs: {', '.join(_task().inputs)}; trained: {how}, highest learning rate "
+            f"{setting.lr}, prompts of at most {setting.max_length} tokens. {test.height} test rows of "
+            f"{test['group'].n_unique()} queries. Always saying `{majority[0]}` is right on "
+            f"{majority[1] / test.height:.3f} of them; AUC 0.5 is chance.",
             "\n".join(lines),
         ]
     )

@@ -109,7 +109,7 @@ class LanguageModel(nn.Module):
             chosen = hidden.flatten(0, 1)[at]
         if targets is None:
             return Scored(chosen, self.scores(chosen))
-        first = len(at) - len(targets.labels)
+        first = len(chosen) - len(targets.labels)
         return Scored(chosen, self.scores(chosen[:first]), self._loss(chosen[first:], targets, temperature))
 
     def scores(self, hidden: Tensor) -> Tensor:

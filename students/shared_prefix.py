@@ -81,7 +81,7 @@ def _read_once(decoder: Any, input_ids: Tensor, *, lines: int) -> Any:
     """Keys and values of one sequence, for so many lines."""
     from transformers import DynamicCache
 
-    cache = DynamicCache(config=decoder.config)
+    cache: Any = DynamicCache(config=decoder.config)
     decoder(input_ids=input_ids, past_key_values=cache, use_cache=True)
     for layer in cache.layers:
         layer.keys, layer.values = (states.expand(lines, -1, -1, -1) for states in (layer.keys, layer.values))
