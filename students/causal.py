@@ -140,18 +140,25 @@ class LanguageModel(nn.Module):
         return found.loss
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The parameters that are trained: with adapters, they alone."""
+        """The parameters that are trained: with adapters, they alone. A tied matrix is there once, by its first name.
+
+        Checkpoints are written by safetensors, which refuses two names of one tensor.
+        """
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
-        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
-        if not frozen:
-            return state
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return {name: value for name, value in state.items() if name in trained}
+        own = dict(self.named_parameters())
+        trained = {name for name, parameter in own.items() if parameter.requires_grad}
+        if len(trained) < len(own):
+            return {name: value for name, value in state.items() if name in trained}
+        again = {name for name, _ in self.named_parameters(remove_duplicate=False)} - set(own)
+        return {name: value for name, value in state.items() if name not in again}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Takes up what :meth:`state_dict` gave."""
-        partial = any(not parameter.requires_grad for parameter in self.parameters())
-        return super().load_state_dict(state_dict, strict=strict and not partial, assign=assign)
+        """Takes up what :meth:`state_dict` gave; what that leaves out is not missing."""
+        found = super().load_state_dict(state_dict, strict=False, assign=assign)
+        missing = sorted(set(found.missing_keys) & set(self.state_dict()))
+        if strict and (missing or found.unexpected_keys):
+            raise RuntimeError(f"causal: weights lack {missing} and have {found.unexpected_keys} beside those needed")
+        return found._replace(missing_keys=missing)
 
     @torch.no_grad()
     def _refuse_other_heads(self) -> None:
