@@ -64,9 +64,9 @@ RESAMPLES = 2000
 _HEAD = """# What reasoning traces buy an encoder
 
 The same encoder (the bundled all-MiniLM-L6-v2, 22.7M parameters; the network alone, `wide: null`) with and without
-what `traces:` adds, on the same rows by seed. Gains are differences of means over seeds, with 95%
-intervals that resample queries, paired: they hold for these seeds and other queries. Where gains by seed have both signs nothing is shown. The arms are those of
-`benchmarks/encoder_traces.py`."""
+what `traces:` adds, on the same rows by seed. Gains are differences of means over seeds, with 95% intervals that
+resample queries, paired: they hold for these seeds and other queries. Where gains by seed have both signs nothing is
+shown. The arms are those of `benchmarks/encoder_traces.py`."""
 
 
 class Cell(NamedTuple):
