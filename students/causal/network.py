@@ -15,6 +15,7 @@ from distill.labeling.errors import StudentError
 from distill.students.causal.config import TINY, TraceUse
 from distill.students.causal.pretrained import Loaded, load_base, load_saved, save, with_adapters
 from distill.students.causal.prompt import ANSWER_MARK, Asked, CausalPrompt, fixed_texts
+from distill.students.causal.shared_prefix import can_share, states_at
 from distill.students.causal.tiny import tiny_model, tiny_tokenizer
 from distill.students.config import CausalConfig
 from distill.students.logprobs.loss import TokenTargets, sparse_cross_entropy
@@ -56,11 +57,14 @@ class LanguageModel(nn.Module):
 
     Args:
         model: A Hugging Face causal language model, with adapters of peft maybe.
+        shares_beginnings: Whether to read only once what all sequences of a batch begin with. Not where the layers are
+            sharded over processes: each gathers its weights for one pass.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, shares_beginnings: bool = True) -> None:
         super().__init__()
         self.model = model
+        self.shares_beginnings = shares_beginnings
         self._refuse_other_heads()
 
     @property
@@ -74,6 +78,7 @@ class LanguageModel(nn.Module):
         attention_mask: Tensor,
         at: Tensor | None = None,
         *,
+        row: Tensor | None = None,
         targets: TokenTargets | None = None,
         temperature: float = 1.0,
     ) -> Tensor | Scored:
@@ -82,7 +87,8 @@ class LanguageModel(nn.Module):
         Args:
             input_ids: ``[S, L]``.
             attention_mask: ``[S, L]``, 0 for padding.
-            at: ``[P]``, positions in the flattened ``[S * L]``.
+            at: ``[P]``, positions in the flattened ``[S * L]``, at least one in every sequence.
+            row: ``[S]``, the row of each sequence, as :meth:`CausalNetwork.collate` gives it; one each if None.
             targets: What is learned at the last of ``at``, whose logits are then never there all at once.
             temperature: Of the targets' shares.
 
@@ -90,13 +96,20 @@ class LanguageModel(nn.Module):
             The last hidden states ``[S, L, D]`` where ``at`` is None; else those at ``at``, and their logits.
         """
         decoder = self.whole.get_decoder()
-        hidden = decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-        if at is None:
-            return hidden
-        chosen = hidden.flatten(0, 1)[at]
+        chosen: Tensor | None = None
+        if at is not None and self.shares_beginnings and can_share(decoder):
+            row = torch.arange(len(input_ids), device=at.device) if row is None else row
+            chosen = states_at(decoder, input_ids, attention_mask, at, row=row)
+        if chosen is None:
+            hidden: Tensor = decoder(
+                input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+            ).last_hidden_state
+            if at is None:
+                return hidden
+            chosen = hidden.flatten(0, 1)[at]
         if targets is None:
             return Scored(chosen, self.scores(chosen))
-        first = len(at) - len(targets.labels)
+        first = len(chosen) - len(targets.labels)
         return Scored(chosen, self.scores(chosen[:first]), self._loss(chosen[first:], targets, temperature))
 
     def scores(self, hidden: Tensor) -> Tensor:
@@ -127,18 +140,25 @@ class LanguageModel(nn.Module):
         return found.loss
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The parameters that are trained: with adapters, they alone."""
+        """The parameters that are trained: with adapters, they alone. A tied matrix is there once, by its first name.
+
+        Checkpoints are written by safetensors, which refuses two names of one tensor.
+        """
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
-        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
-        if not frozen:
-            return state
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return {name: value for name, value in state.items() if name in trained}
+        own = dict(self.named_parameters())
+        trained = {name for name, parameter in own.items() if parameter.requires_grad}
+        if len(trained) < len(own):
+            return {name: value for name, value in state.items() if name in trained}
+        again = {name for name, _ in self.named_parameters(remove_duplicate=False)} - set(own)
+        return {name: value for name, value in state.items() if name not in again}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Takes up what :meth:`state_dict` gave."""
-        partial = any(not parameter.requires_grad for parameter in self.parameters())
-        return super().load_state_dict(state_dict, strict=strict and not partial, assign=assign)
+        """Takes up what :meth:`state_dict` gave; what that leaves out is not missing."""
+        found = super().load_state_dict(state_dict, strict=False, assign=assign)
+        missing = sorted(set(found.missing_keys) & set(self.state_dict()))
+        if strict and (missing or found.unexpected_keys):
+            raise RuntimeError(f"causal: weights lack {missing} and have {found.unexpected_keys} beside those needed")
+        return found._replace(missing_keys=missing)
 
     @torch.no_grad()
     def _refuse_other_heads(self) -> None:
@@ -172,7 +192,8 @@ class CausalNetwork:
     bf16_speeds_up = True
 
     def __init__(self, loaded: Loaded, config: CausalConfig, *, labels: Sequence[str], inputs: Sequence[str]) -> None:
-        self.model: nn.Module = LanguageModel(loaded.model)
+        sharded = any(config.trainer.get(name) for name in ("fsdp", "deepspeed"))
+        self.model: nn.Module = LanguageModel(loaded.model, shares_beginnings=not sharded)
         self.tokenizer = loaded.tokenizer
         self.config = config
         self.labels = tuple(labels)

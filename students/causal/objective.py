@@ -100,7 +100,8 @@ class CausalObjective(Objective):
         labelled = torch.nonzero(batch["label_at"] >= 0)[:, 0]
         label_at = labelled * batch["input_ids"].shape[1] + batch["label_at"][labelled]
         token_at, token_of = answer_tokens(batch)
-        scored = model(batch["input_ids"], batch["attention_mask"], torch.cat([label_at, token_at]))
+        at = torch.cat([label_at, token_at])
+        scored = model(batch["input_ids"], batch["attention_mask"], at, row=batch["row"])
         at_tokens = scored.logits[len(labelled) :]
         step = self._label_loss(network, model, batch, columns, scored=scored, labelled=labelled)
         words = torch.nn.functional.cross_entropy(

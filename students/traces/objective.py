@@ -97,8 +97,10 @@ class TraceObjective(Objective):
         if self._vocabulary:
             found |= clause_columns(table, self._vocabulary)
         if self._config.draw_to == "trace":
-            unknown = np.zeros(self._width, dtype=np.float32)
-            found["trace_state"] = np.stack([self._embedded.get(row_id, unknown) for row_id in table["row_id"]])
+            states = np.zeros((table.height, self._width), dtype=np.float32)
+            for place, row_id in enumerate(table["row_id"]):
+                states[place] = self._embedded.get(row_id, 0.0)
+            found["trace_state"] = states
         if self._config.draw_to == "input_with_trace":
             found["trace_ids"] = self._token_ids(table)
         return found

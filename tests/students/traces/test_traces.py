@@ -360,3 +360,14 @@ def test_two_processes_learn_the_clauses_of_one(
         one, two = (load_file(result.path / file) for result in results)
         assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
     assert results[0].traces == results[1].traces
+
+
+@pytest.mark.parametrize("draw_to", ["trace", "input_with_trace"])
+def test_traces_are_learned_where_no_row_is_held_out(
+    draw_to: str, taught: tuple[TrainingSet, Task], tiny_base: Path, tmp_path: Path
+) -> None:
+    config = _encoder(tiny_base, validation=0.0, traces={"draw_to": draw_to}, wide=None)
+    alone = TrainingSet(taught[0].train, taught[0].validation.clear())
+    result = fit_student(config, alone, task=taught[1], out=tmp_path / "s", seed=1)
+    assert result.traces is not None
+    assert result.traces.counts.traces == alone.train.height == 36
