@@ -24,13 +24,13 @@ from typing import Any
 
 import polars as pl
 import torch
-from distill.students.objective import objective_for
 
 import distill
 from distill.labeling.task import Task
-from distill.students.causal import CausalNetwork
+from distill.students.causal.network import CausalNetwork
 from distill.students.config import CausalConfig
 from distill.students.train import computes_in_bf16
+from distill.students.training.objective import objective_for
 from distill.students.training_set import training_set
 
 _RESULTS = Path(__file__).parent / "results" / "causal_step.md"

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from safetensors.torch import load_file
 
-from distill.students.causal import CausalNetwork
+from distill.students.causal.network import CausalNetwork
 from distill.students.config import CausalConfig
 from distill.students.fit import fit_student
 from distill.students.training.trainer import DistributionTrainer

@@ -5,11 +5,11 @@ import copy
 import polars as pl
 import pytest
 import torch
-from distill.students.objective import objective_for
 
-from distill.students.causal import CausalNetwork
+from distill.students.causal.network import CausalNetwork
 from distill.students.causal.shared_prefix import can_share, states_at
 from distill.students.config import CausalConfig
+from distill.students.training.objective import objective_for
 from distill.students.training_set import TrainingSet, training_set
 
 SMALL = {"vocabulary": 400, "hidden": 32, "layers": 2, "heads": 2}
