@@ -79,7 +79,6 @@ class Rung:
     changes: Mapping[str, Any]
     what: str
     prepare: Callable[[World], World] = lambda world: world
-    base: Callable[[World], Path] | None = None
     wide: bool = True
 
 
@@ -158,38 +157,6 @@ def _with_strangers(world: World) -> World:
     )
 
 
-def _first_on_home_depot(world: World) -> Path:
-    """The recipe's encoder on 12,000 of Home Depot's graded pairs (mean of several people's 1 to 3), one epoch."""
-    folder = world.cache / f"home-depot-{world.recipe.name}"
-    if folder.exists():
-        return folder
-    pairs = pl.read_parquet(Path(os.environ["DISTILL_DATA"]) / "home_depot.parquet").sample(12_000, seed=0)
-    distance = np.abs((3.0 - pairs["relevance"].to_numpy()) / 2.0 * 3.0 - np.arange(4)[:, None]).T
-    probs = np.clip(1.0 - distance, 0.0, None)  # a grade between two labels is shared out among them
-    texts = {name: pl.Series([""] * pairs.height) for name in world.task.inputs}
-    query, title = world.task.inputs[:2]
-    rows = pl.DataFrame(
-        {"row_id": pairs["id"].cast(pl.String), "group": pairs["search_term"], **texts}
-        | {query: pairs["search_term"], title: pairs["product_title"]}
-    ).with_columns(split=pl.lit("pool"), gold=pl.lit(None, pl.String), weight=1.0)
-    labels = rows.select("row_id", probs=pl.Series((probs / probs.sum(axis=1, keepdims=True)).tolist()))
-    labels = labels.with_columns(label=pl.lit(world.task.labels[0]))
-    student = {**_section(world.recipe, "encoder-llm"), "epochs": 1, "max_length": 56}
-    distill.train(rows, student, task=world.task, out=folder, labels=labels, seed=1)
-    return folder
-
-
-def _first_on_labels(world: World) -> Path:
-    """The same seed's encoder on the LLM's labels."""
-    folder = world.cache / "students" / f"{world.recipe.name}-{world.seed}-encoder-llm"
-    if not folder.exists():
-        student = _section(world.recipe, "encoder-llm")
-        distill.train(
-            world.rows, student, task=world.task, out=folder, labels=world.labels, votes=world.votes, seed=world.seed
-        )
-    return folder
-
-
 _MATCHED = {"train_on": ["human", "labels"], "match_people": True, "human_share": 0.5}
 
 
@@ -211,20 +178,6 @@ def _shared_rungs() -> list[Rung]:
             "encoder-both",
             _MATCHED,
             "the LLM's labels set right by people's, and the mean where both are",
-        ),
-        Rung(
-            "encoder-two-stages",
-            "encoder-human",
-            {"epochs": 1, "lr": 3e-5, "head_lr_factor": 1},
-            "first the LLM's labels, then people's",
-            base=_first_on_labels,
-        ),
-        Rung(
-            "encoder-home-depot",
-            "encoder-llm",
-            {},
-            "first 12,000 Home Depot pairs, then the LLM's labels",
-            base=_first_on_home_depot,
         ),
         Rung(
             "plain-all-human",
@@ -313,8 +266,6 @@ def _train(rung: Rung, world: World) -> None:
     began = time.perf_counter()
     # Its linear model is fitted apart, with and without a sentence encoder, so that the network is trained once.
     student = {**_section(world.recipe, rung.like), **rung.changes, "wide": None}
-    if rung.base is not None:
-        student["base"] = str(rung.base(world).absolute())
     seen = rung.prepare(world)
     out = world.cache / "students" / f"{world.recipe.name}-{world.seed}-{rung.name}"
     trained = distill.train(
@@ -328,8 +279,7 @@ def _train(rung: Rung, world: World) -> None:
     )
     scores.write_parquet(cell.with_suffix(".partial"))
     cell.with_suffix(".partial").replace(cell)
-    if rung.name != "encoder-llm":  # another rung goes on from that one
-        shutil.rmtree(out)
+    shutil.rmtree(out)
     print(f"{cell.stem}: {time.perf_counter() - began:.0f} s", flush=True)
 
 
@@ -554,7 +504,9 @@ pooled it is that of the test rows of all seeds together, after calibration. The
 audit and chosen by log loss over its queries. Its settings were chosen with CrowdFlower's test rows of two seeds in
 view, and those of the rungs called matched on train queries that other seeds test. Lines called wide are the same
 network with a linear model mixed in (`wide` of a student), fitted on the same targets; its share was chosen on split
-audit, and its penalty and the half that it begins from while looking at test rows of these seeds."""
+audit, and its penalty and the half that it begins from while looking at test rows of these seeds. Learning rate and
+epochs of encoders on CrowdFlower and ESCI were chosen by the LLM's labels of seed 7's test rows, its features by the
+LLM's labels of all queries: no label by people was in view there."""
 
 
 def _made() -> str:
