@@ -95,6 +95,10 @@ class Bridge:
                 value = function(*arguments)
             except Exception as error:
                 failure = error
+            except BaseException:  # Ctrl-C: nobody is to wait for what never comes
+                with suppress(RuntimeError):
+                    loop.call_soon_threadsafe(answer.cancel)
+                raise
             with suppress(RuntimeError):  # the loop has ended: nobody waits any more
                 loop.call_soon_threadsafe(settle, value, failure)
 
