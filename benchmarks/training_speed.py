@@ -39,6 +39,7 @@ _SETTINGS = {"lr": 1.5e-4, "warmup": 0.1, "weight_decay": 0.01}
 _CONTENDERS: dict[str, dict[str, Any]] = {
     "distill": {},
     "distill, with similarity": {"wide": {"similarity": _BASE}},
+    "distill, network alone": {"wide": None},
     "sentence-transformers, defaults": {"peer": True, "batch": 8, "bf16": False, "attention": "sdpa"},
     "sentence-transformers, bf16, batch 32, eager": {"peer": True, "batch": 32, "bf16": True, "attention": "eager"},
     "sentence-transformers, bf16, batch 32, sdpa": {"peer": True, "batch": 32, "bf16": True, "attention": "sdpa"},

@@ -25,7 +25,7 @@ class BatchLimits(NamedTuple):
 
     Attributes:
         rows: Rows predicted at once, unless one request has more.
-        wait_s: How long the first of them waits for others while nothing is being predicted.
+        wait_s: How long the first of them waits for others while nothing is being predicted, if there lately were any.
         queued_rows: Rows that may wait; a request that would make them more is refused.
     """
 
@@ -44,7 +44,8 @@ class _Job:
 class Batcher:
     """Gathers rows for one student and predicts them on a thread, so that the event loop never waits for a student.
 
-    While a batch is predicted the next one gathers, so that batches grow with the load; alone, a row waits ``wait_s``.
+    While a batch is predicted the next one gathers, so that batches grow with the load. Where the last batch was of
+    several requests, the next one waits ``wait_s`` for as many; one client that asks and waits never waits for others.
 
     Args:
         predict: Takes a table with ``row_id`` and the inputs, gives ``lines`` lines a row in their order.
@@ -73,6 +74,7 @@ class Batcher:
         self._rows_per_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._had_company = False
         self.waiting = 0
 
     def start(self) -> None:
@@ -124,7 +126,7 @@ class Batcher:
                 return []
             self._arrived.clear()
             await self._arrived.wait()
-        until = self._jobs[0].came + self._limits.wait_s
+        until = self._jobs[0].came + (self._limits.wait_s if self._had_company else 0.0)
         while self.waiting < self._limits.rows and (left := until - time.monotonic()) > 0:
             self._arrived.clear()
             try:
@@ -139,6 +141,7 @@ class Batcher:
             if not job.result.done():  # whoever asked may have gone
                 jobs.append(job)
                 rows += len(job.rows)
+        self._had_company = len(jobs) > 1
         return jobs
 
     async def _answer(self, jobs: Sequence[_Job]) -> None:

@@ -56,7 +56,9 @@ def serve(  # noqa: PLR0913 (a command has this many options)
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a prediction; all cores")] = None,
     batch_rows: Annotated[int, typer.Option(min=1, help="rows of several requests predicted at once")] = 64,
-    batch_wait_ms: Annotated[float, typer.Option(min=0, help="how long an idle server waits for more of them")] = 2.0,
+    batch_wait_ms: Annotated[
+        float, typer.Option(min=0, help="how long an idle server waits for more of them, while several ask at once")
+    ] = 2.0,
     queue_rows: Annotated[int, typer.Option(min=1, help="rows that may wait; then 503")] = 4096,
     max_rows: Annotated[int, typer.Option(min=1, help="rows of one request")] = 256,
     max_bytes: Annotated[int, typer.Option(min=1024, help="bytes of one request")] = 4 * 2**20,

@@ -324,6 +324,25 @@ def test_rows_gather_while_a_batch_is_predicted() -> None:
     assert gate.calls == [["a"], ["b", "b", "c", "c"], ["d", "d"]]
 
 
+def test_a_row_waits_for_others_only_where_there_lately_were_any() -> None:
+    gate = _Gate()
+
+    async def body(batcher: Batcher) -> None:
+        first = asyncio.create_task(batcher.predict([{"query": "alone"}]))
+        await _entered(gate)
+        others = [asyncio.create_task(batcher.predict([{"query": name}])) for name in "ab"]
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(first, *others)
+        one = asyncio.create_task(batcher.predict([{"query": "c"}]))
+        await asyncio.sleep(0.05)
+        await asyncio.gather(one, batcher.predict([{"query": "d"}]))
+
+    # 60 s: were the first to wait, or c not to wait for d, the calls would be others.
+    _with_batcher(gate, BatchLimits(rows=2, wait_s=60), body)
+    assert gate.calls == [["alone"], ["a", "b"], ["c", "d"]]
+
+
 def test_what_is_too_much_is_refused_and_told_when_to_come_back() -> None:
     gate = _Gate()
 
