@@ -14,8 +14,8 @@ strongly a vector map is held and when curves are tried was set with scores of C
 seeds 7 and 8; ``match_people`` and ``human_share`` on queries of split train, which other seeds test. Calibration on
 CrowdFlower, and what these two bought on both sets, may therefore read a little too well.
 
-Writes ``results/student_quality.md``. Whole, it takes about five hours on two cores that do
-nothing else: an encoder on CrowdFlower takes six minutes, one on ESCI four, a dcn a quarter of a minute.
+Writes ``results/student_quality.md``. Whole, it takes some hours on two cores: an encoder on
+CrowdFlower or ESCI takes four to seven minutes, a dcn a quarter of a minute.
 """
 
 from __future__ import annotations
@@ -505,8 +505,9 @@ audit and chosen by log loss over its queries. Its settings were chosen with Cro
 view, and those of the rungs called matched on train queries that other seeds test. Lines called wide are the same
 network with a linear model mixed in (`wide` of a student), fitted on the same targets; its share was chosen on split
 audit, and its penalty and the half that it begins from while looking at test rows of these seeds. Learning rate and
-epochs of encoders on CrowdFlower and ESCI were chosen by the LLM's labels of seed 7's test rows, its features by the
-LLM's labels of all queries: no label by people was in view there."""
+epochs of encoders on CrowdFlower and ESCI were chosen by the LLM's labels of seed 7's test rows, with people's figures
+of that seed printed beside (both point the same way); the features of `similarity` by the LLM's labels of all queries,
+and kept after these tables were seen."""
 
 
 def _made() -> str:
