@@ -52,7 +52,7 @@ class FitResult:
 
     Attributes:
         path: Its folder, for :func:`distill.students.student.load_student`.
-        parameters: Parameters of the network.
+        parameters: Of the network, and of the linear model and the sentence encoder beside it.
         rows: Rows that it learned from.
         steps: Steps done.
         seconds: From the call to the saved folder, calibration included.
@@ -148,7 +148,7 @@ def fit_student(
         job.student_folder.replace(out)
     return FitResult(
         path=out,
-        parameters=result.parameters,
+        parameters=info.parameters,
         rows=training.train.height,
         steps=result.steps,
         seconds=time.perf_counter() - started,
@@ -301,7 +301,8 @@ def _widened(student: Student, config: StudentConfig, training: TrainingSet, hel
     if part.share == 0.0:  # nothing to keep, nor a sentence encoder to carry
         return Student(student.path, replace(student.info, wide_share=0.0), student.network)
     part.save(student.path)
-    info = replace(student.info, format_version=PARTS_FORMAT_VERSION, wide_share=part.share)
+    parameters = student.info.parameters + part.parameters
+    info = replace(student.info, format_version=PARTS_FORMAT_VERSION, wide_share=part.share, parameters=parameters)
     # Read back, since the sentence encoder is kept in half precision.
     return Student(student.path, info, student.network, wide=WidePart.load(student.path))
 

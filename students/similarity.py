@@ -97,6 +97,11 @@ class Similarity:
                 "id while online, or package:NAME/FOLDER for one inside an installed package"
             ) from error
 
+    @property
+    def parameters(self) -> int:
+        """Of the encoder; 0 of an exported one, which does not say."""
+        return sum(parameter.numel() for parameter in self._model.parameters())
+
     def features(self, queries: Sequence[str], titles: Sequence[str], *, bf16: bool = False) -> np.ndarray:
         """How near each pair is, ``[N, 4]`` in the order of ``SIMILARITY_NAMES``, each from -1 to 1.
 
@@ -210,6 +215,10 @@ class _OnnxEncoder:
     def to(self, device: Any) -> _OnnxEncoder:
         """Stays on the CPU."""
         return self
+
+    def parameters(self) -> Iterator[Any]:
+        """None that are known."""
+        return iter(())
 
     def eval(self) -> _OnnxEncoder:
         """Never trains."""

@@ -52,7 +52,7 @@ class Student:
 
     @property
     def parameters(self) -> int:
-        """Parameters of the network."""
+        """Of the network, and of the linear model and the sentence encoder beside it."""
         return self.info.parameters
 
     @property

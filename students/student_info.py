@@ -38,7 +38,7 @@ class StudentInfo:
         ordered: Whether labels are grades.
         max_length: Tokens of a pair; None for a student that reads no tokens.
         precision: What it was trained in.
-        parameters: Parameters of the network.
+        parameters: Of the network, and of the linear model and the sentence encoder beside it.
         seed: Seed of the training.
         trained_on: Entries of ``train_on``.
         rows: Training rows by entry of ``train_on``.

@@ -72,6 +72,12 @@ class WidePart:
         """The student's scores from those of its network and these, ``[N, K]`` float32."""
         return mix(deep, wide, self.share).astype(np.float32)
 
+    @property
+    def parameters(self) -> int:
+        """Coefficients, and the parameters of the sentence encoder."""
+        encoder = 0 if self.similarity is None else self.similarity.parameters
+        return self.weights.size + self.bias.size + encoder
+
     def save(self, folder: Path) -> None:
         """Writes ``wide.json``, and the sentence encoder in a folder beside it."""
         found = {

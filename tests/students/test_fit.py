@@ -50,8 +50,10 @@ def test_dcn_learns_the_rule(rows: pl.DataFrame, task: Task, tmp_path: Path) -> 
     assert [record.epoch for record in result.history] == list(range(1, 16))
     assert result.history[-1].loss < result.history[0].loss / 2
     assert result.best_epoch == 15
-    shapes = [tensor.numel() for tensor in load_student(result.path).network.model.parameters()]
-    assert result.parameters == load_student(result.path).parameters == sum(shapes)
+    student = load_student(result.path)
+    assert student.wide is not None
+    shapes = [tensor.numel() for tensor in student.network.model.parameters()]
+    assert result.parameters == student.parameters == sum(shapes) + student.wide.parameters
 
 
 def test_default_dcn_has_about_1_3_million_parameters(rows: pl.DataFrame, tmp_path: Path) -> None:

@@ -101,6 +101,10 @@ def test_a_student_mixes_both(tmp_path) -> None:
     deep, wide, both = (load_student(tmp_path / name).logits(rows) for name in _SECTIONS)
     np.testing.assert_allclose(both, mix(deep, wide, 0.25), atol=1e-6)
     assert load_student(tmp_path / "deep").wide is None
+    part = load_student(tmp_path / "both").wide
+    coefficients = len(part.names) * 2 + 2  # a label, and its bias
+    assert part.parameters == coefficients
+    assert load_student(tmp_path / "both").parameters == load_student(tmp_path / "deep").parameters + coefficients
 
 
 _SECTIONS = {"deep": None, "wide": WideSection(share=1.0), "both": WideSection(share=0.25)}
@@ -144,6 +148,7 @@ def test_similarity_knows_synonyms_and_empty_texts(tmp_path) -> None:
     assert (found[0] > found[1] + 0.1).all()  # whole, and token by token
     assert (found[[2, 4]] == 0.0).all()
     np.testing.assert_allclose(found[3], 1.0, atol=1e-5)
+    assert similarity.parameters == 22_713_216  # as its model card says
     similarity.save(tmp_path / "kept")
     np.testing.assert_allclose(Similarity.load(tmp_path / "kept").features(queries, titles), found, atol=5e-3)
 
