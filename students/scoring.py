@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from distill.students.network import LABELS, Example, Network
+from distill.students.network import LABELS, Example, Network, Output
 
 if TYPE_CHECKING:
     import torch
@@ -67,34 +67,66 @@ def score(
         bf16: Whether to autocast.
         threads: Batches at once where the network takes several; all cores where not given.
     """
+    scored = in_batches(network, examples, _scores, device=device, rows=rows, bf16=bf16, threads=threads)
+    widths = {name: values.shape[1] for name, values in scored[0][1].items()} if scored else {LABELS: 0}
+    scores = {name: np.zeros((len(examples), width), dtype=np.float32) for name, width in widths.items()}
+    for part, of_batch in scored:
+        for name, values in of_batch.items():
+            scores[name][part] = values
+    return scores
+
+
+def in_batches(
+    network: Network,
+    examples: Sequence[Example],
+    make: Callable[[Output, np.ndarray], Made],
+    *,
+    device: torch.device,
+    rows: int | None,
+    bf16: bool,
+    threads: int | None,
+) -> list[tuple[np.ndarray, Made]]:
+    """Reads examples in batches of like length, and keeps what is made of each batch's output.
+
+    Args:
+        network: As for :func:`score`.
+        examples: As the network read them.
+        make: Called with a batch's output and the numbers of its examples, in inference mode and maybe on several
+            threads at once.
+        device: Where the network is.
+        rows: As for :func:`like_lengths`.
+        bf16: Whether to autocast.
+        threads: As for :func:`score`.
+
+    Returns:
+        The numbers of each batch's examples and what was made of it; every example is in one of them.
+    """
     import torch
 
     sizes = [network.size(example) for example in examples]
     tokens = GPU_TOKENS if device.type == "cuda" else getattr(network, "cpu_tokens", CPU_TOKENS)
     batches = like_lengths(sizes, rows=rows, tokens=tokens)
 
-    def one(part: np.ndarray) -> dict[str, np.ndarray]:
+    def one(part: np.ndarray) -> Made:
         # Both are settings of a thread.
         with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             batch = network.collate([examples[number] for number in part])
             moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-            output = network.forward(network.model, moved)
-            said = {LABELS: output.logits, **output.extra}
-            return {name: tensor.float().cpu().numpy() for name, tensor in said.items()}
+            return make(network.forward(network.model, moved), part)
 
     at_once = (threads or cores()) if getattr(network, "batches_in_threads", False) else 1
     if at_once > 1 and len(batches) > 1:
         with ThreadPoolExecutor(at_once) as pool:
             # The longest first, so that no thread is left with one of them at the end.
-            found = list(pool.map(one, reversed(batches)))[::-1]
+            made = list(pool.map(one, reversed(batches)))[::-1]
     else:
-        found = [one(part) for part in batches]
-    widths = {name: values.shape[1] for name, values in found[0].items()} if found else {LABELS: 0}
-    scores = {name: np.zeros((len(examples), width), dtype=np.float32) for name, width in widths.items()}
-    for part, of_batch in zip(batches, found, strict=True):
-        for name, values in of_batch.items():
-            scores[name][part] = values
-    return scores
+        made = [one(part) for part in batches]
+    return list(zip(batches, made, strict=True))
+
+
+def _scores(output: Output, part: np.ndarray) -> dict[str, np.ndarray]:
+    said = {LABELS: output.logits, **output.extra}
+    return {name: tensor.float().cpu().numpy() for name, tensor in said.items()}
 
 
 def ahead(items: Iterable[Item], make: Callable[[Item], Made], *, threads: int | None) -> Iterator[Made]:

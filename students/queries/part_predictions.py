@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,11 +10,11 @@ import polars as pl
 
 from distill.labeling.merging.merge_answers import ANSWER_LABEL_SCHEMA
 from distill.labeling.task import Task
-from distill.students.network import Example
+from distill.students.network import Example, Output
 from distill.students.queries.asked_task import part_name
 from distill.students.queries.part_answers import Answer, answers_of
 from distill.students.queries.parts_info import PartInfo
-from distill.students.scoring import CPU_TOKENS, GPU_TOKENS, ahead, cores, like_lengths
+from distill.students.scoring import ahead, in_batches
 
 if TYPE_CHECKING:
     import torch
@@ -83,18 +82,9 @@ def _answered(
     thresholds: Mapping[str, Sequence[float]],
     running: Running,
 ) -> dict[str, list[list[Answer]]]:
-    import torch
-
-    device, rows, bf16, threads = running
-    sizes = [network.size(example) for example in examples]
-    batches = like_lengths(sizes, rows=rows, tokens=GPU_TOKENS if device.type == "cuda" else CPU_TOKENS)
-
-    def one(part: np.ndarray) -> dict[str, list[list[Answer]]]:
+    def answered(output: Output, part: np.ndarray) -> dict[str, list[list[Answer]]]:
         own, texts = [examples[number] for number in part], [sources[number] for number in part]
-        with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            batch = {name: tensor.to(device, non_blocking=True) for name, tensor in network.collate(own).items()}
-            output = network.forward(network.model, batch)
-            scores = {name: tensor.float().cpu() for name, tensor in reader.scores(output).items()}
+        scores = {name: tensor.float().cpu() for name, tensor in reader.scores(output).items()}
         return {
             name: [
                 answers_of(reader, name, scores[name], examples=own, sources=texts, threshold=threshold)
@@ -103,16 +93,10 @@ def _answered(
             for name, tried in thresholds.items()
         }
 
-    at_once = (threads or cores()) if getattr(network, "batches_in_threads", False) else 1
-    if at_once > 1 and len(batches) > 1:
-        with ThreadPoolExecutor(at_once) as pool:
-            found = list(pool.map(one, reversed(batches)))[::-1]
-    else:
-        found = [one(part) for part in batches]
     answers: dict[str, list[list[Any]]] = {
         name: [[None] * len(examples) for _ in tried] for name, tried in thresholds.items()
     }
-    for part, of_batch in zip(batches, found, strict=True):
+    for part, of_batch in in_batches(network, examples, answered, **running._asdict()):
         for name, by_threshold in of_batch.items():
             for place, batch_answers in enumerate(by_threshold):
                 for number, answer in zip(part, batch_answers, strict=True):
