@@ -118,9 +118,9 @@ def computes_in_bf16(network: Network | Similarity, precision: str) -> bool:
 
 def _train(job: Job, on_progress: Callable[[FitProgress], None] | None) -> JobResult:
     from distill.students.training.checkpoints import CheckpointClock, newest_checkpoint, step_of
+    from distill.students.training.epochs import BestEpoch
     from distill.students.training.reporter import Reporter
     from distill.students.training.trainer import (
-        BestEpoch,
         DistributionTrainer,
         Material,
         batches_of,

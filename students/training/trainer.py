@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,22 +21,19 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
 
 from distill.labeling.errors import MissingDependencyError, StudentError
 from distill.students.config import StudentConfig
-from distill.students.job import EpochRecord
 from distill.students.network import Example, Network
 from distill.students.quick_dropout import QuickDropout
 from distill.students.sharding import deepspeed_settings, layers_to_shard, require_shards, shards
 from distill.students.training.batches import Batches, Examples, LengthGroupedBatches, MicroBatches, TokenBudgetBatches
-from distill.students.training.checkpoints import ends_epoch, read_ours, seal, write_ours
+from distill.students.training.checkpoints import read_ours, seal, write_ours
+from distill.students.training.epochs import BestEpoch, EpochCounter
 from distill.students.training.grouped_batches import GroupedBatches
 from distill.students.training.objective import Objective
-from distill.students.training.reporter import VALIDATION_LOSS
 from distill.students.training.vocabulary_cut import VocabularyCut
 
 _REPORTS_A_TRAINING = 100
@@ -171,7 +168,7 @@ class DistributionTrainer(Trainer):
             eval_dataset=material.validation if len(material.validation) else None,
             data_collator=self._collate,
             compute_metrics=partial(_validation_loss, material.objective),
-            callbacks=[_EpochCounter(material.batches, material.objective), best, *callbacks],
+            callbacks=[EpochCounter(material.batches, material.objective), best, *callbacks],
         )
         self.remove_callback(PrinterCallback)
 
@@ -332,109 +329,3 @@ def _validation_loss(objective: Objective, prediction: EvalPrediction) -> dict[s
     target, weight = (np.asarray(part) for part in prediction.label_ids)
     logits = np.asarray(prediction.predictions, dtype=np.float64)
     return {"validation_loss": objective.validation_loss(logits, target, weight)}
-
-
-class _EpochCounter(TrainerCallback):
-    """Tells the sampler and the objective which epoch it is."""
-
-    def __init__(self, batches: Batches, objective: Objective) -> None:
-        self._batches = batches
-        self._objective = objective
-
-    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._batches.epoch = self._objective.epoch = int(state.epoch or 0.0)
-
-
-class BestEpoch(TrainerCallback):
-    """Keeps the history, stops early, and puts the best epoch's weights back at the end.
-
-    Without validation rows the last epoch is the best one.
-
-    Attributes:
-        history: One record for every whole epoch.
-        best_epoch: From 1; 0 before the first.
-        weights: Of the best epoch, on the CPU; None without validation rows.
-        weights_of: Copies a model's weights to the CPU.
-    """
-
-    def __init__(self, *, patience: int | None) -> None:
-        self.history: list[EpochRecord] = []
-        self.best_epoch = 0
-        self.weights: dict[str, Tensor] | None = None
-        self.weights_of: Callable[[nn.Module], dict[str, Tensor]] = _weights_of
-        self._patience = patience
-        self._best_loss = math.inf
-        self._loss_sum = 0.0
-        self._loss_steps = 0
-        self._logged_step = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that it knows, for a checkpoint."""
-        return {
-            "history": [tuple(asdict(record).values()) for record in self.history],
-            "best": (self.best_epoch, self._best_loss, self.weights),
-            "running": (self._loss_sum, self._loss_steps, self._logged_step),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what :meth:`state_dict` gave."""
-        self.history = [EpochRecord(*record) for record in state["history"]]
-        self.best_epoch, self._best_loss, self.weights = state["best"]
-        self._loss_sum, self._loss_steps, self._logged_step = state["running"]
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Has the epoch's last losses logged before the epoch is written down."""
-        control.should_log = control.should_log or ends_epoch(state)
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
-    ) -> None:
-        """Stops a training whose loss is no longer a number."""
-        loss = (logs or {}).get("loss")
-        if loss is None:
-            return
-        if not math.isfinite(loss):
-            raise StudentError(
-                f"training: the loss is {loss} at step {state.global_step} of {state.max_steps}; lower students' lr "
-                f"(now {args.learning_rate:g}), or set precision: fp32"
-            )
-        steps = state.global_step - self._logged_step
-        self._loss_sum, self._loss_steps = self._loss_sum + loss * steps, self._loss_steps + steps
-        self._logged_step = state.global_step
-
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Writes the epoch down; its validation loss follows in :meth:`on_evaluate`."""
-        mean = self._loss_sum / self._loss_steps if self._loss_steps else math.nan
-        self.history.append(EpochRecord(len(self.history) + 1, mean, None))
-        self._loss_sum, self._loss_steps = 0.0, 0
-        self.best_epoch = len(self.history) if self.weights is None else self.best_epoch
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: Any = None,
-        model: Any = None,
-        **_: Any,
-    ) -> None:
-        """Compares the epoch with the best so far."""
-        record = self.history[-1]
-        loss = metrics[VALIDATION_LOSS]
-        self.history[-1] = EpochRecord(record.epoch, record.loss, loss)
-        if loss < self._best_loss:
-            self._best_loss, self.best_epoch = loss, record.epoch
-            self.weights = self.weights_of(model)
-        elif self._patience is not None and record.epoch - self.best_epoch >= self._patience:
-            control.should_training_stop = True
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
-    ) -> None:
-        """Puts the best epoch's weights back."""
-        if self.weights is not None and self.weights_of is _weights_of:
-            model.load_state_dict(self.weights)
-
-
-def _weights_of(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
