@@ -26,7 +26,7 @@ from distill.students.queries.model_card import parts_kind, parts_table, parts_u
 from distill.students.student_info import StudentInfo
 
 CARD_FILE = "README.md"
-_NOT_SETTINGS = {"type", "train_on", "base", "abstain"}
+_NOT_SETTINGS = {"type", "train_on", "base", "abstain", "loss"}
 """Settings that the card tells elsewhere."""
 _SPECIAL = re.compile(r"([\\`*_\[\]|<>#~!$&])")
 
@@ -170,7 +170,11 @@ def _with_truth(figure: Figure, context: CardContext) -> str:
 
 
 def _opening(info: StudentInfo) -> str:
-    kinds = {"dcn": "deep & cross network on hashed text features", "encoder": "encoder that reads query and listing"}
+    kinds = {
+        "dcn": "A deep & cross network on hashed text features",
+        "encoder": "An encoder that reads query and listing",
+        "causal": "A causal language model that answers with the letter of a label",
+    }
     labels = ", ".join(_text(label) for label in info.labels)
     order = " (grades, in order)" if info.ordered else ""
     match = f" The label that counts as a match is {_text(info.positive)}." if info.positive else ""
@@ -182,7 +186,7 @@ def _opening(info: StudentInfo) -> str:
             f"{', '.join(_text(name) for name in info.inputs)}, and in one pass {parts_kind(info)}."
         )
     return (
-        f"A {kinds.get(info.type, info.type)}{base}, of {info.parameters:,} parameters. It reads "
+        f"{kinds[info.type]}{base}, of {info.parameters:,} parameters. It reads "
         f"{', '.join(_text(name) for name in info.inputs)}, and states a probability for each of the labels "
         f"{labels}{order}.{match}"
     )
@@ -198,6 +202,12 @@ def _use(info: StudentInfo) -> str:
         f"rows = pl.DataFrame({json.dumps(row, ensure_ascii=False)})\n"
         "student.predict(rows)  # row_id, label, probs, confidence\n```"
     )
+    if info.type == "causal":
+        return text + (
+            "\n\n`AutoModelForCausalLM`, `AutoTokenizer` and vLLM load the folder too; `distill_prompt.json` is how it "
+            "is asked and which letter is which label. Probabilities of the letters are those before calibration."
+            + (" `student.predict(rows, traces=True)` writes its reasoning." if _writes_traces(info) else "")
+        )
     if info.type != "encoder":
         return text
     text += (
@@ -247,19 +257,35 @@ def _data(info: StudentInfo, context: CardContext | None) -> str:
 
 
 def _training(info: StudentInfo, context: CardContext | None) -> str:
-    settings = {name: value for name, value in info.config.items() if name not in _NOT_SETTINGS and value is not None}
-    facts = [f"loss {_text(info.config['loss'])}"] if "loss" in info.config else []
+    settings = {name: value for name, value in info.config.items() if _tells(info, name, value)}
+    facts = [f"loss {_text(_loss(info.config['loss']))}"] if "loss" in info.config else []
     facts += [f"computed in {_text(info.precision)}", f"seed {info.seed}"]
     if context is not None and context.train_s is not None:
         facts.append(f"{context.train_s:,.0f} s, calibration included")
     if info.wide_share is not None:
         facts.append(f"{info.wide_share:.0%} of the scores from a linear model of how query and listing match")
-    text = ", ".join(facts).capitalize() + ".\n\n"
+    told = ", ".join(facts)
+    text = f"{told[0].upper()}{told[1:]}.\n\n"
     text += _table(
         ("setting", "value"), [f"| {_text(key)} | {_text(_plain(value))} |" for key, value in settings.items()]
     )
     versions = ", ".join(f"{_text(package)} {_text(version)}" for package, version in info.versions.items())
     return f"{text}\n\nMade with {versions}."
+
+
+def _loss(section: Mapping[str, Any]) -> str:
+    rest = _plain({name: value for name, value in section.items() if name != "type"})
+    return f"{section['type']} ({rest})" if rest else str(section["type"])
+
+
+def _tells(info: StudentInfo, name: str, value: object) -> bool:
+    """Whether a setting says something of this student."""
+    unused = name == "tiny" and info.config.get("base") != "tiny"
+    return name not in _NOT_SETTINGS and value is not None and value != {} and not unused
+
+
+def _writes_traces(info: StudentInfo) -> bool:
+    return info.config.get("traces", "none") != "none"
 
 
 def _calibration(calibration: Calibration, context: CardContext | None) -> str:
@@ -367,7 +393,7 @@ def _licence(base: str) -> str | None:
 
 def _plain(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
+        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items() if item is not None)
     return ", ".join(_plain(item) for item in value) if isinstance(value, list | tuple) else str(value)
 
 

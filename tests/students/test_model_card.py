@@ -21,7 +21,13 @@ INFO = StudentInfo(
     seed=7,
     trained_on=("human", "labels"),
     rows={"human": 1200, "labels": 3000},
-    config={"type": "encoder", "base": "roberta-base", "loss": "soft_ce", "epochs": 3, "match_tokens": True},
+    config={
+        "type": "encoder",
+        "base": "roberta-base",
+        "loss": {"type": "soft_ce", "temperature": 1.0, "mix": None},
+        "epochs": 3,
+        "match_tokens": True,
+    },
     versions={"torch": "2.13.0"},
     calibration=Calibration(
         1.5, "audit gold", 300, groups=8, scores={"none": Score(0.9, 0.12), "temperature": Score(0.8, 0.04)}
@@ -65,6 +71,7 @@ def test_the_card_says_what_the_student_is_and_how_it_was_made() -> None:
         "1,000 test rows of 40 groups, against **labels by people**",
         "| auc | 0.8123 | 0.7600 to 0.8600 |",
         "match tokens",
+        "Loss soft\\_ce (temperature: 1.0), computed in fp32",
     ):
         assert said in card
     front = _front(card)
@@ -72,6 +79,16 @@ def test_the_card_says_what_the_student_is_and_how_it_was_made() -> None:
     assert front["library_name"] == "transformers"
     results = front["model-index"][0]["results"][0]  # type: ignore[index]
     assert results["metrics"] == [{"type": "auc", "value": 0.8123, "name": "auc against labels by people"}]
+
+
+def test_a_small_gpt_is_told_of_as_one() -> None:
+    config = {"type": "causal", "base": "smollm2", "traces": "before_label", "tiny": {"hidden": 128}, "trainer": {}}
+    card = model_card(replace(INFO, type="causal", config=config), name="reasoner")
+    assert "A causal language model that answers with the letter of a label, from smollm2, of 22,700,000" in card
+    assert "`student.predict(rows, traces=True)` writes its reasoning" in card
+    assert "| traces | before\\_label |" in card
+    assert "| tiny |" not in card  # of a base that is made on the spot, which this is not
+    assert "| trainer |" not in card
 
 
 def test_a_training_alone_writes_what_it_knows(tmp_path: Path) -> None:
