@@ -273,6 +273,11 @@ class CausalConfig(_TrainingConfig):
     teacher_logprobs: TeacherLogprobsSection | None = Field(
         None, description="also learn what a large language model with the same tokenizer expects at each answer token"
     )
+    wide: WideSection | None = Field(
+        None,
+        description="a linear model on how query and listing match, mixed into the scores: worth it where rows are "
+        "few, and not in the model that a server of language models serves; none where not given",
+    )
     lora: LoraSection | None = Field(None, description="train adapters only; the whole model where not given")
     quantization: Quantization | None = Field(
         None, description="hold the frozen base in 8 or 4 bits while adapters are trained (QLoRA); needs lora"

@@ -284,7 +284,7 @@ def _held_out(student: Student, gold: pl.DataFrame | None, training: TrainingSet
 
 def _widened(student: Student, config: StudentConfig, training: TrainingSet, held_out: _HeldOut) -> Student:
     """The student with a linear model beside its network, where its section and task have one."""
-    section = None if isinstance(config, CausalConfig) else config.wide
+    section = config.wide
     if section is None or student.info.parts is not None or len(student.task.inputs) < 2:
         return student
     part = fit_wide(section, training.train, inputs=student.task.inputs, seed=student.info.seed)

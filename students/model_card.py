@@ -206,6 +206,7 @@ def _use(info: StudentInfo) -> str:
         return text + (
             "\n\n`AutoModelForCausalLM`, `AutoTokenizer` and vLLM load the folder too; `distill_prompt.json` is how it "
             "is asked and which letter is which label. Probabilities of the letters are those before calibration."
+            + _linear(info, what="What they give")
             + (" `student.predict(rows, traces=True)` writes its reasoning." if _writes_traces(info) else "")
         )
     if info.type != "encoder":
@@ -221,12 +222,16 @@ def _use(info: StudentInfo) -> str:
             " Before the second segment distill puts **match tokens**, which tell where in the listing the query's "
             "words were found (`distill.students.match_tokens`). Without them the scores are another, worse model's."
         )
-    if info.wide_share:
-        text += (
-            " What transformers gives is the network's share alone: a linear model (`wide.json`) is "
-            f"{info.wide_share:.0%} of the scores of `student.predict`."
-        )
-    return text
+    return text + _linear(info, what="What transformers gives")
+
+
+def _linear(info: StudentInfo, *, what: str) -> str:
+    if not info.wide_share:
+        return ""
+    return (
+        f" {what} is the network's share alone: a linear model (`wide.json`) is "
+        f"{info.wide_share:.0%} of the scores of `student.predict`."
+    )
 
 
 def _data(info: StudentInfo, context: CardContext | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,15 +237,19 @@ class Student:
             read = ahead(chunks, self.network.read, threads=threads if len(rows) > _CHUNK_ROWS else 1)
             for chunk, examples in zip(chunks, read, strict=True):
                 found = score(self.network, examples, device=self._device, rows=batch_size, bf16=bf16, threads=threads)
-                if self.wide is not None and self.wide.share > 0.0:
-                    found[LABELS] = self.wide.mixed(found[LABELS], self._wide_logits(self.wide, chunk, precision))
+                found[LABELS] = self._mixed(found[LABELS], chunk, precision)
                 parts.append(found)
         return {name: np.concatenate([part[name] for part in parts]) for name in widths}
 
-    def _wide_logits(self, wide: WidePart, rows: pl.DataFrame, precision: str) -> np.ndarray:
+    def _mixed(self, logits: np.ndarray, rows: pl.DataFrame, precision: str) -> np.ndarray:
+        """The network's scores with those of the linear model, where there is one."""
         from distill.students.train import computes_in_bf16
 
-        return wide.logits(rows, bf16=wide.similarity is not None and computes_in_bf16(wide.similarity, precision))
+        wide = self.wide
+        if wide is None or wide.share == 0.0:
+            return logits
+        bf16 = wide.similarity is not None and computes_in_bf16(wide.similarity, precision)
+        return wide.mixed(logits, wide.logits(rows, bf16=bf16))
 
     def _reasoned(
         self, table: pl.DataFrame, *, batch_size: int | None, precision: str, threads: int | None
@@ -263,7 +268,8 @@ class Student:
         with quiet(), threads_set(threads), torch.inference_mode(), autocast:
             for start in range(0, table.height, _CHUNK_ROWS):
                 chunk = table[start : start + _CHUNK_ROWS]
-                logits, traces = reason(network, chunk, batch_size=batch_size or _REASONED_TOGETHER)
+                mixed = partial(self._mixed, rows=chunk, precision=precision)
+                logits, traces = reason(network, chunk, batch_size=batch_size or _REASONED_TOGETHER, mixed=mixed)
                 predicted = _predictions(self, chunk["row_id"].cast(pl.String).to_list(), {LABELS: logits})
                 parts.append(predicted.with_columns(trace=pl.Series(traces, dtype=pl.String)))
         return pl.concat(parts)

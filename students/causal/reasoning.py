@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,13 @@ class Reasoned(NamedTuple):
     traces: list[str]
 
 
-def reason(network: CausalNetwork, rows: pl.DataFrame, *, batch_size: int) -> Reasoned:
+def reason(
+    network: CausalNetwork,
+    rows: pl.DataFrame,
+    *,
+    batch_size: int,
+    mixed: Callable[[np.ndarray], np.ndarray] = lambda logits: logits,
+) -> Reasoned:
     """Writes a trace for each row, greedily, and scores the labels.
 
     ``before_label``: the scores are those after the trace and the answer mark. A trace that does not end within
@@ -40,6 +46,7 @@ def reason(network: CausalNetwork, rows: pl.DataFrame, *, batch_size: int) -> Re
         network: A student that learned from traces, in evaluation mode.
         rows: The task's inputs.
         batch_size: Sequences written at once.
+        mixed: What the network's scores become before they are given, and before a trace is written for one of them.
     """
     use = network.config.traces
     if use == "before_label":
@@ -47,10 +54,10 @@ def reason(network: CausalNetwork, rows: pl.DataFrame, *, batch_size: int) -> Re
         written = write(network, prompts, batch_size=batch_size, stop=network.prompt.answer_mark_ids)
         mark = network.prompt.answer_mark_ids
         asked = [[*prompt, *words, *mark] for prompt, words in zip(prompts, written, strict=True)]
-        logits = score(network, [_example(ids) for ids in asked], batch_size=batch_size)
+        logits = mixed(score(network, [_example(ids) for ids in asked], batch_size=batch_size))
         return Reasoned(logits, _texts(network, written))
     examples = network.read(rows)
-    logits = score(network, examples, batch_size=batch_size)
+    logits = mixed(score(network, examples, batch_size=batch_size))
     if use == "after_label":
         codes = [network.prompt.code_ids[number] for number in logits.argmax(axis=1)]
         starts = [[*example["input_ids"], code] for example, code in zip(examples, codes, strict=True)]

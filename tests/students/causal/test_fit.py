@@ -2,15 +2,21 @@
 
 import itertools
 import json
+from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from distill.labeling.errors import StudentError
+from distill.students.calibration import calibrated
+from distill.students.causal.reasoning import reason
 from distill.students.config import CausalConfig
 from distill.students.fit import fit_student
-from distill.students.student import load_student
+from distill.students.student import Student, load_student
 from distill.students.training_set import TrainingSet, training_set
+from distill.students.wide import mix
 
 SETTINGS = {
     "base": "tiny",
@@ -87,6 +93,22 @@ def test_traces_of_a_student_that_writes_none_are_refused(training, task, tmp_pa
     with pytest.raises(StudentError, match=r"writes no traces .* traces: before_label"):
         student.predict(training.validation, traces=True)
     assert result.facts == {}
+
+
+def test_a_linear_model_counts_at_once_and_after_a_trace(training, task, tmp_path):
+    config = _config(traces="before_label", epochs=1, wide={"share": 0.5})
+    path = fit_student(config, training, task=task, out=tmp_path / "both", seed=1).path
+    both = load_student(path)
+    few = training.validation.head(6)
+    assert both.wide is not None
+    alone = Student(path, replace(both.info, wide_share=None), both.network)
+    linear = both.wide.logits(few)
+    np.testing.assert_allclose(both.logits(few), mix(alone.logits(few), linear, 0.5), atol=1e-5)
+    assert both.predict(few, traces=True)["trace"].to_list() == alone.predict(few, traces=True)["trace"].to_list()
+    with torch.inference_mode():
+        after = mix(reason(both.network, few, batch_size=6).logits, linear, 0.5)
+    slow = np.array(both.predict(few, traces=True)["probs"].to_list())
+    np.testing.assert_allclose(slow, calibrated(after, both.info.calibration), atol=1e-4)
 
 
 def test_same_seed_same_bytes(training, task, tmp_path):

@@ -92,3 +92,15 @@ def test_a_trace_after_the_label_goes_with_the_label_given(make, rows):
     assert found.traces[0] == network.tokenizer.decode(expected, skip_special_tokens=True).strip()
     fast = network.forward(network.model, network.collate(network.read(rows.head(2)))).logits
     torch.testing.assert_close(torch.from_numpy(found.logits), fast, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_trace_goes_with_the_label_of_scores_that_were_mixed(make, rows):
+    network = make(traces="after_label")
+    mixed = reason(network, rows.head(2), batch_size=2, mixed=lambda logits: -logits)
+    plain = reason(network, rows.head(2), batch_size=2)
+    (example, _) = network.read(rows.head(2))
+    code = network.prompt.code_ids[int(plain.logits[0].argmin())]
+    expected = _greedy(network, [*example["input_ids"], code], 12)
+    assert mixed.traces[0] == network.tokenizer.decode(expected, skip_special_tokens=True).strip()
+    torch.testing.assert_close(torch.from_numpy(mixed.logits), torch.from_numpy(-plain.logits))
