@@ -10,7 +10,8 @@ Students learn from one teacher's labels and traces on ``--rows`` of the recipe'
 seed and the same for every arm, and are measured on its test queries against its gold labels, which no student sees.
 The base is a folder (``smollm2.py`` makes one) or an id; ``tiny``, with random weights, made on the spot; or
 ``titles``, the tiny one after a short pretraining on search queries and titles. The arm ``encoder`` is the recipe's
-encoder on the same rows and labels, without its linear model, for comparison.
+encoder on the same rows and labels, without its linear model, for comparison. What ``wide: {}`` would make of each is
+told in a column of its own: the linear model is fitted apart from the network, on the same rows, and counts half.
 
 SmolLM2 reads English; Korean takes it one to three tokens a character. So where rows name their language, by default
 English ones alone are used.
@@ -37,6 +38,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from scipy.special import softmax
 
 import distill
 from distill.eval.metrics import auc
@@ -48,13 +50,16 @@ from distill.students.causal.tiny import tiny_model, tiny_tokenizer
 from distill.students.config import CausalConfig, EncoderConfig, StudentConfig
 from distill.students.fit import fit_student
 from distill.students.training_set import TrainingSet, training_set
+from distill.students.wide import DEFAULT_SHARE, fit_wide, mix
+from distill.students.wide_config import WideSection
 
 _RESULTS = Path(__file__).parent / "results" / "causal_traces.md"
 _ARMS = {"label only": "none", "step-by-step": "multitask", "trace then label": "before_label"}
 _ENCODER = "encoder"
 _SLOW = ", traces written"
+_LINEAR = "linear.parquet"
 _RESAMPLES = 2000
-_COLUMNS = ("student", "seeds", "AUC", "match or not", "accuracy", "AUC over label only", "by seed")
+_COLUMNS = ("student", "seeds", "AUC", "AUC with `wide`", "match or not", "accuracy", "AUC over label only", "by seed")
 _COLUMNS += ("traces learned", "train s", "rows/s")
 _SOURCES = {"home_depot": ("search_term", "product_title"), "crowdflower": ("query", "product_title")}
 _PRETRAINING_LENGTH = 128
@@ -115,6 +120,7 @@ def main() -> None:
                 if not (options.out / cell.name / "cell.json").is_file():
                     _make(cell, shop, base=base, options=options)
                     print(f"{cell.name}: done", flush=True)
+                _fit_linear(cell, shop, options.out / cell.name)
     _RESULTS.write_text(_told(options.out), encoding="utf-8")
 
 
@@ -169,9 +175,7 @@ def _config(arm: str, base: str, shop: Shop, options: argparse.Namespace) -> Stu
 
 def _make(cell: Cell, shop: Shop, *, base: str, options: argparse.Namespace) -> None:
     """Trains a student, and keeps what it says of the test rows, fast and where it can slow, and what it took."""
-    train = shop.training.train
-    if cell.rows:
-        train = train.sample(cell.rows, seed=cell.seed, shuffle=True)
+    train = _drawn(cell, shop)
     folder, config = options.out / cell.name, _config(cell.arm, base, shop, options)
     began = time.process_time()
     training = TrainingSet(train, shop.training.validation)
@@ -195,6 +199,19 @@ def _make(cell: Cell, shop: Shop, *, base: str, options: argparse.Namespace) -> 
     truth = shop.test.select("row_id", "group", "gold")
     pl.concat(tables).join(truth, on="row_id").write_parquet(folder / "predictions.parquet")
     (folder / "cell.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
+
+
+def _drawn(cell: Cell, shop: Shop) -> pl.DataFrame:
+    train = shop.training.train
+    return train.sample(cell.rows, seed=cell.seed, shuffle=True) if cell.rows else train
+
+
+def _fit_linear(cell: Cell, shop: Shop, folder: Path) -> None:
+    """Keeps the scores of a linear model of the same rows, where they are not there yet."""
+    if not (folder / _LINEAR).is_file():
+        part = fit_wide(WideSection(), _drawn(cell, shop), inputs=shop.task.inputs, seed=cell.seed)
+        scores = pl.Series(part.logits(shop.test).tolist(), dtype=pl.List(pl.Float64))
+        shop.test.select("row_id", linear=scores).write_parquet(folder / _LINEAR)
 
 
 def _pretrained(options: argparse.Namespace, training: TrainingSet) -> Path:
@@ -248,7 +265,8 @@ def _pairs(count: int) -> Iterator[str]:
 
 def _told(out: Path) -> str:
     """The results page: of every base and setting, the arms that are there."""
-    notes = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*/cell.json"))]
+    whole = (path.with_name("cell.json") for path in sorted(out.glob(f"*/{_LINEAR}")))
+    notes = [json.loads(path.read_text(encoding="utf-8")) for path in whole]
     cells = {Cell(*(note[field] for field in Cell._fields)): note for note in notes}
     settings = sorted({cell._replace(arm="", seed=0) for cell in cells})
     made = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
@@ -267,22 +285,7 @@ def _setting_told(setting: Cell, cells: dict[Cell, dict[str, Any]], out: Path) -
     own = {cell: note for cell, note in cells.items() if cell._replace(arm="", seed=0) == setting}
     note = next(iter(own.values()))
     positive = note["positive"]
-    found = pl.concat(
-        pl.read_parquet(out / cell.name / "predictions.parquet")
-        .select(
-            "row_id",
-            "slow",
-            "rows_per_s",
-            "gold",
-            "group",
-            score=pl.col("probs").list.get(note["labels"].index(positive)),
-            match=pl.col("gold") == positive,
-            said=pl.col("label") == positive,
-            right=pl.col("label") == pl.col("gold"),
-        )
-        .with_columns(seed=pl.lit(cell.seed), arm=cell.arm + pl.when("slow").then(pl.lit(_SLOW)).otherwise(pl.lit("")))
-        for cell in own
-    )
+    found = pl.concat(_predictions(cell, note, out / cell.name) for cell, note in own.items())
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + " --- |" * len(_COLUMNS)]
     for arm in (_ENCODER, "label only", "step-by-step", "trace then label", f"trace then label{_SLOW}"):
         part = found.filter(pl.col("arm") == arm)
@@ -305,6 +308,28 @@ def _setting_told(setting: Cell, cells: dict[Cell, dict[str, Any]], out: Path) -
     )
 
 
+def _predictions(cell: Cell, note: dict[str, Any], folder: Path) -> pl.DataFrame:
+    """A cell's test rows: scores of a match by the network alone and with the linear model, and what is right."""
+    table = pl.read_parquet(folder / "predictions.parquet").join(pl.read_parquet(folder / _LINEAR), on="row_id")
+    positive, place = note["positive"], note["labels"].index(note["positive"])
+    probs, linear = (np.array(table[name].to_list()) for name in ("probs", "linear"))
+    both = softmax(mix(np.log(probs.clip(1e-12)), linear, DEFAULT_SHARE), axis=1)
+    return table.select(
+        "row_id",
+        "slow",
+        "rows_per_s",
+        "gold",
+        "group",
+        score=pl.Series(probs[:, place]),
+        wide=pl.Series(both[:, place]),
+        match=pl.col("gold") == positive,
+        said=pl.col("label") == positive,
+        right=pl.col("label") == pl.col("gold"),
+        seed=pl.lit(cell.seed),
+        arm=cell.arm + pl.when("slow").then(pl.lit(_SLOW)).otherwise(pl.lit("")),
+    )
+
+
 def _arm_told(arm: str, part: pl.DataFrame, plain: pl.DataFrame, notes: Sequence[dict[str, Any]]) -> str:
     draws, gain, by_seed = _draws(part), "", ""
     both = sorted(set(part["seed"]) & set(plain["seed"]))
@@ -315,7 +340,7 @@ def _arm_told(arm: str, part: pl.DataFrame, plain: pl.DataFrame, notes: Sequence
         by_seed = ", ".join(f"{own - other:+.3f}" for own, other in each)
     learned = [note["facts"]["traces_learned"] for note in notes if "traces_learned" in note["facts"]]
     shown = [arm, ", ".join(map(str, part["seed"].unique().sort()))]
-    shown += [_shown(draws[name]) for name in ("auc", "positive", "accuracy")]
+    shown += [_shown(draws[name]) for name in ("auc", "wide", "positive", "accuracy")]
     shown += [gain, by_seed, f"{np.mean(learned):.0f}" if learned else ""]
     shown += [f"{np.mean([note['train_s'] for note in notes]):.0f}", f"{part['rows_per_s'].mean():.1f}"]
     return "| " + " | ".join(shown) + " |"
@@ -335,12 +360,13 @@ def _metrics(part: pl.DataFrame, groups: Sequence[str], weights: np.ndarray) -> 
     place = part["group"].replace_strict(groups, range(len(groups)), return_dtype=pl.Int64).to_numpy()
     row_weights = weights[:, place]
     match = part["match"].to_numpy()
-    score = part["score"].to_numpy()
+    score, wide = part["score"].to_numpy(), part["wide"].to_numpy()
     right = part["right"].to_numpy()
     agrees = (part["said"].to_numpy() == match).astype(float)
     total = row_weights.sum(axis=1)
     return {
         "auc": np.array([auc(score, match, weight=weight) for weight in row_weights]),
+        "wide": np.array([auc(wide, match, weight=weight) for weight in row_weights]),
         "positive": row_weights @ agrees / total,
         "accuracy": row_weights @ right.astype(float) / total,
     }
